@@ -1,0 +1,245 @@
+"""Token-wise expressions as torch text, for values laid out [B, T, H, N] (or [B, H, N] for one token).
+
+A value's trailing axes are its head axis, if it has one, and its vector axis, if it is a column. What lacks an axis is
+given one where it meets a value that has it; what is shared by a group of heads is repeated where it meets a head's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
+
+SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
+"""Binding strengths of Python's operators."""
+
+
+class UnsupportedOperand(ValueError):
+    """An expression that has no token-wise text (a matrix-valued operand); classify refuses it beforehand."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which axes a value has: time (with batch), heads ('' none, 'g' one per group, 'h' one per head), vector.
+
+    `is_number`: a Python number, not a tensor.
+    """
+
+    has_time: bool = False
+    level: str = ""
+    has_vector: bool = False
+    is_number: bool = False
+
+    def join(self, other: Place) -> Place:
+        """The place of an elementwise result."""
+        level = max(self.level, other.level, key="_gh".index) if self.level and other.level else self.level or other.level
+        return Place(
+            self.has_time or other.has_time, level, self.has_vector or other.has_vector, self.is_number and other.is_number
+        )  # fmt: skip
+
+
+NUMBER = Place(is_number=True)
+POSITION = Place(has_time=True)
+INDICES = {"head": Place(level="h"), "channel": Place(level="h"), "position": POSITION}
+"""Places of the built-in indices; `heads`, `channels`, `layer` and `layers` are numbers."""
+BUILT_IN = frozenset({*INDICES, "heads", "channels"})
+"""Names that the emitted text defines itself: never renamed."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Torch text with how tightly it binds and where its value lives."""
+
+    text: str
+    binding: int
+    place: Place
+
+    def at(self, binding: int) -> str:
+        """The text as an operand of an operator that binds this tightly."""
+        return self.text if self.binding >= binding else f"({self.text})"
+
+
+class Printer:
+    """Prints expressions given the place of every name. `texts` overrides the text of a name."""
+
+    def __init__(self, places: Mapping[str, Place]):
+        self.places = dict(places)
+        self.texts: dict[str, str] = {}
+
+    def place(self, expr: Expr) -> Place:
+        """Where the value of `expr` lives."""
+        return self.print(expr).place
+
+    def text(self, expr: Expr) -> str:
+        """The text of `expr`."""
+        return self.print(expr).text
+
+    def placed(self, expr: Expr, place: Place) -> str:
+        """The text of `expr`, broadcastable against values at `place`."""
+        return self._adapt(self.print(expr), place)
+
+    # --- nodes ---
+
+    def print(self, expr: Expr) -> Text:
+        match expr:
+            case Const():
+                return _number(expr.value)
+            case SizeOf():
+                return _size(expr.size)
+            case Ref():
+                place = self.places.get(expr.name) or INDICES.get(expr.name)
+                if place is None:
+                    raise UnsupportedOperand(f"no place for `{expr.name}`")
+                text = self.texts.get(expr.name) or (expr.name if expr.name in BUILT_IN else identifier(expr.name))
+                return Text(text, ATOM, place)
+            case Transpose():
+                return self.print(expr.operand)
+            case Neg():
+                inner = self.print(expr.operand)
+                return Text(f"-{inner.at(PRODUCT if inner.binding == PRODUCT else SIGN)}", SIGN, inner.place)
+            case Add():
+                return self._sum(expr)
+            case Mul():
+                return self._operator("*", expr.left, expr.right)
+            case Div():
+                return self._operator("/", expr.left, expr.right)
+            case Pow():
+                return self._power(expr)
+            case MatMul():
+                return self._matrix_product(expr)
+            case Apply():
+                return self._apply(expr)
+        raise UnsupportedOperand(f"{type(expr).__name__} in a token-wise expression")
+
+    def _sum(self, expr: Add) -> Text:
+        parts = [self.print(t) for t in expr.terms]
+        place = _joined(parts)
+        positive = [i for i, t in enumerate(expr.terms) if not isinstance(t, Neg)]
+        order = ([positive[0]] if positive else [0]) + [i for i in range(len(parts)) if i != (positive[0] if positive else 0)]
+        text = ""
+        for count, index in enumerate(order):
+            term = expr.terms[index]
+            if count and isinstance(term, Neg):
+                text += " - " + self._operand(self.print(term.operand), place, PRODUCT)
+            else:
+                text += (" + " if count else "") + self._operand(parts[index], place, SUM if not count else PRODUCT)
+        return Text(text, SUM, place)
+
+    def _operator(self, operator: str, left: Expr, right: Expr) -> Text:
+        a, b = self.print(left), self.print(right)
+        place = a.place.join(b.place)
+        return Text(f"{self._operand(a, place, PRODUCT)} {operator} {self._operand(b, place, SIGN)}", PRODUCT, place)
+
+    def _power(self, expr: Pow) -> Text:
+        a, b = self.print(expr.base), self.print(expr.exponent)
+        place = a.place.join(b.place)
+        return Text(f"{self._operand(a, place, ATOM)} ** {self._operand(b, place, ATOM)}", POWER, place)
+
+    def _matrix_product(self, expr: MatMul) -> Text:
+        left, right = expr.left, expr.right
+        if isinstance(left, Diag) or left.type.is_scalar or right.type.is_scalar:
+            return self._operator("*", left.operand if isinstance(left, Diag) else left, right)
+        if left.type.is_row and right.type.is_column:
+            product = self._operator("*", left, right)
+            place = Place(product.place.has_time, product.place.level)
+            return Text(f"({product.text}).sum(-1)", ATOM, place)
+        raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
+
+    def _apply(self, expr: Apply) -> Text:
+        name = expr.function
+        if name == "pi":
+            return Text("math.pi", ATOM, NUMBER)
+        args = [self.print(a) for a in expr.args]
+        place = _joined(args)
+        if place.is_number:
+            return Text(f"math.{name}({', '.join(a.text for a in args)})", ATOM, NUMBER)
+        if name in ("sum", "norm"):
+            scalar = Place(place.has_time, place.level)
+            method = "sum(-1)" if name == "sum" else "norm(dim=-1)"
+            return Text(f"{args[0].at(ATOM)}.{method}", ATOM, scalar)
+        if name in ("rope", "rope_back"):
+            position = "position" + ("[..., None]" if place.level else "")
+            full = Place(True, place.level, True)
+            return Text(f"_rope({args[0].text}, {'-' if name == 'rope_back' else ''}{position})", ATOM, full)
+        if name in AXIS_FUNCTIONS:
+            return Text(AXIS_FUNCTIONS[name](args[0].text, "-1"), ATOM, place)
+        texts = [self._adapt(a, place) if not a.place.is_number else a.text for a in args]
+        if name in ("min", "max") and any(a.place.is_number for a in args):
+            bound, other = (0, 1) if args[0].place.is_number else (1, 0)
+            return Text(f"torch.clamp({texts[other]}, {name_of_bound(name)}={texts[bound]})", ATOM, place)
+        if name in INTERNAL:
+            return Text(INTERNAL[name](*texts), ATOM, place)
+        return Text(FUNCTIONS[name](*texts), ATOM, place)
+
+    # --- axes ---
+
+    def _operand(self, value: Text, place: Place, binding: int) -> str:
+        adapted = self._adapt(value, place)
+        return adapted if adapted != value.text else value.at(binding)
+
+    def _adapt(self, value: Text, place: Place) -> str:
+        own = value.place
+        if own.is_number or own == place:
+            return value.text
+        text = value.text
+        if own.level == "g" and place.level == "h":
+            text = f"{value.at(ATOM)}.repeat_interleave(ratio, {-2 if own.has_vector else -1})"
+            value = Text(text, ATOM, own)
+        index = []
+        if place.level:
+            index.append(":" if own.level else "None")
+        if place.has_vector:
+            index.append(":" if own.has_vector else "None")
+        if not own.has_time:
+            while index and index[0] == "None":
+                index.pop(0)
+        if "None" not in index:
+            return text
+        while index[0] == ":":
+            index.pop(0)
+        return f"{value.at(ATOM)}[..., {', '.join(index)}]"
+
+
+INTERNAL = {
+    "at_least": lambda x, y: f"({x} >= {y}).float()",
+    "sign": lambda x: f"torch.sign({x})",
+    "erf": lambda x: f"torch.erf({x})",
+}
+"""Functions that only derivatives use."""
+
+
+def name_of_bound(name: str) -> str:
+    """`max(x, 1)` clamps from below."""
+    return {"max": "min", "min": "max"}[name]
+
+
+def _joined(parts: list[Text]) -> Place:
+    place = NUMBER
+    for part in parts:
+        place = place.join(part.place)
+    return place
+
+
+def _number(value: Fraction) -> Text:
+    if value.denominator == 1 and abs(value) < 10**15:
+        text = f"{value.numerator}.0" if abs(value) >= 2**31 else str(value.numerator)
+    else:
+        text = repr(float(value))
+    return Text(text, SIGN if value < 0 else ATOM, NUMBER)
+
+
+def _size(size) -> Text:
+    terms = []
+    for name, coefficient in size.terms:
+        if coefficient == 1:
+            terms.append(name)
+        elif coefficient.numerator == 1:
+            terms.append(f"{name} // {coefficient.denominator}")
+        else:
+            terms.append(f"{coefficient.numerator} * {name}" + (f" // {coefficient.denominator}" if coefficient.denominator != 1 else ""))
+    if size.constant or not terms:
+        terms.append(str(size.constant))
+    return Text(" + ".join(terms), ATOM if len(terms) == 1 and terms[0].isidentifier() else SUM, NUMBER)

@@ -1,0 +1,129 @@
+"""The closed set of functions as torch text. A table: name of the language -> text of the call.
+
+Arguments arrive as text of any precedence: every entry puts them inside a call. A function over a column takes the axis
+to work along; those longer than a call are printed once, from `HELPERS`.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?")
+
+
+def _call(name: str) -> Callable[..., str]:
+    return lambda *args: f"{name}({', '.join(args)})"
+
+
+def _least(x: str, y: str) -> str:
+    if is_number(y):
+        return f"torch.clamp({x}, max={y})"
+    return f"torch.clamp({y}, max={x})" if is_number(x) else f"torch.minimum({x}, {y})"
+
+
+def _greatest(x: str, y: str) -> str:
+    if is_number(y):
+        return f"torch.clamp({x}, min={y})"
+    return f"torch.clamp({y}, min={x})" if is_number(x) else f"torch.maximum({x}, {y})"
+
+
+def _clamp(x: str, low: str, high: str) -> str:
+    if is_number(low) and is_number(high):
+        return f"torch.clamp({x}, {low}, {high})"
+    return _least(_greatest(x, low), high)
+
+
+def is_number(text: str) -> bool:
+    """True for the text of a literal number, with or without a sign."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+FUNCTIONS: dict[str, Callable[..., str]] = {
+    "exp": _call("torch.exp"),
+    "log": _call("torch.log"),
+    "log1p": _call("torch.log1p"),
+    "expm1": _call("torch.expm1"),
+    "sigmoid": _call("torch.sigmoid"),
+    "logsigmoid": _call("F.logsigmoid"),
+    # Above its threshold the library's softplus is linear; at the default 20 that costs 2e-9, at 50 less than float64 shows.
+    "softplus": lambda x: f"F.softplus({x}, threshold=50.0)",
+    "inv_softplus": _call("_inv_softplus"),
+    "silu": _call("F.silu"),
+    "gelu": _call("F.gelu"),
+    "elu": _call("F.elu"),
+    "relu": _call("torch.relu"),
+    "tanh": _call("torch.tanh"),
+    "abs": _call("torch.abs"),
+    "sqrt": _call("torch.sqrt"),
+    "rsqrt": _call("torch.rsqrt"),
+    "square": _call("torch.square"),
+    "sin": _call("torch.sin"),
+    "cos": _call("torch.cos"),
+    "heavy_tail": _call("_heavy_tail"),
+    "min": _least,
+    "max": _greatest,
+    "clamp": _clamp,
+    "Re": _call("torch.real"),
+    "Im": _call("torch.imag"),
+    "conj": _call("torch.conj"),
+    "cis": _call("_cis"),
+}
+"""Pointwise functions: the same text whatever the layout."""
+
+AXIS_FUNCTIONS: dict[str, Callable[[str, str], str]] = {
+    "unit": lambda x, axis: f"_unit({x}, {axis})",
+    "rmsnorm": lambda x, axis: f"_rmsnorm({x}, {axis})",
+    "softmax": lambda x, axis: f"torch.softmax({x}, {axis})",
+    "norm": lambda x, axis: f"_norm({x}, {axis})",
+    "pairs": lambda x, axis: f"torch.repeat_interleave({x}, 2, {axis})",
+}
+"""Functions over the entries of a column; `axis` is the text of the axis that holds them."""
+
+HELPERS: dict[str, str] = {
+    "_inv_softplus": '''\
+def _inv_softplus(x: Tensor) -> Tensor:
+    """The inverse of softplus, for x > 0."""
+    return x + torch.log(-torch.expm1(-x))
+''',
+    "_heavy_tail": '''\
+def _heavy_tail(x: Tensor) -> Tensor:
+    """1 + x from 0 up, 1 / (1 - x) below: positive, with a tail that never dies out."""
+    return torch.where(x >= 0, 1 + x, 1 / (1 - torch.clamp(x, max=0)))
+''',
+    "_cis": '''\
+def _cis(angle: Tensor) -> Tensor:
+    """exp(i angle)."""
+    return torch.complex(torch.cos(angle), torch.sin(angle))
+''',
+    "_unit": '''\
+def _unit(x: Tensor, axis: int) -> Tensor:
+    """x over its length; the 1e-6 keeps zero at zero."""
+    return x * torch.rsqrt(torch.sum(x * x, axis, keepdim=True) + 1e-6)
+''',
+    "_rmsnorm": '''\
+def _rmsnorm(x: Tensor, axis: int) -> Tensor:
+    """x over the root of its mean square."""
+    return x * torch.rsqrt(torch.mean(x * x, axis, keepdim=True) + 1e-5)
+''',
+    "_norm": '''\
+def _norm(x: Tensor, axis: int) -> Tensor:
+    """The Euclidean length."""
+    return torch.sqrt(torch.sum(x * x, axis, keepdim=True))
+''',
+}
+"""The functions that are longer than one call, by the name they have in the text."""
+
+RESERVED = frozenset(
+    "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "
+    "outputs t index start end head channel position initial_state final_state cu_seqlens chunk self "
+    "kinds dy y final reads operands from_readout from_operands d_initial chunks ratio".split()
+)
+"""Names that the emitted text uses for itself."""
+
+
+def identifier(name: str) -> str:
+    """The Python name of a name of the language: itself, or with `_` behind when Python or the emitted text needs it."""
+    safe = f"x{name}" if name.startswith("_") else name
+    return f"{safe}_" if keyword.iskeyword(safe) or safe in RESERVED else safe

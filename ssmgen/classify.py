@@ -1,0 +1,144 @@
+"""recurrence -> a value on every axis, and the walks that carry it.
+
+States that share their transition and their write key are columns of one state: the normaliser of a linear attention is
+one more column, not a second recurrence.
+"""
+
+from __future__ import annotations
+
+
+from . import algebra
+from .diagnostics import Diagnostic, Label, Severity
+from .features import values
+from .features._base import Feature
+from .features._facts import Facts
+from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
+from .recurrence import Recurrence, Transition, Write
+from .source import NOWHERE
+
+
+def classify(recurrence: Recurrence) -> Classified:
+    """Place a recurrence in the space.
+
+    Raises nothing: what has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them.
+    """
+    groups = [Facts(recurrence, names) for names in _groups(recurrence)]
+    axes, refusals = [], []
+    for axis in AXES:
+        value = _value(axis, groups)
+        axes.append(value)
+        if not value.is_lowered:
+            refusals.append(_refusal(value, recurrence))
+    walks = ()
+    if not refusals:
+        walks, refusals = _walks(groups)
+    return Classified(recurrence, tuple(axes), tuple(walks), tuple(refusals))
+
+
+def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
+    """States by shared transition and write key, in order of declaration."""
+    groups: dict[object, list[str]] = {}
+    for state in recurrence.spec.states:
+        facts = Facts(recurrence, (state.name,))
+        if facts.coupling_terms or not facts.decay_terms or not facts.writes:
+            signature: object = state.name
+        else:
+            transition = tuple((t.coefficient, t.left, t.right) for t in facts.transitions)
+            signature = (transition, tuple((w.coefficient, w.key, w.tap, w.rank) for w in facts.writes))
+        groups.setdefault(signature, []).append(state.name)
+    return [tuple(names) for names in groups.values()]
+
+
+def _value(axis: str, groups: list[Facts]) -> AxisValue:
+    """The most general value that any group takes on `axis`."""
+    best: tuple[int, str, Feature, Facts] | None = None
+    for facts in groups:
+        ranked = sorted(values(axis).items(), key=lambda item: -item[1].priority)
+        name, feature = next((n, f) for n, f in ranked if f.matches(facts))
+        if best is None or (not feature.is_lowered, feature.priority) > (not best[2].is_lowered, best[0]):
+            best = (feature.priority, name, feature, facts)
+    _, name, feature, facts = best
+    evidence = feature.evidence(facts)
+    return AxisValue(axis, name, feature.sentence, feature.is_lowered, getattr(evidence, "span", None) or NOWHERE)
+
+
+def _refusal(value: AxisValue, recurrence: Recurrence) -> Diagnostic:
+    lowered = [name for name, feature in values(value.axis).items() if feature.is_lowered]
+    span = value.span if value.span != NOWHERE else recurrence.spec.span
+    words = " or ".join(f"`{name}`" for name in lowered)
+    label = recurrence.sequential if value.value == "sequential" and recurrence.sequential else value.sentence
+    return Diagnostic(
+        "unsupported-lowering",
+        Severity.ERROR,
+        f"no kernel for `{recurrence.spec.name}`: axis {value.axis} is `{value.value}`",
+        Label(span, label),
+        (),
+        f"the specification is sound; on the axis {value.axis} a kernel exists for {words}",
+        "`ssmgen check` and `ssmgen explain` work on it; to build now, rewrite the axis named above",
+    )
+
+
+# --- walks -------------------------------------------------------------------------------------------------------
+
+
+def _walks(groups: list[Facts]) -> tuple[list[Walk], list[Diagnostic]]:
+    walks, refusals = [], []
+    for index, facts in enumerate(groups):
+        walk = _walk(facts, index)
+        (refusals if isinstance(walk, Diagnostic) else walks).append(walk)
+    return walks, refusals
+
+
+def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
+    recurrence = facts.recurrence
+    decay_name = _value("decay", [facts]).value
+    coefficient = algebra.add(*(t.coefficient for t in facts.decay_terms))
+    log_decay = None
+    if decay_name != "none":
+        log_decay = algebra.log_of(coefficient, recurrence)
+        if log_decay is None:
+            return _not_positive(facts)
+    writes = {w.target: w for step in recurrence.steps for w in step.writes if w.tap == 0}
+    write = facts.writes[0] if facts.writes else None
+    is_transposed = _value("side", [facts]).value == "value"
+    columns = []
+    for name in facts.states:
+        own: Write = writes[name]
+        value = own.key if is_transposed or facts.is_read_whole else own.value
+        columns.append(Column(name, value, recurrence.spec.state(name).type))
+    key = None if facts.is_read_whole else write.value if is_transposed else write.key
+    readings, slices = _readings(facts, columns)
+    one = getattr(write.coefficient, "value", None) == 1
+    return Walk(
+        key, None if one else write.coefficient, tuple(columns), decay_name, log_decay, tuple(readings), tuple(slices),
+        is_transposed, facts.transitions[0].span,
+    )  # fmt: skip
+
+
+def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[Slice]]:
+    readings: list[Reading] = []
+    slices: list[Slice] = []
+    for read in facts.reads:
+        match = [r for r in readings if r.query == read.query and r.is_inclusive == read.primed]
+        if not match:
+            match = [Reading(f"o{len(readings)}", read.query, read.primed)]
+            readings += match
+        column = [c.state for c in columns].index(read.state)
+        slices.append(Slice(read, match[0].name, column))
+    if len(readings) == 1:
+        readings = [Reading("o", readings[0].query, readings[0].is_inclusive)]
+        slices = [Slice(s.read, "o", s.column) for s in slices]
+    return readings, slices
+
+
+def _not_positive(facts: Facts) -> Diagnostic:
+    term: Transition = facts.decay_terms[0]
+    return Diagnostic(
+        "decay-not-positive",
+        Severity.ERROR,
+        "the decay is not provably positive",
+        Label(term.span, "this factor may reach 0 or below"),
+        (),
+        "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
+        "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`",
+    )

@@ -1,0 +1,432 @@
+"""The command line. Everything slow is imported inside the command that needs it.
+
+Exit codes: 0, 1 (the user's text, files or arguments), 2 (a bug in ssmgen).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__
+from .diagnostics import SpecError
+from .source import Source
+
+_DEFAULT_OUT = "generated"
+
+
+class UserError(click.ClickException):
+    """A fault in files or arguments: one line, exit code 1."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ssmgen", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a bug in ssmgen.")
+def cli() -> None:
+    """Compile recurrences, written as a paper prints them, to stand-alone PyTorch packages."""
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------
+
+
+class _Dim(click.ParamType):
+    name = "NAME=SIZE"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        name, _, size = value.partition("=")
+        if not name.isidentifier() or not size.isdecimal() or not 1 <= int(size) <= 1 << 20:
+            self.fail(f"`{value}`: write a size as in `N=64`", param, ctx)
+        return name, int(size)
+
+
+_dims = click.option("--dim", "dims", type=_Dim(), multiple=True, help="Another size than the spec's default: --dim N=64.")
+_out = click.option("--out", default=_DEFAULT_OUT, show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of packages.")
+_file = click.argument("file", type=click.Path(path_type=Path))
+
+
+def _read(path: Path) -> Source:
+    """A spec's text, line ends normalised; `-` is standard input, a bare example's name the example that ships."""
+    if str(path) == "-":
+        name, data = "<stdin>", sys.stdin.buffer.read()
+    else:
+        found = _find(path)
+        name, data = path.as_posix() if found == path else f"examples/{found.name}", found.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 text (byte {error.start})") from None
+    return Source(name, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, where a .ssm file is expected")
+    shipped = _examples().get(str(path))
+    if shipped is not None:
+        return shipped
+    raise UserError(f"{path}: no such file{_did_you_mean(str(path), [*_examples()])}")
+
+
+def _examples() -> dict[str, Path]:
+    from ._resources import folder
+
+    return {path.stem: path for path in sorted(folder("examples").glob("*.ssm"))}
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _expand(paths: tuple[Path, ...]) -> list[Path]:
+    """Folders stand for the .ssm files below them."""
+    files: list[Path] = []
+    for path in paths:
+        files.extend(sorted(path.rglob("*.ssm")) if path.is_dir() else [path])
+    if paths and not files:
+        raise UserError(f"no .ssm file below {', '.join(map(str, paths))}")
+    return files
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "style", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True)
+@_dims
+def check(files: tuple[Path, ...], style: str, dims: tuple[tuple[str, int], ...]) -> int:
+    """Check specs (files, folders, or `-`). Takes well under a second; needs no torch."""
+    from . import compiler
+
+    found, good, failed = [], [], 0
+    for path in _expand(files):
+        source = _read(path)
+        try:
+            trace = compiler.check(source, dict(dims))
+        except SpecError as error:
+            failed += 1
+            found.extend((error.source, diagnostic) for diagnostic in error.diagnostics)
+        else:
+            found.extend((source, diagnostic) for diagnostic in trace.warnings)
+            good.append(f"{source.name}: ok ({_contents(trace)})")
+    if style == "text":
+        _show(found)
+        for line in good:
+            click.echo(line)
+        if failed:
+            click.echo(f"{failed} of {failed + len(good)} files at fault", err=True)
+    else:
+        from . import render
+
+        click.echo({"json": render.as_json, "sarif": render.as_sarif}[style](found))
+    return 1 if failed else 0
+
+
+def _contents(trace) -> str:
+    specification = trace.after("resolve")[trace.source.name]
+    kinds = ("recurrences", "attentions", "layers", "stacks")
+    return ", ".join(f"{kind[:-1]} {item.name}" for kind in kinds for item in getattr(specification, kind)) or "nothing declared"
+
+
+def _show(found: list) -> None:
+    from . import render
+
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    for source, diagnostic in found:
+        click.echo(render.as_text(source, diagnostic, colour=colour), err=True)
+
+
+# --- build -------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@_out
+@_dims
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; fail when what is there is not what a build gives.")
+def build(files: tuple[Path, ...], out: Path, dims: tuple[tuple[str, int], ...], only_check: bool) -> int:
+    """Build packages from specs. `--check` without files rebuilds everything below --out from the sources in the headers."""
+    if not files and not only_check:
+        raise UserError("which spec? `ssmgen build FILE.ssm`; to check what is built: `ssmgen build --check`")
+    if only_check:
+        return _check_built(files, out, dict(dims))
+    from .write import write_package
+
+    owners: dict[str, Path] = {}
+    for path in _progress(_expand(files), "building"):
+        packages, origin, seconds = _build(path, out, dict(dims))
+        for name, package in packages.items():
+            if name in owners:
+                raise UserError(f"{path}: `{name}` is also declared in {owners[name]}, and packages are named after recurrences")
+            owners[name] = path
+            changed = write_package(out / name, package, origin)
+            state = f"{len(package)} files written" if changed else "unchanged"
+            click.echo(f"{(out / name).as_posix()}: {state} ({seconds:.1f} s)")
+    return 0
+
+
+def _build(path: Path, out: Path, dims: dict[str, int]):
+    """A file's packages with where they come from. Emitted text names the source as headers do, messages as the user does."""
+    from dataclasses import replace
+
+    from . import compiler
+    from .write import Origin, relative
+
+    if not path.is_file():  # headers record a source that can be built again: no standard input, no example by its bare name
+        raise UserError(f"{path}: no such file")
+    source = _read(path)
+    recorded = relative(path, out)
+    try:
+        result = compiler.build(replace(source, name=recorded), dims)
+    except SpecError as error:
+        raise SpecError(replace(error.source, name=source.name), error.diagnostics) from None
+    if not result.packages:
+        raise UserError(f"{path}: declares no recurrence, so there is nothing to build")
+    _show([(source, diagnostic) for diagnostic in result.trace.warnings])
+    options = tuple(f"--dim {name}={dims[name]}" for name in sorted(dims))
+    return result.packages, Origin(recorded, source.text, options), sum(result.timings.values())
+
+
+def _check_built(files: tuple[Path, ...], out: Path, dims: dict[str, int]) -> int:
+    from .write import check_package, packages
+
+    if files:
+        jobs = [(path, dims) for path in _expand(files)]
+    else:
+        headers = packages(out)
+        if not headers:
+            raise UserError(f"nothing built by ssmgen below `{out}`")
+        jobs = sorted({(out.parent / header.source, header.options) for header in headers.values()})
+        jobs = [(path, _recorded_dims(options)) for path, options in jobs]
+    differences, seen = [], set()
+    for path, sizes in _progress(jobs, "rebuilding", lambda job: str(job[0])):
+        if not files and not path.is_file():
+            raise UserError(f"{path}: the source of a package below `{out}` is gone; delete the package or bring the spec back")
+        built, origin, _ = _build(path, out, sizes)
+        accept = " ".join(["ssmgen build", path.as_posix(), *origin.options, *([] if str(out) == _DEFAULT_OUT else ["--out", out.as_posix()])])
+        for name, package in built.items():
+            seen.add(name)
+            found = check_package(out / name, package, origin)
+            differences.extend((difference, accept) for difference in found)
+    for difference, accept in differences:
+        click.echo(f"{difference.path}: {difference.kind}; to accept: {accept}")
+        if difference.diff:
+            click.echo(difference.diff, nl=False)
+    orphans = [] if files else [name for name in headers if name not in seen]
+    for name in orphans:
+        click.echo(f"{(out / name).as_posix()}: stale; its source no longer declares it; to accept: delete the folder")
+    if not differences and not orphans:
+        click.echo(f"{len(seen)} packages are what a build gives")
+    return 1 if differences or orphans else 0
+
+
+def _recorded_dims(options: tuple[str, ...]) -> dict[str, int]:
+    """The sizes in a header's options, `--dim N=64 --dim P=32`."""
+    pairs = [word.partition("=") for word in options if word != "--dim"]
+    return {name: int(size) for name, _, size in pairs}
+
+
+def _progress(items: list, verb: str, label=str):
+    """`items`, with a bar on a terminal when there are several."""
+    if len(items) < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=len(items))
+        for item in items:
+            bar.update(task, description=f"{verb} {label(item)}")
+            yield item
+            bar.advance(task)
+
+
+# --- explain, list, new ------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("subject")
+@click.option("--after", type=click.Choice(["parse", "resolve", "derive", "classify", "schedule", "lower", "validate", "emit"]),
+              help="Print the value after this pass.")  # fmt: skip
+@_dims
+def explain(subject: str, after: str | None, dims: tuple[tuple[str, int], ...]) -> int:
+    """What a spec means and how it will run, or what a rule says: SUBJECT is a file or a slug."""
+    from . import explain as explaining
+
+    if not subject.endswith(".ssm") and not Path(subject).exists() and subject not in _examples():
+        from .rules import RULES
+
+        if subject not in RULES:
+            raise UserError(f"`{subject}`: neither a file nor a rule{_did_you_mean(subject, [*RULES, *_examples()])}")
+        click.echo(explaining.rule(RULES[subject]))
+        return 0
+    source = _read(Path(subject))
+    text, warnings = explaining.after(source, after, dict(dims)) if after else explaining.summary(source, dict(dims))
+    click.echo(text)
+    _show([(source, diagnostic) for diagnostic in warnings])
+    return 0
+
+
+@cli.command("list")
+@click.argument("section", required=False, type=click.Choice(["examples", "functions", "discretizations", "features", "rules"]))
+def list_(section: str | None) -> int:
+    """What there is: examples, functions, discretizations, features, rules."""
+    from . import explain as explaining
+
+    for title, rows in explaining.catalogue(_examples(), section).items():
+        click.echo(click.style(title, bold=True))
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, words in rows:
+            click.echo(f"  {name:<{width}}  {words}".rstrip())
+    return 0
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--like", help="The example to start from; `ssmgen list examples` shows them.")
+def new(name: str, like: str | None) -> int:
+    """Start a spec NAME.ssm from an example."""
+    import re
+
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise UserError(f"`{name}` cannot name a recurrence: letters, digits and `_`, a letter first")
+    examples = _examples()
+    if like not in examples:
+        close = _did_you_mean(like, [*examples]) if like else ""
+        start = f"no example `{like}`{close}" if like else "which example to start from?"
+        raise UserError(f"{start}\n  ssmgen new {name} --like EXAMPLE, with one of: {', '.join(examples)}")
+    text = examples[like].read_text(encoding="utf-8")
+    declared = re.findall(r"^(?:recurrence|attention)\s+(\w+)", text, re.MULTILINE)
+    for old in declared[:1]:
+        text = re.sub(rf"\b{old}(?=\w*\s*[({{])", name, text)
+    try:
+        with open(f"{name}.ssm", "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{name}.ssm exists already") from None
+    click.echo(f"{name}.ssm written; next: ssmgen check {name}.ssm")
+    return 0
+
+
+# --- what runs ---------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_file
+@click.option("--device", default=None, help="cpu or cuda (default: a GPU when there is one).")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
+def verify(file: Path, device: str | None, path: Path | None) -> int:
+    """Test a spec's package against two oracles and itself: values, gradients, invariances. Needs torch."""
+    from .runtime import commands
+
+    return commands.verify(_read(file), device, path)
+
+
+@cli.command()
+@_file
+@_dims
+@click.option("--tokens", default=4096, show_default=True, type=click.IntRange(1), help="Sequence length.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
+def bench(file: Path, dims: tuple[tuple[str, int], ...], tokens: int, path: Path | None) -> int:
+    """Time a spec's op against its sequential reference and a hand-written chunked form. Needs torch."""
+    from .runtime import commands
+
+    return commands.bench(_read(file), dict(dims), tokens, path)
+
+
+@cli.command()
+@click.option("--out", default="demo", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for what it makes.")
+@click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: what fits two minutes).")
+def demo(out: Path, steps: int | None) -> int:
+    """Build an example, verify it, train a small character model with it, write text token by token. Needs torch."""
+    from .runtime import demo as demonstrating
+
+    return demonstrating.main(out, steps)
+
+
+@cli.command()
+def doctor() -> int:
+    """What is installed, and whether it is known to give wrong results."""
+    from .runtime import doctor as diagnosing
+
+    return diagnosing.main()
+
+
+# --- the rim of the rim ------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the only place where an exception becomes a message and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments  # wherever it stands: who meets a bug adds it at the end
+    try:
+        code = cli.main(args=[word for word in arguments if word != "--debug"], prog_name="ssmgen", standalone_mode=False)
+    except SpecError as error:
+        _show([(error.source, diagnostic) for diagnostic in error.diagnostics])
+        code = 1
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:  # `ssmgen explain ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        click.echo(f"Error: {error.filename or 'input or output'}: {(error.strerror or str(error)).lower()}", err=True)
+        code = 1
+    except ModuleNotFoundError as error:
+        code = _missing(error, debug)
+    except Exception as error:
+        code = _bug(error, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _missing(error: ModuleNotFoundError, debug: bool) -> int:
+    extras = {"torch": "torch", "triton": "cuda", "matplotlib": "plot"}
+    module = (error.name or "").split(".")[0]
+    if module not in extras:
+        return _bug(error, debug)
+    click.echo(f"Error: this command needs {module}, which is not installed: pip install 'ssmgen[{extras[module]}]'", err=True)
+    click.echo("`check`, `explain`, `build`, `list` and `new` work without it.", err=True)
+    return 1
+
+
+def _bug(error: Exception, debug: bool) -> int:
+    """One line for the user; the traceback in a file that can be sent."""
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    words = " ".join(str(error).split())
+    line = f"this is a bug in ssmgen: {type(error).__name__}{f': {words[:160]}' if words else ''}"
+    if debug:
+        click.echo(text, err=True, nl=False)
+        click.echo(line, err=True)
+        return 2
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="ssmgen-bug-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            file.write(f"ssmgen {__version__}, Python {sys.version}\narguments: {sys.argv[1:]}\n\n{text}")
+        line += f" (details in {file.name})"
+    except OSError:
+        line += " (run with --debug for details)"
+    click.echo(line, err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The adjoint recurrence, term by term: the gradient of a sum of products of matrices is a sum of products of matrices.
+
+With S' = c L S R + ... and dS' the gradient with respect to S' (inner product <A, B> = sum of A * B):
+
+    dS   = c L^T dS' R^T                   what is handed to the previous token
+    dF   = c P^T dS' Q^T                   for a factor F with c L S R = c P F Q; a diagonal takes the diagonal of it
+    dc   = <dS', L S R>
+    S'  += q dr^T,  dq = S' dr             for a read r = S'^T q
+
+Gradients are expressions over the factors, the states before the step, and `Ref`s named `d<state>`, `d<read>`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .. import algebra
+from ..expressions import constant, key
+from ..recurrence import MicroStep, Read, Write
+from ..source import NOWHERE
+from ..spec import ONE, Apply, Delayed, Expr, Recurrence, Ref, Rot, State, StateRef, Type
+from .chains import Factor, product_expr
+from .taps import previous
+from .terms import transition_factors
+
+
+@dataclass(frozen=True)
+class StepAdjoint:
+    """One micro-step backwards: gradients of the states before it (over `d<state>` after it), and of its factors."""
+
+    states: tuple[tuple[str, Expr], ...]
+    factors: tuple[tuple[Expr, Expr], ...]  # factor, its gradient
+    delayed: tuple[tuple[Expr, Expr], ...]  # the same for writes of tap 1, over `Delayed` factors; `Delayed(d<state>)` is before the step
+
+
+@dataclass(frozen=True)
+class ReadAdjoint:
+    """A read backwards: what it adds to the gradient of the state it reads, and the gradient of its query."""
+
+    read: Read
+    state: Expr
+    query: Expr | None
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """A token backwards: reads of S', then the micro-steps from the last to the first, then reads of S."""
+
+    reads: tuple[ReadAdjoint, ...]
+    steps: tuple[StepAdjoint, ...]
+
+
+def gradient_of_state(state: State) -> Ref:
+    """The name of the gradient with respect to a state."""
+    return Ref(state.type, NOWHERE, f"d{state.name}")
+
+
+def gradient_of_read(read: Read, spec: Recurrence) -> Ref:
+    """The name of the gradient with respect to a read."""
+    source = spec.state(read.state).type
+    if read.side == "whole":
+        type = source
+    elif read.side == "value":
+        type = Type(source.rows, field=source.field)
+    else:
+        type = Type(source.cols, field=source.field)
+    return Ref(type, NOWHERE, f"d{read.name}")
+
+
+def adjoint(spec: Recurrence, steps: tuple[MicroStep, ...], reads: tuple[Read, ...]) -> Adjoint:
+    """The adjoint of a derived recurrence."""
+    return Adjoint(tuple(_read(read, spec) for read in reads), tuple(_step(step, spec) for step in steps))
+
+
+def _read(read: Read, spec: Recurrence) -> ReadAdjoint:
+    state = spec.state(read.state)
+    gradient = gradient_of_read(read, spec)
+    value = StateRef(state.type, NOWHERE, read.state, read.primed)
+    if read.query is None:
+        return ReadAdjoint(read, gradient, None)
+    if read.side == "value":
+        return ReadAdjoint(read, _outer(gradient, read.query), algebra.matmul(algebra.transpose(value), gradient))
+    return ReadAdjoint(read, _outer(read.query, gradient), algebra.matmul(value, gradient))
+
+
+def _outer(column: Expr, row: Expr) -> Expr:
+    return algebra.matmul(column, algebra.transpose(row))
+
+
+def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
+    states: dict[str, list[Expr]] = {state.name: [] for state in spec.states}
+    factors: dict[str, tuple[Expr, list[Expr]]] = {}
+    delayed: dict[str, tuple[Expr, list[Expr]]] = {}
+
+    def give(into: dict[str, tuple[Expr, list[Expr]]], factor: Expr, gradient: Expr) -> None:
+        if constant(factor) is None:
+            into.setdefault(key(factor), (factor, []))[1].append(gradient)
+
+    for term in step.transitions:
+        gradient = gradient_of_state(spec.state(term.target))
+        chain = transition_factors(term, spec.state(term.source))
+        value = chain[next(i for i, f in enumerate(chain) if f.kind == "state")].expr
+        for position, factor in enumerate(chain):
+            before, behind = product_expr(chain[:position], value), product_expr(chain[position + 1 :], value)
+            # P^T dS', with the factor itself and Q still to meet
+            pulled = gradient if before is None else algebra.matmul(algebra.transpose(before), gradient)
+            if factor.kind != "state":
+                give(factors, *_of_factor(factor, term.coefficient, pulled, behind))
+                continue
+            whole = _times_transposed(pulled, behind)
+            own = algebra.mul(term.coefficient, whole if factor.weight is None else algebra.mul(factor.weight, whole))
+            states[term.source].append(algebra.sum_over(term.index, term.rank, own) if term.index else own)
+            if factor.weight is not None:
+                give(factors, factor.weight, algebra.mul(term.coefficient, algebra.mul(whole, value)))
+        give(factors, term.coefficient, _inner(gradient, product_expr(chain, value)))
+    for write in step.writes:
+        gradient: Expr = gradient_of_state(spec.state(write.target))
+        if write.tap == 1:
+            gradient = Delayed(gradient.type, NOWHERE, gradient.name)
+            write = replace(write, key=previous(write.key, spec), value=previous(write.value, spec))
+        for factor, found in _of_write(write, gradient):
+            give(delayed if write.tap == 1 else factors, factor, found)
+
+    return StepAdjoint(
+        tuple((name, algebra.add(*parts)) for name, parts in states.items() if parts),
+        tuple((factor, algebra.add(*parts)) for factor, parts in factors.values()),
+        tuple((factor, algebra.add(*parts)) for factor, parts in delayed.values()),
+    )
+
+
+def _times_transposed(left: Expr, right: Expr | None) -> Expr:
+    return left if right is None else algebra.matmul(left, algebra.transpose(right))
+
+
+def _of_factor(factor: Factor, coefficient: Expr, pulled: Expr, behind: Expr | None) -> tuple[Expr, Expr]:
+    """A factor's expression and `c (P^T dS') Q^T`, reduced to the factor's shape; `behind` is Q, None for the identity."""
+    if factor.kind == "diagonal":
+        return factor.expr, algebra.mul(coefficient, _rows(pulled if behind is None else algebra.mul(pulled, behind)))
+    if factor.kind == "rotation":
+        angle = factor.expr.operand
+        # d rot(x) / dx = rot(pi/2) rot(x), pair by pair
+        quarter = Rot(factor.expr.type, NOWHERE, algebra.div(algebra.apply("pi"), algebra.const(2)))
+        slope = algebra.matmul(quarter, factor.expr if behind is None else algebra.matmul(factor.expr, behind))
+        return angle, algebra.mul(coefficient, Apply(angle.type, NOWHERE, "pair_sum", (algebra.mul(pulled, slope),)))
+    whole = _times_transposed(pulled, behind)
+    return factor.expr, algebra.mul(coefficient, algebra.transpose(whole) if factor.kind == "row" else whole)
+
+
+def _rows(matrix: Expr) -> Expr:
+    """The sum of each row."""
+    if matrix.type.cols == ONE:
+        return matrix
+    return Apply(Type(matrix.type.rows, field=matrix.type.field), NOWHERE, "row_sum", (matrix,))
+
+
+def _inner(left: Expr, right: Expr) -> Expr:
+    """`<left, right>`: the sum of all entries of `left * right`."""
+    if left.type.is_scalar:
+        return algebra.mul(left, right)
+    if left.type.is_column:
+        return algebra.inner(left, right)
+    return Apply(algebra.SCALAR, NOWHERE, "sum", (algebra.mul(left, right),))
+
+
+def _of_write(write: Write, gradient: Expr) -> list[tuple[Expr, Expr]]:
+    c, k, v = write.coefficient, write.key, write.value
+    if k is None:
+        return [(c, gradient)]
+    if v is None:
+        return [(k, algebra.mul(c, gradient)), (c, algebra.inner(k, gradient))]
+    read = algebra.matmul(gradient, v)
+    return [
+        (k, algebra.mul(c, read)),
+        (v, algebra.mul(c, algebra.matmul(algebra.transpose(gradient), k))),
+        (c, algebra.inner(k, read)),
+    ]
+

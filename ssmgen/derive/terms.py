@@ -1,0 +1,136 @@
+"""Chains as the terms of the recurrence form, and back."""
+
+from __future__ import annotations
+
+from .. import algebra
+from ..recurrence import Generator, MicroStep, Transition, Write
+from ..source import NOWHERE
+from ..spec import Dim, Expr, Rot, State, StateRef, Type
+from .chains import Chain, Factor, Polynomial, Refusal, product_expr
+
+
+def micro_step(values: dict[str, Polynomial], states: tuple[State, ...], index: str | None = None, count: Dim | None = None) -> MicroStep:
+    """One affine map from the polynomials assigned to some states; the others keep their value.
+
+    Raises Refusal for a term that is neither a transition nor a write.
+    """
+    transitions: list[Transition] = []
+    writes: list[Write] = []
+    for state in states:
+        if state.name not in values:
+            transitions.append(Transition(state.name, state.name, algebra.UNIT))
+            continue
+        for item in values[state.name]:
+            if item.state is None:
+                writes.append(write(item, state))
+            else:
+                transitions.append(transition(item, state))
+    return MicroStep(tuple(transitions), tuple(writes), index, count)
+
+
+def transition(item: Chain, target: State) -> Transition:
+    """A chain around a state as a transition term."""
+    state = item.factors[item.place]
+    name = state.expr.name
+    if state.transposed or state.conjugated:
+        what = "conjugate" if state.conjugated else "transpose"
+        raise Refusal(
+            "state-transposed",
+            f"the {what} of `{name}` enters the update of `{target.name}`",
+            item.span,
+            f"`{name}` stands {'conjugated' if state.conjugated else 'transposed'} here",
+            note="a term of an update is `A S B`, with the state as it is",
+            help=f"transpose the other factors instead: `k (k^T {name})` reads `{name}` by its rows, `({name} u) u^T` by its columns",
+            states=(name,),
+        )
+    left = _generators(item.left)
+    if state.weight is not None:
+        left += (Generator("elementwise", state.weight),)
+    index, rank = item.index or (None, None)
+    return Transition(target.name, name, item.coefficient, left, _generators(item.right), index, rank, item.span)
+
+
+def _generators(factors: tuple[Factor, ...]) -> tuple[Generator, ...]:
+    found: list[Generator] = []
+    rest = list(factors)
+    while rest:
+        factor = rest.pop(0)
+        if factor.kind == "column" and rest and rest[0].kind == "row":
+            found.append(Generator("rank_one", factor.expr, rest.pop(0).expr))
+        elif factor.kind == "diagonal":
+            found.append(Generator("diagonal", factor.expr))
+        elif factor.kind == "rotation":
+            found.append(Generator("rotation", factor.expr.operand))
+        elif factor.kind == "row":
+            found.append(Generator("dense", algebra.transpose(factor.expr)))
+        else:
+            found.append(Generator("dense", factor.expr))
+    return tuple(found)
+
+
+def write(item: Chain, target: State) -> Write:
+    """A token chain as a write."""
+    key = value = None
+    kinds = tuple(f.kind for f in item.factors)
+    if kinds == ("column", "row"):
+        key, value = (f.expr for f in item.factors)
+    elif kinds == ("column",) and target.type.is_column:
+        key = item.factors[0].expr
+    elif not (kinds == () and target.type.is_scalar):
+        raise Refusal(
+            "write-without-key",
+            f"`{target.name}` is written a full matrix",
+            item.span,
+            "this is no outer product `k v^T`",
+            note="a write is `coefficient * key value^T`: the state keeps one key and one value a token",
+            help="write an outer product of two columns, or a sum of them: `sum r in 1..R: k[r] v[r]^T`",
+            states=(target.name,),
+        )
+    index, rank = item.index or (None, None)
+    return Write(target.name, item.coefficient, key, value, 0, index, rank, item.span)
+
+
+# --- back --------------------------------------------------------------------------------------------------------
+
+
+def generator_factors(generator: Generator, rows: Dim) -> tuple[Factor, ...]:
+    """A generator as factors of a chain; `rows` is the size it acts on."""
+    match generator.kind:
+        case "rank_one":
+            return Factor("column", generator.column), Factor("row", generator.row)
+        case "diagonal":
+            return (Factor("diagonal", generator.column),)
+        case "rotation":
+            return (Factor("rotation", Rot(Type(rows, rows), generator.column.span, generator.column)),)
+    expr = generator.column
+    if expr.type.is_column:
+        return (Factor("column", expr),)
+    if expr.type.is_row:
+        return (Factor("row", algebra.transpose(expr)),)
+    return (Factor("dense", expr),)
+
+
+def transition_factors(term: Transition, source: State) -> tuple[Factor, ...]:
+    """The chain of a transition, its state as the `StateRef` of `source`."""
+    weights = [g.column for g in term.left if g.kind == "elementwise"]
+    state = Factor("state", StateRef(source.type, NOWHERE, source.name, False), weight=weights[0] if weights else None)
+    left = [f for g in term.left if g.kind != "elementwise" for f in generator_factors(g, source.type.rows)]
+    right = [f for g in term.right for f in generator_factors(g, source.type.cols)]
+    return (*left, state, *right)
+
+
+def transition_expr(term: Transition, source: State, value: Expr | None = None) -> Expr:
+    """`coefficient * L S R` as an expression; `value` stands for the state when given."""
+    state = StateRef(source.type, NOWHERE, source.name, False) if value is None else value
+    body = algebra.mul(term.coefficient, product_expr(transition_factors(term, source), state))
+    return algebra.sum_over(term.index, term.rank, body) if term.index else body
+
+
+def write_expr(term: Write) -> Expr:
+    """`coefficient * key value^T` as an expression."""
+    body = term.coefficient
+    if term.key is not None and term.value is not None:
+        body = algebra.mul(body, algebra.matmul(term.key, algebra.transpose(term.value)))
+    elif term.key is not None:
+        body = algebra.mul(body, term.key)
+    return algebra.sum_over(term.index, term.rank, body) if term.index else body

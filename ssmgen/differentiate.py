@@ -1,0 +1,170 @@
+"""Cotangents of pointwise definitions: what reaches each name when a gradient reaches an expression.
+
+Reverse mode on `spec.Expr`: linear rules for sums and products, one derivative per function. The walk over time is not
+differentiated here; it has its adjoint recurrence (`lower`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, transpose
+from .spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+
+HALF = Fraction(1, 2)
+
+
+def _gelu(x: Expr, y: Expr) -> Expr:
+    half_width = const(Fraction.from_float(0.5**0.5))
+    density = mul(const(Fraction.from_float(0.3989422804014327)), apply("exp", neg(mul(const(HALF), apply("square", x)))))
+    return add(mul(const(HALF), add(const(1), apply("erf", mul(half_width, x)))), mul(x, density))
+
+
+DERIVATIVES: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "exp": lambda x, y: y,
+    "log": lambda x, y: div(const(1), x),
+    "log1p": lambda x, y: div(const(1), add(const(1), x)),
+    "expm1": lambda x, y: add(y, const(1)),
+    "sigmoid": lambda x, y: mul(y, add(const(1), neg(y))),
+    "logsigmoid": lambda x, y: apply("sigmoid", neg(x)),
+    "softplus": lambda x, y: apply("sigmoid", x),
+    "inv_softplus": lambda x, y: neg(div(const(1), apply("expm1", neg(x)))),
+    "silu": lambda x, y: mul(apply("sigmoid", x), add(const(1), mul(x, apply("sigmoid", neg(x))))),
+    "gelu": _gelu,
+    "tanh": lambda x, y: add(const(1), neg(apply("square", y))),
+    "relu": lambda x, y: apply("at_least", x, const(0)),
+    "elu": lambda x, y: add(const(1), apply("min", y, const(0))),
+    "abs": lambda x, y: apply("sign", x),
+    "sqrt": lambda x, y: div(const(HALF), y),
+    "rsqrt": lambda x, y: neg(mul(const(HALF), power(y, const(3)))),
+    "square": lambda x, y: mul(const(2), x),
+    "sin": lambda x, y: apply("cos", x),
+    "cos": lambda x, y: neg(apply("sin", x)),
+    "heavy_tail": lambda x, y: apply("square", apply("min", y, const(1))),
+}
+"""d f(x) / d x, from x and y = f(x)."""
+
+
+def cotangents(expr: Expr, cotangent: Expr, value: Expr | None = None) -> list[tuple[str, Expr]]:
+    """(name, contribution) for every occurrence of a name in `expr`, when `cotangent` (of expr's type) reaches it.
+
+    `value` is a cheaper name for `expr` itself, where there is one.
+    """
+    found: list[tuple[str, Expr]] = []
+    _visit(expr, cotangent, value, found)
+    return found
+
+
+def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
+    match expr:
+        case Ref():
+            found.append((expr.name, dy))
+        case Const() | SizeOf():
+            pass
+        case Add():
+            for term in expr.terms:
+                _visit(term, _reduced(dy, term), None, found)
+        case Neg():
+            _visit(expr.operand, neg(dy), None, found)
+        case Mul():
+            _product(expr.left, expr.right, dy, found)
+        case Div():
+            _visit(expr.left, _reduced(div(dy, expr.right), expr.left), None, found)
+            if _has_name(expr.right):
+                _visit(expr.right, _reduced(neg(div(mul(dy, value or expr), expr.right)), expr.right), None, found)
+        case Pow():
+            _visit(expr.base, mul(dy, mul(expr.exponent, power(expr.base, add(expr.exponent, const(-1))))), None, found)
+            if _has_name(expr.exponent):
+                _visit(expr.exponent, mul(dy, mul(value or expr, apply("log", expr.base))), None, found)
+        case MatMul():
+            _matrix_product(expr, dy, found)
+        case Transpose():
+            _visit(expr.operand, transpose(dy), None, found)
+        case Apply():
+            _application(expr, dy, value or expr, found)
+        case _:
+            raise ValueError(f"no derivative for {type(expr).__name__}")
+
+
+def _product(left: Expr, right: Expr, dy: Expr, found: list) -> None:
+    for own, other in ((left, right), (right, left)):
+        if _has_name(own):
+            own_is_broadcast = own.type.is_scalar and not other.type.is_scalar
+            _visit(own, inner_of(dy, other) if own_is_broadcast else mul(dy, other), None, found)
+
+
+def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
+    left, right = expr.left, expr.right
+    if isinstance(left, Diag):
+        _product(left.operand, right, dy, found)
+    elif left.type.is_scalar or right.type.is_scalar:
+        _product(left, right, dy, found)
+    elif left.type.is_row and right.type.is_column:
+        if _has_name(left):
+            _visit(left, mul(dy, transpose(right)), None, found)
+        if _has_name(right):
+            _visit(right, mul(dy, transpose(left)), None, found)
+    else:
+        raise ValueError(f"no derivative for a product of {left.type} and {right.type}")
+
+
+def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
+    name, args = expr.function, expr.args
+    if name in DERIVATIVES:
+        _visit(args[0], mul(dy, DERIVATIVES[name](args[0], y)), None, found)
+    elif name in ("min", "max"):
+        # at a tie `max` takes its first argument and `min` its second
+        wins = apply("at_least", args[0], args[1])
+        first, second = (wins, add(const(1), neg(wins))) if name == "max" else (add(const(1), neg(wins)), wins)
+        for arg, share in zip(args, (first, second)):
+            if _has_name(arg):
+                _visit(arg, _reduced(mul(dy, share), arg), None, found)
+    elif name == "clamp":
+        x, low, high = args
+        _visit(x, mul(dy, mul(apply("at_least", x, low), apply("at_least", high, x))), None, found)
+    elif name == "unit":
+        x = args[0]
+        length = apply("rsqrt", add(inner(x, x), const(Fraction(1, 10**6))))
+        _visit(x, add(mul(length, dy), neg(mul(inner_of(dy, x), mul(power(length, const(3)), x)))), None, found)
+    elif name == "rmsnorm":
+        x = args[0]
+        size = SizeOf(const(1).type, expr.span, x.type.rows if x.type.is_column else x.type.cols)
+        scale = apply("rsqrt", add(div(inner(x, x), size), const(Fraction(1, 10**5))))
+        pull = div(mul(inner_of(dy, x), power(scale, const(3))), size)
+        _visit(x, add(mul(scale, dy), neg(mul(pull, x))), None, found)
+    elif name == "softmax":
+        _visit(args[0], mul(y, add(dy, neg(inner_of(dy, y)))), None, found)
+    elif name == "norm":
+        _visit(args[0], mul(div(dy, y), args[0]), None, found)
+    elif name == "rope":
+        _visit(args[0], apply("rope_back", dy), None, found)
+    elif args:
+        raise ValueError(f"no derivative for `{name}`")
+
+
+def _reduced(dy: Expr, operand: Expr) -> Expr:
+    """`dy` summed over the entries over which a scalar operand was broadcast."""
+    if operand.type.is_scalar and not dy.type.is_scalar:
+        return apply("sum", dy, type=operand.type)
+    return dy
+
+
+def inner_of(left: Expr, right: Expr) -> Expr:
+    """Sum of the products of entries, whichever way the two lie."""
+    if left.type.is_scalar and not right.type.is_scalar:
+        return mul(left, apply("sum", right, type=const(1).type))
+    if right.type.is_scalar and not left.type.is_scalar:
+        return mul(right, apply("sum", left, type=const(1).type))
+    if left.type.is_scalar:
+        return mul(left, right)
+    as_row = left if left.type.is_row else transpose(left)
+    return matmul(as_row, right if right.type.is_column else transpose(right))
+
+
+def _has_name(expr: Expr) -> bool:
+    if isinstance(expr, Ref):
+        return True
+    return any(
+        _has_name(child) for value in vars(expr).values() for child in (value if isinstance(value, tuple) else (value,)) if isinstance(child, Expr)
+    )

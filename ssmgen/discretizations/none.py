@@ -1,0 +1,13 @@
+"""The equation as it is: the right side of `dS/dt` is the next state. No step size, no approximation."""
+
+from ._method import Z, Method, lift
+
+METHOD = Method(
+    parameters=(),
+    transition=Z,
+    write=lift(1),
+    carried=None,
+    order=None,
+    held_order=None,
+    source="",
+)

@@ -1,0 +1,29 @@
+"""kernels -> the files of a package, path -> text. The header with its hashes is `write`'s."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ._environment import render
+from .lower import Kernels
+from .module import layers_of, render_module, render_package
+from .op import op_package
+from .reference import reference_package
+from .spec import Specification
+
+FORMAT = 1
+"""Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""
+
+
+def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
+    """Render the package of one recurrence with the layers that use it."""
+    spec = kernels.plan.classified.recurrence.spec
+    digest = hashlib.sha256(f"{FORMAT}\n{spec.dims}\n{specification.source.text}".encode()).hexdigest()[:8]
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}")
+    layers = layers_of(specification, spec)
+    return {
+        "__init__.py": render_package(spec, layers),
+        "module.py": render_module(spec, layers),
+        "op.py": render("torch/op.py.jinja", op=op),
+        "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
+    }

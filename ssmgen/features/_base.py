@@ -1,0 +1,24 @@
+"""What a value on an axis is: when it matches, what it means in words, whether a chunk form carries it yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ._facts import Facts
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A value on an axis.
+
+    `matches(facts)` says whether a group of states has this value; within an axis the values are tried by falling
+    `priority`, so that the general one comes first. `sentence` is for `explain`. `is_lowered`: a kernel exists.
+    `evidence(facts)` gives the factor or term of the text that shows the value, for messages.
+    """
+
+    sentence: str
+    matches: Callable[[Facts], bool]
+    is_lowered: bool
+    priority: int = 0
+    evidence: Callable[[Facts], object] = lambda facts: None

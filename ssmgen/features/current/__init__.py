@@ -1,0 +1,1 @@
+"""Current token: whether the output sees the token's own write."""

@@ -1,0 +1,1 @@
+"""Decay: how the state forgets by itself."""

@@ -1,0 +1,1 @@
+"""Form: the algorithm that the structure admits."""

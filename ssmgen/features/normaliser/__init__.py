@@ -1,0 +1,1 @@
+"""Normaliser: whether the output is divided by a read of its own weights."""

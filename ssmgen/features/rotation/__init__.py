@@ -1,0 +1,1 @@
+"""Rotation: whether the transition turns pairs of keys, or the state is complex."""

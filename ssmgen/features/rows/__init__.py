@@ -1,0 +1,1 @@
+"""Rows: how many writes a token makes."""

@@ -1,0 +1,1 @@
+"""Side: whether queries contract the key axis or the value axis of the state."""

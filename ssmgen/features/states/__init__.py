@@ -1,0 +1,1 @@
+"""States: one, several side by side, or several that feed each other."""

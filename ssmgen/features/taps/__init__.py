@@ -1,0 +1,1 @@
+"""Taps: whether the previous token's write comes back."""

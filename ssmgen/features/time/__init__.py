@@ -1,0 +1,1 @@
+"""Time: the direction of the walk."""

@@ -1,0 +1,119 @@
+"""`module.py` and `__init__.py` of an emitted package: the context that `templates/torch/module.py.jinja` lays out.
+
+Python decides here what is emitted, the template lays it out: a helper, an import or an argument that nothing uses is
+not written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import spec
+from ..backends.torch_text import HELPERS
+from .layer import LayerClass, layer_class
+from .recurrence import RecurrenceClass, recurrence_class
+
+
+@dataclass(frozen=True)
+class ModuleFile:
+    """Everything `module.py` of one package says."""
+
+    recurrence: RecurrenceClass
+    layers: tuple[LayerClass, ...]
+    summary: str
+    imports: tuple[str, ...]
+    has_functional: bool
+    has_tuples: bool
+    op_names: str
+    has_unit: bool
+    has_whole: bool
+    has_conv: bool
+    has_conv_step: bool
+    has_shift: bool
+    has_packing: bool
+    has_block_rmsnorm: bool
+    has_block_layernorm: bool
+    helpers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """Everything `__init__.py` of one package says."""
+
+    title: str
+    function: str
+    op_names: str
+    module_names: str
+    exports: tuple[str, ...]
+
+
+def layers_of(specification: spec.Specification, recurrence: spec.Recurrence) -> tuple[spec.Layer, ...]:
+    """The layers that are emitted beside a recurrence: those that call it and nothing else."""
+    return tuple(layer for layer in specification.layers if layer.callees == (recurrence.name,))
+
+
+def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> ModuleFile:
+    """The context of `module.py` for a recurrence and the layers around it."""
+    core = recurrence_class(recurrence)
+    classes = tuple(layer_class(layer, {recurrence.name: core}) for layer in layers)
+    uses = {name: None for layer in classes for name in sorted(layer.uses)}
+    called = dict.fromkeys((*core.helpers, *(h for layer in classes for h in layer.helpers)))
+    lines = [line for layer in classes for line in (*layer.parts, *layer.forward_lines, *layer.step_lines)]
+    helpers = tuple(HELPERS[name].rstrip() for name in called if name != "_unit")
+    body = "\n".join([*lines, *helpers, *(p.fill for layer in classes for p in layer.parameters)])
+    has_steps = any(layer.has_step for layer in classes)
+    op_names = ["Output", "State", core.function] + ([f"{core.function}_step"] if core.has_step else [])
+    return ModuleFile(
+        recurrence=core,
+        layers=classes,
+        summary=_summary(core, classes),
+        imports=("import math",) if core.uses_math or "math." in body else (),
+        has_functional="F." in body or "conv" in uses or "blocks_rmsnorm" in uses or "blocks_layernorm" in uses,
+        has_tuples=bool(classes),
+        op_names=", ".join(sorted(op_names, key=lambda name: (name.islower(), name))),
+        has_unit=bool(core.units) or "_unit" in called,
+        has_whole=any(part in uses for part in ("whole", "blocks_rmsnorm", "blocks_layernorm")),
+        has_conv="conv" in uses,
+        has_conv_step="conv" in uses and has_steps,
+        has_shift="shift" in uses,
+        has_packing="conv" in uses or "shift" in uses,
+        has_block_rmsnorm="blocks_rmsnorm" in uses,
+        has_block_layernorm="blocks_layernorm" in uses,
+        helpers=helpers,
+    )
+
+
+def _summary(core: RecurrenceClass, layers: tuple[LayerClass, ...]) -> str:
+    blocks = ", ".join(f"`{layer.name}`" for layer in layers)
+    around = f"; around it stands {blocks}" if len(layers) == 1 else f"; around it stand {blocks}" if layers else ""
+    return f"`{core.name}` is the op with its learned parameters{around}."
+
+
+def package_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> PackageFile:
+    """The context of `__init__.py`."""
+    module = module_file(recurrence, layers)
+    classes = [module.recurrence.name]
+    for layer in module.layers:
+        classes += [layer.name, layer.state_name]
+    op_names = module.op_names.split(", ")
+    return PackageFile(
+        title=module.recurrence.title,
+        function=recurrence.name,
+        op_names=module.op_names,
+        module_names=", ".join(classes),
+        exports=tuple(sorted({*op_names, *classes, f"{recurrence.name}_reference"}, key=lambda name: (name.islower(), name))),
+    )
+
+
+def render_module(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> str:
+    """The text of `module.py`."""
+    from .._environment import render
+
+    return render("torch/module.py.jinja", module=module_file(recurrence, layers))
+
+
+def render_package(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> str:
+    """The text of `__init__.py`."""
+    from .._environment import render
+
+    return render("package/__init__.py.jinja", package=package_file(recurrence, layers))

@@ -1,0 +1,488 @@
+"""kernels -> what op.py of the emitted package says. Everything is decided here; `templates/torch/op.py.jinja` lays it out.
+
+Token-wise functions come from `tokens`, walks from their chunk programs; this file names the state's parts and the
+arguments, and says what calls what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .backends.torch_chunk import WalkFunction, walk_function
+from .backends.torch_text import HELPERS, identifier
+from .lower import Kernels, WalkKernels, programs
+from .plan import Plan, Walk
+from .schedule import column_width
+from .spec import Recurrence as Spec
+from .spec import State, Symbol, Type
+from .spec_text import expr_text
+from .tokens import Line, TokenFunction, TokenWriter
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor argument and its layout."""
+
+    name: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number that the recurrence takes as an argument, with its default."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class WalkText:
+    """One walk: its functions and the text of their calls."""
+
+    suffix: str
+    equation: str
+    operands: TokenFunction
+    operands_backward: TokenFunction
+    functions: tuple[WalkFunction, ...]
+    has_decay: bool
+    operand_names: str
+    timed: str  # an operand with a time axis
+    adjusted: tuple[Line, ...]
+    step_adjusted: tuple[Line, ...]
+    states: str
+    states_tuple: str
+    cast_states: str
+    pack: str
+    unpack: str
+    unpack_arguments: str
+    unpack_call: str
+    unpack_gradient_call: str
+    forward_call: str
+    reads: str
+    joined_reads: str
+    moved_reads: str
+    read_gradients: str
+    split_gradients: str
+    moved_gradients: str
+    query_results: str
+    query_call: str
+    source_call: str
+    decay_call: str
+    joined_gradients: str
+    operand_gradients: str
+    state_gradients: str
+    state_gradients_tuple: str
+    step_reads_before: tuple[Line, ...]
+    step_reads_after: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class OpPackage:
+    """Everything op.py says."""
+
+    name: str
+    title: str
+    equations: tuple[str, ...]
+    namespace: str
+    chunk: int
+    arguments: tuple[Argument, ...]
+    constants: tuple[Constant, ...]
+    first: str
+    helpers: tuple[str, ...]
+    walks: tuple[WalkText, ...]
+    readout: TokenFunction
+    readout_backward: TokenFunction
+    reads: str
+    read_gradients: str
+    output_layout: str
+    output_like: str
+    output_cast: str
+    uses_math: bool
+    has_groups: bool
+    uses_position: bool
+    is_reversed: bool
+    stores_reads: bool
+    chunk_axis: int
+    signature: tuple[str, ...]
+    forward_type: str
+    body: tuple[str, ...]
+    forward_results: str
+    fake_results: str
+    backward_signature: tuple[str, ...]
+    backward_type: str
+    gradient_body: tuple[str, ...]
+    backward_results: tuple[str, ...]
+    backward_fakes: str
+    context_names: str
+    saved: str
+    settings: str
+    output_gradients: str
+    state_gradient_names: str
+    no_gradients: str
+    step_schema: str
+    step_signature: str
+    step_body: tuple[str, ...]
+    step_fake: str
+    state_lines: tuple[str, ...]
+    call_results: str
+    call: str
+    state_results: str
+    step_call: str
+
+
+def op_package(kernels: Kernels, namespace: str) -> OpPackage:
+    """The context of op.py for one recurrence."""
+    return _Writer(kernels, namespace).package()
+
+
+class _Writer:
+    def __init__(self, kernels: Kernels, namespace: str):
+        self.kernels, self.namespace = kernels, namespace
+        self.plan: Plan = kernels.plan
+        self.recurrence = self.plan.classified.recurrence
+        self.spec: Spec = self.recurrence.spec
+        self.tokens = TokenWriter(self.plan.classified)
+        self.names = [identifier(s.name) for s in self.tokens.arguments]
+        self.inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        self.states = [identifier(s.name) for s in self.spec.states]
+        self.constants = [identifier(n) for n, _ in self.spec.constants]
+        self.sizes = {line.target: line.text for line in self.tokens.sizes()}
+        walks = self.plan.classified.walks
+        self.has_groups = any(self.tokens.operand_place(w, n).level != "h" for w in walks for n in self._operands(w) if n != "g")
+        output = self.recurrence.outputs[0][1].type
+        self.output = output
+        self.like = next((s for s in self.inputs if s.type == output), next((s for s in self.inputs if not s.type.is_scalar), self.inputs[0]))
+
+    @staticmethod
+    def _operands(walk: Walk) -> list[str]:
+        names = [*TokenWriter.named_operands(walk), "v"]
+        return names + (["g"] if walk.log_decay is not None else [])
+
+    # --- walks ---
+
+    def walk(self, kernels: WalkKernels, suffix: str) -> WalkText:
+        walk = kernels.walk
+        names = self._operands(walk)
+        has_decay = walk.log_decay is not None
+        reads = [r.name for r in walk.readings]
+        moved = [f"reads{suffix}{r[1:]}" if len(self.kernels.walks) > 1 or len(reads) > 1 else "reads" for r in reads]
+        grads = [f"d{r}" for r in reads]
+        queries = [f"q{r.name[1:]}" for r in walk.readings]
+        tail = ["g"] if has_decay else []
+        states = [identifier(c.state) for c in walk.columns]
+        unpack, used = _unpack(walk)
+        sizes = [self._size(n) for n in used]
+        step = {
+            r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings
+        }
+        places = {n: self.tokens.operand_place(walk, n) for n in names}
+        timed = next(n for n in names if places[n].has_time)
+        return WalkText(
+            suffix=suffix,
+            equation=kernels.forward.title,
+            operands=self.tokens.operands(walk, suffix),
+            operands_backward=self.tokens.operands_backward(walk, suffix),
+            functions=tuple(walk_function(p, f"_{p.name}{suffix}") for p in programs(kernels)),
+            has_decay=has_decay,
+            operand_names=", ".join(names),
+            timed=timed,
+            adjusted=tuple(line for n in names for line in self._adjusted(n, places[n], timed)),
+            step_adjusted=tuple(line for n in names for line in self._step_adjusted(n, places[n])),
+            states=", ".join(states),
+            states_tuple=_tuple(states),
+            cast_states=", ".join(f"{s}.to(dtype)" for s in states),
+            pack=_pack(walk),
+            unpack=unpack[1:-1],
+            unpack_arguments=", ".join(["S", *used]),
+            unpack_call=", ".join(["final", *sizes]),
+            unpack_gradient_call=", ".join(["d_initial", *sizes]),
+            forward_call=", ".join([*queries, "k", "v", *tail, "S", "chunks"]),
+            reads=", ".join(reads),
+            joined_reads=", ".join(f"_join({r}, T, chunks)" for r in reads),
+            moved_reads=", ".join(moved),
+            read_gradients=", ".join(grads),
+            split_gradients=", ".join(f"_split({g}, chunks)" for g in grads),
+            moved_gradients=", ".join(f"d_{m}" for m in moved),
+            query_results=", ".join([*(f"d{q}" for q in queries), "S" if has_decay else "_"]),
+            query_call=", ".join(["k", "v", *grads, *tail, "S", "chunks"]),
+            source_call=", ".join([*queries, "k", "v", *grads, *tail, "D", "chunks"]),
+            decay_call=", ".join([*(x for q in queries for x in (q, f"d{q}")), "k", "dk", "E", "chunks"]),
+            joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
+            operand_gradients=", ".join(f"d_{n}" for n in names),
+            state_gradients=", ".join(f"d_{s}" for s in states),
+            state_gradients_tuple=_tuple([f"d_{s}" for s in states]),
+            step_reads_before=tuple(step[r.name] for r in walk.readings if not r.is_inclusive),
+            step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
+        )
+
+    @staticmethod
+    def _adjusted(name: str, place, timed: str) -> list[Line]:
+        """An operand without a head axis gets one; one that is the same for every token is expanded over time."""
+        lines = []
+        if not place.level:
+            lines.append(Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]"))
+        if not place.has_time:
+            lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, {'-1' if name == 'g' else '-1, -1'})"))
+        return lines
+
+    def _step_adjusted(self, name: str, place) -> list[Line]:
+        if place.level == "h" or (not place.level and name == "g"):
+            return []
+        if not place.level:
+            return [Line("", name, f"{name}[..., None, :]")]
+        return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[1], 1)")]
+
+    def _size(self, name: str) -> str:
+        """Text of a size inside an operator's body."""
+        return self.sizes[name]
+
+    # --- the operators ---
+
+    def package(self) -> OpPackage:
+        several = len(self.kernels.walks) > 1
+        walks = tuple(self.walk(w, str(i) if several else "") for i, w in enumerate(self.kernels.walks))
+        readout, readout_backward = self.tokens.readout(), self.tokens.readout_backward()
+        functions = [readout, readout_backward, *(f for w in walks for f in (w.operands, w.operands_backward))]
+        text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
+        tensors = [*self.names, *self.states]
+        position = ["position"] if self.plan.uses_position else []
+        reads = [m for w in walks for m in w.moved_reads.split(", ")]
+        kept = reads if self.plan.stores_reads else []
+        rest = [*(f"{p}: Tensor" for p in position), "cu_seqlens: Tensor | None", "chunk: int", *(f"{c}: float" for c in self.constants)]
+        count = 1 + len(self.states) + len(kept)
+        like = identifier(self.like.name)
+        shape = f"*{like}.shape[:2], {self._heads()}{self._output_tail()}"
+        fakes = [f"{like}.new_empty({shape})"]
+        fakes += [f"torch.empty_like({s}, dtype=_arithmetic({', '.join(tensors)}))" for s in self.states]
+        for walk in self.kernels.walks:
+            width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
+            fakes += [
+                f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))" for _ in walk.walk.readings
+            ] if kept else []
+        gradient_inputs = [f"d_{s}: Tensor | None" for s in self.states]
+        return OpPackage(
+            name=identifier(self.spec.name),
+            title=_title(self.spec),
+            equations=equations(self.spec),
+            namespace=self.namespace,
+            chunk=self.plan.chunk,
+            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.arguments),
+            constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
+            first=identifier(self.inputs[0].name),
+            helpers=tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
+            walks=walks,
+            readout=readout,
+            readout_backward=readout_backward,
+            reads=", ".join(reads),
+            read_gradients=", ".join(f"d_{r}" for r in reads),
+            output_layout="[B, T, H]" if self.output.is_scalar else f"[B, T, H, {_vector(self.output)}]",
+            output_like=like,
+            output_cast=f".to(kinds[{self.names.index(like)}])",
+            uses_math="math." in text,
+            has_groups=self.has_groups,
+            uses_position=self.plan.uses_position,
+            is_reversed=self.plan.is_reversed,
+            stores_reads=self.plan.stores_reads,
+            chunk_axis=3 if self.has_groups else 2,
+            signature=tuple([*(f"{t}: Tensor" for t in tensors), *rest]),
+            forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
+            body=tuple(self._body(tensors)),
+            forward_results=", ".join([f"y.to(kinds[{self.names.index(like)}])", *self.states, *kept]),
+            fake_results=_tuple(fakes),
+            backward_signature=tuple(
+                ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
+            ),
+            backward_type=f"tuple[{', '.join(['Tensor'] * len(tensors))}]",
+            gradient_body=tuple(self._gradient_body()),
+            backward_results=tuple(self._backward_results(walks, readout_backward)),
+            backward_fakes=_tuple([f"torch.empty_like({t})" for t in tensors]),
+            context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
+            saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
+            settings=", ".join(["chunk", *self.constants]),
+            output_gradients=", ".join([*(f"d_{s}" for s in self.states), *(["*_"] if kept else [])]),
+            state_gradient_names=", ".join(f"d_{s}" for s in self.states),
+            no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
+            step_schema=", ".join(
+                [
+                    *(f"Tensor {n}" for n in self.names),
+                    *(f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)),
+                    *(f"Tensor {p}" for p in position),
+                    *(f"float {c}" for c in self.constants),
+                ]
+            ),
+            step_signature=", ".join([*tensors, *position, *self.constants]),
+            step_body=tuple(
+                [
+                    f"kinds = [t.dtype for t in {_tuple(tensors)}]",
+                    f"dtype = _arithmetic({', '.join(tensors)})",
+                    f"{', '.join(self.names)} = _in(dtype, {', '.join(self.names)})",
+                ]
+            ),
+            step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
+            state_lines=tuple(self._state_lines(tensors)),
+            call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
+            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
+            state_results=", ".join([*(f"{s}={s}" for s in self.states), *(["position=next_position"] if position else [])]),
+            step_call=", ".join([*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants]),
+        )
+
+    def _body(self, tensors: list[str]) -> list[str]:
+        groups = f"{self._groups()}, " if self.has_groups else ""
+        return [
+            f"kinds = [t.dtype for t in {_tuple(tensors)}]",
+            f"dtype = _arithmetic({', '.join(tensors)})",
+            f"{', '.join(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"chunks = _chunks({identifier(self.inputs[0].name)}.shape[1], chunk, {groups}cu_seqlens)",
+        ]
+
+    def _gradient_body(self) -> list[str]:
+        like = identifier(self.like.name)
+        lines = [
+            f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy.to(dtype)",
+        ]
+        return lines + [f"d_{s} = torch.zeros_like({s}) if d_{s} is None else d_{s}.to(dtype)" for s in self.states]
+
+    def _backward_results(self, walks: tuple[WalkText, ...], readout: TokenFunction) -> list[str]:
+        results = []
+        for index, name in enumerate(self.names):
+            parts = [f"from_operands{w.suffix}[{w.operands_backward.gives.index(name)}]" for w in walks if name in w.operands_backward.gives]
+            if name in readout.gives:
+                parts.append(f"from_readout[{readout.gives.index(name)}]")
+            total = " + ".join(parts)
+            if not parts:
+                results.append(f"torch.zeros_like({name}, dtype=kinds[{index}])")
+            else:
+                results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}])")
+        return results + [f"d_{s}.to(kinds[{len(self.names) + i}])" for i, s in enumerate(self.states)]
+
+    def _state_lines(self, tensors: list[str]) -> list[str]:
+        first = identifier(self.inputs[0].name)
+        lines = [f"sequences = {first}.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1"]
+        lines.append(f"dtype = _arithmetic({', '.join(self.names)})")
+        parts = []
+        for state in self.spec.states:
+            tail = "".join(f", {self._dim(d)}" for d in _tail(state))
+            parts.append(f"{identifier(state.name)}={first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)")
+        if self.plan.uses_position:
+            parts.append(f"position={first}.new_zeros(sequences, dtype=torch.int64)")
+        return lines + [f"initial_state = State({', '.join(parts)})"]
+
+    # --- sizes as text ---
+
+    def _dim(self, size) -> str:
+        from .backends.torch_pointwise import _size
+
+        text = _size(size).text
+        for name in sorted(self.sizes, key=len, reverse=True):
+            import re
+
+            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
+        return text
+
+    def _width_text(self, type: Type) -> str:
+        return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
+
+    def _output_tail(self) -> str:
+        return "" if self.output.is_scalar else f", {self._width_text(self.output)}"
+
+    def _heads(self) -> str:
+        for symbol in self.inputs:
+            if symbol.per in ("head", "channel"):
+                return f"{identifier(symbol.name)}.shape[2]"
+        for symbol in self.tokens.arguments:
+            if symbol.kind == "param" and symbol.per in ("head", "channel"):
+                return f"{identifier(symbol.name)}.shape[0]"
+        return self._groups()
+
+    def _groups(self) -> str:
+        for symbol in self.inputs:
+            if symbol.per == "group":
+                return f"{identifier(symbol.name)}.shape[2]"
+        return "1"
+
+
+# --- states as columns -------------------------------------------------------------------------------------------
+
+
+def _pack(walk: Walk) -> str:
+    """Text of S from the states it stacks."""
+    texts = []
+    for column in walk.columns:
+        name = identifier(column.state)
+        if walk.is_transposed:
+            name += ".transpose(-1, -2)"
+        elif walk.key is None:
+            name += "[..., None, None]" if column.type.is_scalar else "[..., None, :]"
+        elif column.type.is_column or column.type.is_scalar:
+            name += "[..., None]"
+        texts.append(name)
+    return texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
+
+
+def _unpack(walk: Walk) -> tuple[str, list[str]]:
+    """Text of the states from S, each a tensor of its own, and the sizes that the text names."""
+    texts: list[str] = []
+    used: list[str] = []
+    offset: list[str] = []
+    several = len(walk.columns) > 1
+    for column in walk.columns:
+        size = column_width(walk, column)
+        width = str(size)
+        rows = ", 0" if walk.key is None else ""
+        start = " + ".join(offset)
+        if column.value is None or column.value.type.is_scalar:
+            text = f"S[...{rows}, {start or 0}]"
+        elif several:
+            text = f"S[...{rows}, {start}:{' + '.join([*offset, width])}]"
+            used += [n for n, _ in size.terms if n not in used]
+        else:
+            text = "S[..., 0, :]" if rows else "S"
+        if walk.is_transposed:
+            text += ".transpose(-1, -2)"
+        texts.append(text if text == "S" else f"{text}.contiguous()")
+        offset.append(width)
+    return _tuple(texts), used
+
+
+def _tail(state: State) -> list:
+    if state.type.is_scalar:
+        return []
+    return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def _tuple(texts: list[str]) -> str:
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _vector(type: Type) -> str:
+    return str(type.cols if type.is_row else type.rows)
+
+
+def _layout(symbol: Symbol) -> str:
+    axes = ["B", "T"] if symbol.kind == "input" else []
+    axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
+    axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
+    return f"[{', '.join(axes)}]"
+
+
+def _number(value: Fraction) -> str:
+    return repr(float(value))
+
+
+def _title(spec: Spec) -> str:
+    lines = [line.strip() for line in spec.comment.strip().split("\n") if line.strip()]
+    return lines[0].rstrip(".") if lines else spec.name
+
+
+def equations(spec: Spec) -> tuple[str, ...]:
+    """The spec's own lines: update or dynamics, and output."""
+    lines = [f"{item.state}' = {expr_text(item.value)}" for item in spec.update if hasattr(item, "state")]
+    for item in spec.dynamics:
+        method = spec.discretization
+        how = f",   {method.method}({', '.join(expr_text(a) for a in method.args)})" if method else ""
+        lines.append(f"d{item.state}/dt = {expr_text(item.value)}{how}")
+    return (*lines, *(f"{o.name} = {expr_text(o.value)}" for o in spec.outputs))

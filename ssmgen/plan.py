@@ -1,0 +1,130 @@
+"""Where a recurrence stands in the space, and how it will run.
+
+`Classified` is a value on every axis of the space. `Plan` is what lowering reads: walks (one per group of states that
+share a transition), each with the operands that a chunk reads token by token, and the readout that follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from .diagnostics import Diagnostic
+from .recurrence import Read, Recurrence
+from .source import NOWHERE, Span
+from .spec import Dim, Expr, Type
+
+
+@dataclass(frozen=True)
+class AxisValue:
+    """One coordinate: the axis, the value's name (a file of `features/<axis>/`), where it shows in the text, in words."""
+
+    axis: str
+    value: str
+    sentence: str
+    is_lowered: bool
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A block of value columns of a walk's state: `value` [P] (None: the constant 1, one column)."""
+
+    state: str
+    value: Expr | None
+    type: Type
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One query of a walk's state, over all its columns. `is_inclusive`: after the token's own write."""
+
+    name: str
+    query: Expr | None  # None: the constant 1 (a state with no key axis)
+    is_inclusive: bool
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A named read of the recurrence as a block of columns of a reading."""
+
+    read: Read
+    reading: str
+    column: int
+
+
+@dataclass(frozen=True)
+class Walk:
+    """S_t = decay_t S_{t-1} + coefficient_t key_t value_t^T for states stacked side by side as value columns.
+
+    `key` None is the constant 1 (no key axis). `log_decay` None means the state does not decay. `columns` are stacked in
+    order. `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side).
+    """
+
+    key: Expr | None
+    coefficient: Expr | None
+    columns: tuple[Column, ...]
+    decay: str  # the value on the decay axis: 'none' | 'static' | 'scalar'
+    log_decay: Expr | None
+    readings: tuple[Reading, ...]
+    slices: tuple[Slice, ...]
+    is_transposed: bool = False
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A recurrence with its place on every axis. `walks` is empty when an axis has no chunk form yet."""
+
+    recurrence: Recurrence
+    axes: tuple[AxisValue, ...]
+    walks: tuple[Walk, ...]
+    refusals: tuple[Diagnostic, ...] = ()
+
+    def axis(self, name: str) -> AxisValue:
+        """The value on axis `name`; KeyError when there is none."""
+        for axis in self.axes:
+            if axis.axis == name:
+                return axis
+        raise KeyError(name)
+
+    def verify(self) -> None:
+        """Raise AssertionError unless every axis has exactly one value and each read is served by one walk."""
+        names = [a.axis for a in self.axes]
+        assert names == list(AXES), names
+        if not self.refusals:
+            served = sorted(s.read.name for w in self.walks for s in w.slices)
+            assert served == sorted(r.name for r in self.recurrence.reads), served
+
+
+AXES = ("decay", "side", "states", "rotation", "correction", "rows", "taps", "current", "normaliser", "time", "form")
+"""The axes of the space, in the order in which they are printed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work and traffic of one token of one head, as formulas in the spec's sizes and their value at the defaults."""
+
+    flops: tuple[str, float]
+    bytes: tuple[str, float]
+    state: tuple[str, int]
+    decode_bytes: tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen form: chunk length, direction of time, what backward keeps, and why."""
+
+    classified: Classified
+    form: str  # 'chunk'
+    chunk: int
+    is_reversed: bool
+    stores_reads: bool  # the readout is not linear in the reads: backward needs their values
+    uses_position: bool  # a position enters an operand: the state carries it
+    reasons: tuple[str, ...]
+    cost: Cost
+
+    def verify(self) -> None:
+        """Raise AssertionError unless the plan can be lowered."""
+        assert self.form == "chunk" and self.chunk > 0
+        assert not self.classified.refusals and self.classified.walks

@@ -1,0 +1,181 @@
+"""The recurrence as algebra: what each token does to the state, as sums of products of known factors.
+
+After `derive` every update is a polynomial of degree at most one in the state, written term by term:
+
+    S' = sum  coefficient * L_1 L_2 ... S ... R_1 R_2   +   sum  coefficient * key value^T
+
+where every L and R is a `Generator` (a diagonal, a rotation, a rank-one matrix, a dense matrix) and every factor is an
+expression of the token alone. The output is an expression over `Read`s, the linear forms of the state it uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from .source import Span
+from .spec import Dim, Expr, Recurrence as Spec
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One linear map on a side of the state.
+
+    kind: 'diagonal' (column, N), 'rotation' (column of angles, N/2), 'rank_one' (column times row^T), 'dense' (N x N),
+    'elementwise' (N x P, multiplies the state entry by entry; the last in `left`, next to the state).
+    `column` holds the expression; `row` is the erase vector of 'rank_one' (as a column). A term between states of different
+    shapes carries 'dense' maps that are not square.
+    """
+
+    kind: str
+    column: Expr
+    row: Expr | None = None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """`coefficient * left_1 left_2 ... source ... right_1 right_2` added to `target'`.
+
+    `rank`: the term is summed over `index` = 1..rank, all reading the same old state.
+    """
+
+    target: str
+    source: str
+    coefficient: Expr
+    left: tuple[Generator, ...] = ()
+    right: tuple[Generator, ...] = ()
+    index: str | None = None
+    rank: Dim | None = None
+    span: Span = field(default=Span(0, 0), compare=False)
+
+
+@dataclass(frozen=True)
+class Write:
+    """`coefficient * key value^T` added to `target'`.
+
+    `tap` 1: the previous token's write enters again, before the transitions act: S' = A (S + sum of taps 1) + sum of taps 0.
+    Its coefficient belongs to the current token, its key and value are those of the previous token (zero before the first).
+    A vector state [N] has `value` None (its single column); a state that is never contracted, [P], has `key` None.
+    `rank` is the number of rows summed over (`sum r in 1..R`), with `index` the loop name used inside the factors.
+    """
+
+    target: str
+    coefficient: Expr
+    key: Expr | None
+    value: Expr | None
+    tap: int = 0
+    index: str | None = None
+    rank: Dim | None = None
+    span: Span = field(default=Span(0, 0), compare=False)
+
+
+@dataclass(frozen=True)
+class MicroStep:
+    """One affine map of the states. A token applies its micro-steps in order; `count` repeats one over `index`.
+
+    `transitions` and `writes` read the states left by the previous micro-step (or by the previous token). A state that a
+    micro-step leaves as it is has its identity transition; a state with no transition forgets everything.
+    """
+
+    transitions: tuple[Transition, ...]
+    writes: tuple[Write, ...]
+    index: str | None = None
+    count: Dim | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A linear form of one state, named for use in the output expression.
+
+    side: 'key' (query^T S, gives [P], or a scalar for a vector state), 'value' (S query, gives [N]), 'whole' (the state
+    itself, query None). `primed`: reads S' (after the token) rather than S. A query inside `sum r in 1..R` of the output
+    uses the index r.
+    """
+
+    name: str
+    state: str
+    primed: bool
+    query: Expr | None
+    side: str = "key"
+    span: Span = field(default=Span(0, 0), compare=False)
+
+
+@dataclass(frozen=True)
+class DiscreteForm:
+    """What discretization found: the method, its order, and the multipliers of the state and of the write.
+
+    `order` is that for a smooth input; `held_order` for an input that is constant during a step, None when exact.
+    """
+
+    method: str
+    order: int
+    transition: str  # for people: exp(dt*a)
+    weights: tuple[str, ...]  # for people, tap 0 first
+    singular: str = ""  # where the textbook formula is 0/0 and what is emitted instead
+    held_order: int | None = None
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The derived recurrence: a spec's algebra."""
+
+    spec: Spec
+    steps: tuple[MicroStep, ...]
+    reads: tuple[Read, ...]
+    outputs: tuple[tuple[str, Expr], ...]  # over the spec's names and Ref(read.name)
+    discrete: DiscreteForm | None
+    adjoint: tuple[str, ...]  # for people: the adjoint recurrence, line by line
+    hoisted: tuple[tuple[str, Expr], ...] = ()  # definitions that derive named, in order of use
+    warnings: tuple = ()
+    sequential: str = ""  # why no affine form exists (then steps and reads are empty, and outputs read the states)
+
+    def verify(self) -> None:
+        """Raise AssertionError when the value breaks this form's law: every name resolves, no factor reads a state."""
+        if self.sequential:
+            assert not self.steps and not self.reads, "a sequential recurrence has no affine form"
+            return
+        names = {s.name for s in self.spec.symbols} | {n for n, _ in self.hoisted}
+        states = {s.name for s in self.spec.states}
+        for step in self.steps:
+            for transition in step.transitions:
+                assert transition.target in states and transition.source in states, transition
+                for factor in _factors(transition):
+                    _assert_token_only(factor)
+            for write in step.writes:
+                assert write.target in states and write.tap in (0, 1), write
+                for factor in (write.coefficient, write.key, write.value):
+                    if factor is not None:
+                        _assert_token_only(factor)
+        for read in self.reads:
+            assert read.state in states and read.name not in names, read
+            if read.query is not None:
+                _assert_token_only(read.query)
+        for _, value in self.outputs:
+            _assert_token_only(value)
+
+
+def _factors(transition: Transition):
+    yield transition.coefficient
+    for generator in transition.left + transition.right:
+        yield generator.column
+        if generator.row is not None:
+            yield generator.row
+
+
+def _assert_token_only(expr: Expr) -> None:
+    from .spec import StateRef
+
+    for node in walk(expr):
+        assert not isinstance(node, StateRef), f"a factor reads the state: {node}"
+
+
+def walk(expr: Expr):
+    """Every node of an expression, parents first."""
+    yield expr
+    for value in vars(expr).values():
+        if isinstance(value, Expr):
+            yield from walk(value)
+        elif isinstance(value, tuple):
+            for item in value:
+                if isinstance(item, Expr):
+                    yield from walk(item)

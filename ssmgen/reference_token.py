@@ -1,0 +1,386 @@
+"""The lines of one token of the eager reference: definitions, update, output, in an order that respects what reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+
+from . import spec
+from .backends.eager_text import ATOM, Names, range_text, terms_of, text_of
+from .backends.torch_text import RESERVED, identifier
+from .expressions import nodes
+from .rates import rate_of
+from .source import Source, Span
+from .spec import ONE, Expr, Symbol, Type
+
+WIDTH = 140
+BUILT_IN = ("head", "heads", "channel", "channels", "position")
+
+
+def quoted(source: Source, span: Span) -> str:
+    """The text under a span on one line, its own comments left out."""
+    lines = (line.split("#", 1)[0] for line in source.slice(span).splitlines())
+    return " ".join(" ".join(lines).split())
+
+
+def expressions(recurrence: spec.Recurrence) -> Iterator[Expr]:
+    """Every expression that a token evaluates, in order of writing."""
+    for symbol in recurrence.symbols:
+        if symbol.definition is not None:
+            yield symbol.definition
+    for item in recurrence.update:
+        yield from (a.value for a in (item.body if isinstance(item, spec.MicroLoop) else (item,)))
+    yield from (d.value for d in recurrence.dynamics)
+    if recurrence.discretization is not None:
+        yield from recurrence.discretization.args
+    yield from (o.value for o in recurrence.outputs)
+
+
+class Scope:
+    """What a recurrence's names are called in the emitted text, and which of them change from token to token."""
+
+    def __init__(self, recurrence: spec.Recurrence):
+        self.spec = recurrence
+        self.symbols = {s.name: s for s in recurrence.symbols}
+        self.inputs = tuple(s for s in recurrence.symbols if s.kind == "input" and s.definition is None)
+        self.inputs += tuple(s for s in recurrence.symbols if s.kind == "gate" and s.definition is None)
+        self.inputs = tuple(sorted(self.inputs, key=recurrence.symbols.index))
+        self.params = tuple(s for s in recurrence.symbols if s.kind == "param" and s.definition is None)
+        per = [s.per for s in (*recurrence.states, *recurrence.symbols)]
+        self.letter = "C" if "channel" in per else "H"
+        found = [node for expr in expressions(recurrence) for node in nodes(expr)]
+        reads_position = [spec.Ref(Type(), n.span, "position") for n in found if isinstance(n, spec.Apply) and n.function == "rope"]
+        self.has_position = any(isinstance(n, spec.Ref) and n.name == "position" for n in (*found, *reads_position))
+        delayed = {n.name for n in found if isinstance(n, spec.Delayed)}
+        self.delayed = tuple(s for s in recurrence.symbols if s.name in delayed)
+        self.two_taps = recurrence.discretization is not None and recurrence.discretization.method == "exp_trapezoid"
+        self._taken = {identifier(s.name) for s in (*recurrence.symbols, *recurrence.states)}
+        self._taken |= {identifier(name) for name, _ in (*recurrence.dims, *recurrence.counts, *recurrence.constants)}
+        self.after = {s.name: self.fresh(f"{identifier(s.name)}_next") for s in recurrence.states}
+        self.rates = {d.state: self.fresh(f"{identifier(d.state)}_rate") for d in recurrence.dynamics}
+        self.writes = {d.state: self.fresh(f"{identifier(d.state)}_write") for d in recurrence.dynamics}
+        self.last_writes = {d.state: self.fresh(f"{self.writes[d.state]}_previous") for d in recurrence.dynamics if self.two_taps}
+        self.names = self._names(found)
+
+    def fresh(self, name: str) -> str:
+        """`name`, with `_` behind until nothing else is called so."""
+        while name in self._taken or name in RESERVED:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def _names(self, found: list[Expr]) -> Names:
+        recurrence = self.spec
+        numbers = [name for name, _ in (*recurrence.constants, *recurrence.counts)]
+        values = {name: name for name in BUILT_IN} | {name: identifier(name) for name in (*numbers, *self.symbols)}
+        before = {s.name: identifier(s.name) for s in recurrence.states}
+        sizes = dict.fromkeys(n.type.rows for n in found if isinstance(n, spec.Identity))
+        sizes |= dict.fromkeys(s.type.rows for s in recurrence.states if recurrence.dynamics)
+        return Names(
+            values=values,
+            numbers=frozenset([*numbers, "heads", "channels"]),
+            delayed={s.name: self.fresh(f"{identifier(s.name)}_previous") for s in self.delayed},
+            before=before,
+            after=before,
+            identities={size: self.fresh("I" if len(sizes) == 1 else f"I_{i}") for i, size in enumerate(sizes)},
+        )
+
+    # --- what reads what ---------------------------------------------------------------------------------------------
+
+    def uses(self, expr: Expr) -> set[str]:
+        """Names read by `expr`, through definitions: symbols, `S` and `S'` for states, `x[-1]`, `position`."""
+        found: set[str] = set()
+        waiting = [expr]
+        while waiting:
+            for node in nodes(waiting.pop()):
+                name = self._name_read(node)
+                if name is None or name in found:
+                    continue
+                found.add(name)
+                if name in self.symbols and self.symbols[name].definition is not None:
+                    waiting.append(self.symbols[name].definition)
+        return found
+
+    def _name_read(self, node: Expr) -> str | None:
+        match node:
+            case spec.Ref():
+                return node.name
+            case spec.StateRef():
+                return f"state {node.name}" + ("'" if node.primed else "")
+            case spec.Delayed():
+                return f"{node.name}[-1]"
+            case spec.Apply(function="rope"):
+                return "position"
+        return None
+
+    def is_static(self, symbol: Symbol) -> bool:
+        """True when the value is the same for every token."""
+        if symbol.definition is None:
+            return symbol.kind == "param"
+        changing = {s.name for s in self.inputs} | {"position"}
+        return not any(use in changing or use.startswith("state ") or use.endswith("[-1]") for use in self.uses(symbol.definition))
+
+    # --- the state ---------------------------------------------------------------------------------------------------
+
+    def parts(self) -> Iterable[tuple[str, Type, str]]:
+        """Name, type and `per` of every tensor handed from token to token, `position` left out."""
+        for state in self.spec.states:
+            yield identifier(state.name), state.type, state.per
+        for state in self.spec.states:
+            if state.name in self.last_writes:
+                yield self.last_writes[state.name], state.type, state.per
+        for symbol in self.delayed:
+            per = "layer" if symbol.per == "layer" else "head"
+            yield self.names.delayed[symbol.name], symbol.type, per
+
+    def part_shapes(self) -> list[str]:
+        """The two dimensions of every part inside the loop, in the order of the state."""
+        shapes = [f"[{type_.rows}, {type_.cols}]" for _, type_, _ in self.parts()]
+        return [*shapes, "[1, 1], tokens so far"] if self.has_position else shapes
+
+    # --- comments and lines ------------------------------------------------------------------------------------------
+
+    def comment(self, left: str, value: Expr) -> list[str]:
+        """The spec's line behind its place, or nothing where nobody wrote it."""
+        source, text = self.spec.source, quoted(self.spec.source, value.span)
+        if not text:
+            return []
+        return [f"# {source.name.rsplit('/', 1)[-1]}:{source.position(value.span.start)[0]}  {left} = {text}"]
+
+    def definition_lines(self, symbol: Symbol, names: Names | None = None, depth: int = 0) -> list[str]:
+        """`dt = F.softplus(...)` under the line that says so."""
+        code = self.assign(identifier(symbol.name), symbol.definition, names or self.names, depth)
+        return [*self.comment(symbol.name, symbol.definition), *code]
+
+    def assign(self, target: str, value: Expr, names: Names, depth: int = 0) -> list[str]:
+        """`target = value`, in as many lines as it takes: what occurs twice in a long line gets a name of its own."""
+        lines: list[str] = []
+        while True:
+            text = text_of(value, names)
+            room = WIDTH - 4 * (depth + 1)
+            if len(target) + 3 + len(text.text) <= room:
+                return [*lines, f"{target} = {text.text}"]
+            terms = terms_of(value, names)
+            if len(terms) > 1 and max(map(len, terms)) + 4 <= room:
+                return [*lines, f"{target} = (", *(f"    {term}" for term in terms), ")"]
+            part = _worth_naming(value)
+            if part is None:
+                return [*lines, f"{target} = {text.text}"]
+            name = self.fresh(f"{target}_part")
+            lines += self.assign(name, part, names, depth)
+            value = _replaced(value, part, spec.Ref(part.type, part.span, name))
+            names = replace(names, values={**names.values, name: name})
+
+
+def _worth_naming(value: Expr) -> Expr | None:
+    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither."""
+    bound = {n.index for n in nodes(value) if isinstance(n, spec.SumOver)}
+
+    def is_free(part: Expr) -> bool:
+        return not any(isinstance(n, spec.Element) and n.index in bound or isinstance(n, spec.Ref) and n.name in bound for n in nodes(part))
+
+    parts = [n for n in nodes(value) if n is not value and sum(1 for _ in nodes(n)) > 3 and is_free(n)]
+    repeated = [n for n in parts if sum(n == other for other in parts) > 1]
+    brackets = [n for n in parts if isinstance(n, (spec.Add, spec.SumOver))]
+    return max(repeated or brackets, key=lambda n: sum(1 for _ in nodes(n)), default=None)
+
+
+def _replaced(value: Expr, part: Expr, by: Expr) -> Expr:
+    """`value` with every occurrence of `part` replaced; nothing else changes."""
+    if value == part:
+        return by
+    changes = {}
+    for entry in fields(value):
+        old = getattr(value, entry.name)
+        if isinstance(old, Expr):
+            changes[entry.name] = _replaced(old, part, by)
+        elif isinstance(old, tuple):
+            changes[entry.name] = tuple(_replaced(item, part, by) if isinstance(item, Expr) else item for item in old)
+    return replace(value, **changes)
+
+
+class TokenWriter:
+    """Prints one token. A value that reads `S'` is printed where `S'` has been assigned, and again if it changes."""
+
+    def __init__(self, scope: Scope):
+        self.scope = scope
+        self.names = scope.names
+        self.version = {state.name: 0 for state in scope.spec.states}
+        self.printed: dict[str, tuple[int, ...]] = {}
+
+    def lines(self) -> tuple[str, ...]:
+        """Definitions, update, output and the return of one token."""
+        recurrence = self.scope.spec
+        lines = self.early_definitions()
+        for item in recurrence.update:
+            lines += self.micro_loop(item) if isinstance(item, spec.MicroLoop) else self.assignment(item)
+        lines += self.dynamics()
+        lines += self.output(recurrence.outputs[0])
+        return tuple(lines)
+
+    # --- definitions -------------------------------------------------------------------------------------------------
+
+    def early_definitions(self) -> list[str]:
+        """Everything needed that does not read the state after the token."""
+        scope = self.scope
+        needed = set().union(*(scope.uses(e) for e in self._roots())) | {s.name for s in scope.delayed}
+        for symbol in scope.delayed:
+            needed |= scope.uses(symbol.definition) if symbol.definition is not None else set()
+        lines = []
+        for symbol in scope.spec.symbols:
+            if symbol.name in needed and self._is_local(symbol) and not self._primed(symbol):
+                self.printed[symbol.name] = ()
+                lines += scope.definition_lines(symbol, self.names)
+        return lines
+
+    def _roots(self) -> Iterator[Expr]:
+        definitions = {id(s.definition) for s in self.scope.spec.symbols}
+        return (e for e in expressions(self.scope.spec) if id(e) not in definitions)
+
+    def _is_local(self, symbol: Symbol) -> bool:
+        return symbol.definition is not None and not self.scope.is_static(symbol)
+
+    def _primed(self, symbol: Symbol) -> list[str]:
+        uses = self.scope.uses(symbol.definition)
+        return [state.name for state in self.scope.spec.states if f"state {state.name}'" in uses]
+
+    def late_definitions(self, exprs: Iterable[Expr]) -> list[str]:
+        """The definitions that `exprs` need and that read a state as it has just been assigned."""
+        needed = set().union(*(self.scope.uses(e) for e in exprs))
+        lines = []
+        for symbol in self.scope.spec.symbols:
+            if symbol.name in needed and self._is_local(symbol) and (states := self._primed(symbol)):
+                version = tuple(self.version[state] for state in states)
+                if self.printed.get(symbol.name) != version:
+                    self.printed[symbol.name] = version
+                    lines += self.scope.definition_lines(symbol, self.names)
+        return lines
+
+    # --- update ------------------------------------------------------------------------------------------------------
+
+    def assignment(self, item: spec.Assignment, depth: int = 0) -> list[str]:
+        lines = self.late_definitions([item.value])
+        code = self.scope.assign(self.scope.after[item.state], item.value, self.names, depth)
+        lines += [*self.scope.comment(f"{item.state}'", item.value), *code]
+        self._assigned(item.state)
+        return lines
+
+    def _assigned(self, state: str) -> None:
+        self.version[state] += 1
+        self.names = replace(self.names, after={**self.names.after, state: self.scope.after[state]})
+
+    def micro_loop(self, loop: spec.MicroLoop) -> list[str]:
+        lines = []
+        for state in dict.fromkeys(a.state for a in loop.body):
+            if self.version[state] == 0:
+                lines.append(f"{self.scope.after[state]} = {self.names.before[state]}")
+                self._assigned(state)
+        outer, index = self.names, identifier(loop.index)
+        self.names = replace(outer, values={**outer.values, loop.index: index}, numbers=outer.numbers | {loop.index})
+        self.printed = {name: version for name, version in self.printed.items() if version == ()}
+        body = [line for item in loop.body for line in self.assignment(item, depth=1)]
+        self.names = replace(self.names, values=outer.values, numbers=outer.numbers)
+        return [*lines, f"for {index} in {range_text(loop.count)}:", *(f"    {line}" for line in body)]
+
+    # --- dynamics ----------------------------------------------------------------------------------------------------
+
+    def dynamics(self) -> list[str]:
+        """The textbook step of the discretization, from the rate and the write as they are written."""
+        recurrence = self.scope.spec
+        lines = []
+        for item in recurrence.dynamics:
+            rate = rate_of(item, recurrence.state(item.state))
+            lines += self.late_definitions([item.value, *recurrence.discretization.args])
+            lines += self.scope.comment(f"d{item.state}/dt", item.value)
+            lines.append(f"{self.scope.rates[item.state]} = {self._rate_text(rate.rate, rate.kind)}")
+            if rate.write is not None:
+                lines += self.scope.assign(self.scope.writes[item.state], rate.write, self.names)
+            lines += self._step(item.state, rate.kind, rate.write is not None)
+        for item in recurrence.dynamics:
+            self._assigned(item.state)
+        return lines
+
+    def _rate_text(self, rate: Expr, kind: str) -> str:
+        text = text_of(rate, self.names)
+        return f"torch.tensor({text.text}, dtype=dtype)" if text.is_number and kind == "matrix" else text.text
+
+    def _step(self, state: str, kind: str, has_write: bool) -> list[str]:
+        method = self.scope.spec.discretization.method
+        args = [text_of(arg, self.names) for arg in self.scope.spec.discretization.args]
+        if method not in STEPS[kind]:
+            raise ValueError(f"no textbook formula for `{method}` with a rate that is {kind}")
+        law, transition, write = STEPS[kind][method]
+        size = self.scope.spec.state(state).type.rows
+        words = {
+            "S": self.names.before[state],
+            "A": self.scope.rates[state],
+            "b": self.scope.writes[state],
+            "last": self.scope.last_writes.get(state, ""),
+            "I": self.names.identities.get(size, ""),
+            "dt": args[0].at(ATOM) if args else "",
+            "lam": args[1].at(ATOM) if len(args) > 1 else "",
+        }
+        if method == "bilinear" and kind == "matrix":
+            right = transition + (f" + {write}" if has_write else "")
+            value = f"torch.linalg.solve({{I}} - {{dt}} / 2 * {{A}}, {right})"
+        else:
+            value = transition + (f" + {write}" if has_write else "")
+        comment = f"# {method}: {law}"
+        return [comment, f"{self.scope.after[state]} = {value.format(**words)}"]
+
+    # --- output ------------------------------------------------------------------------------------------------------
+
+    def output(self, item: spec.Output) -> list[str]:
+        """The output's line and the return: the output, then every part of the state as it leaves the token."""
+        scope = self.scope
+        lines = self.late_definitions([item.value, *(s.definition for s in scope.delayed if s.definition is not None)])
+        name = scope.fresh(identifier(item.name))
+        left = item.name if item.index is None else f"{item.name}[{item.index}]"
+        lines += scope.comment(left, item.value)
+        if item.index is None:
+            lines += scope.assign(name, item.value, self.names)
+        else:
+            lines.append(f"{name} = {self._rows_text(item)}")
+        states = [self.names.after[s.name] for s in scope.spec.states]
+        last_writes = [scope.writes[state] for state in scope.last_writes]
+        delayed = [identifier(s.name) for s in scope.delayed]
+        position = ["position + 1"] if scope.has_position else []
+        return [*lines, f"return {', '.join([name, *states, *last_writes, *delayed, *position])}"]
+
+    def _rows_text(self, item: spec.Output) -> str:
+        index = identifier(item.index)
+        values, numbers = {**self.names.values, item.index: index}, self.names.numbers | {item.index}
+        body = text_of(item.value, replace(self.names, values=values, numbers=numbers))
+        is_tall = item.value.type.cols == ONE and item.value.type.rows != ONE
+        return f"torch.cat([{body.at(ATOM) + '.mT' if is_tall else body.text} for {index} in {range_text(item.count)}], dim=-2)"
+
+
+STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "elementwise": {
+        "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} * {S}", "{dt} * {b}"),
+        "exp_euler": ("S' = exp(dt A) S + dt b", "torch.exp({dt} * {A}) * {S}", "{dt} * {b}"),
+        "zoh": ("S' = exp(dt A) S + A^-1 (exp(dt A) - 1) b", "torch.exp({dt} * {A}) * {S}", "{dt} * _phi({dt} * {A}) * {b}"),
+        "bilinear": (
+            "S' = (1 - dt A / 2)^-1 ((1 + dt A / 2) S + dt b)",
+            "(1 + {dt} / 2 * {A}) / (1 - {dt} / 2 * {A}) * {S}",
+            "{dt} / (1 - {dt} / 2 * {A}) * {b}",
+        ),
+        "exp_trapezoid": (
+            "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b",
+            "torch.exp({dt} * {A}) * ({S} + (1 - {lam}) * {dt} * {last})",
+            "{lam} * {dt} * {b}",
+        ),
+    },
+    "matrix": {
+        "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} @ {S}", "{dt} * {b}"),
+        "exp_euler": ("S' = exp(dt A) S + dt b", "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * {b}"),
+        "zoh": ("S' = exp(dt A) S + A^-1 (exp(dt A) - I) b", "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * _phi_matrix({dt} * {A}) @ {b}"),
+        "bilinear": ("S' = (I - dt A / 2)^-1 ((I + dt A / 2) S + dt b)", "{S} + {dt} / 2 * {A} @ {S}", "{dt} * {b}"),
+        "exp_trapezoid": (
+            "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b",
+            "torch.matrix_exp({dt} * {A}) @ ({S} + (1 - {lam}) * {dt} * {last})",
+            "{lam} * {dt} * {b}",
+        ),
+    },
+}
+"""By the kind of the rate A: the law, the part that carries the state, the part that writes."""

@@ -1,0 +1,63 @@
+"""Written -> meant: every name, shape, domain and time index of a file settled, or explained."""
+
+from __future__ import annotations
+
+from .. import spec, syntax
+from ..diagnostics import Label, Report, Severity
+from .attention import resolve_attention
+from .layer import resolve_layer
+from .recurrence import resolve_recurrence
+from .stack import resolve_stack
+from .verify import verify_spec
+
+__all__ = ["resolve", "verify_spec"]
+
+
+def resolve(file: syntax.File) -> spec.Specification:
+    """The specification of everything that `file` declares.
+
+    Raises SpecError with every fault found. Warnings and notes travel with the result.
+    """
+    report = Report(file.source)
+    _unique_names(file, report)
+    recurrences, attentions, layers, stacks = [], [], [], []
+    broken = False
+    for item in file.items:
+        match item:
+            case syntax.RecurrenceDecl():
+                resolved = resolve_recurrence(item, file.source, report)
+                recurrences += [resolved] if resolved is not None else []
+                broken |= resolved is None
+            case syntax.AttentionDecl():
+                resolved = resolve_attention(item, file.source, report)
+                attentions += [resolved] if resolved is not None else []
+                broken |= resolved is None
+    # what a layer says of a faulty recurrence would only repeat the fault
+    if not broken:
+        for item in file.items:
+            if isinstance(item, syntax.LayerDecl):
+                layer = resolve_layer(item, recurrences, report, attentions)
+                layers += [layer] if layer is not None else []
+        declared = [item for item in file.items if isinstance(item, syntax.LayerDecl)]
+        for item in file.items:
+            if isinstance(item, syntax.StackDecl):
+                stack = resolve_stack(item, declared, report)
+                stacks += [stack] if stack is not None else []
+    report.raise_if_errors()
+    found = tuple(d for d in report.found if d.severity is not Severity.ERROR)
+    return spec.Specification(file.source, tuple(recurrences), tuple(attentions), tuple(layers), tuple(stacks), found)
+
+
+def _unique_names(file: syntax.File, report: Report) -> None:
+    first: dict[str, syntax.Node] = {}
+    for item in file.items:
+        if item.name in first:
+            report.error(
+                "duplicate-name",
+                f"`{item.name}` is declared twice",
+                item.name_span,
+                "declared again here",
+                secondary=(Label(first[item.name].name_span, "declared first here"),),
+                help="rename one of the two",
+            )
+        first.setdefault(item.name, item)

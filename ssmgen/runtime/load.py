@@ -1,0 +1,41 @@
+"""Imports an emitted folder as a package under a name of its own, so that two folders of one name never meet."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def load(folder: str | Path) -> ModuleType:
+    """The package in `folder`. The same files give the same module again, as its operators register once.
+
+    Raises FileNotFoundError when there is no `__init__.py`; whatever the package raises while it is imported passes through.
+    """
+    folder = Path(folder).resolve()
+    start = folder / "__init__.py"
+    if not start.is_file():
+        raise FileNotFoundError(f"no package at {folder}: it has no __init__.py")
+    name = f"ssmgen_loaded_{re.sub(r'[^0-9A-Za-z_]', '_', folder.name)}_{_fingerprint(folder)}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[str(folder)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        for loaded in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
+            del sys.modules[loaded]
+        raise
+    return module
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256(str(folder).encode())
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

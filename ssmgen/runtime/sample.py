@@ -1,0 +1,204 @@
+"""Random data for a recurrence: inputs and params that keep to their domains, at sizes that every shape allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .. import spec
+from ..expressions import nodes
+from .interpret import POINTWISE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ODD = (5, 3, 7, 2, 9, 4)
+"""Multipliers of the sizes, in order of declaration: odd, and different from each other."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one run is made of: batch, tokens, heads (or channels), groups and the sizes of the spec."""
+
+    batch: int
+    length: int
+    heads: int
+    groups: int
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of arguments, in the order of the emitted functions."""
+
+    recurrence: spec.Recurrence
+    shape: Shape
+    inputs: dict[str, Tensor]
+    params: dict[str, Tensor]
+
+    @property
+    def arguments(self) -> tuple[Tensor, ...]:
+        return (*self.inputs.values(), *self.params.values())
+
+    def to(self, dtype=None, device=None, params_dtype=None) -> Case:
+        """The same values in other dtypes: `dtype` for the inputs, `params_dtype` (or `dtype`) for the params."""
+
+        def moved(x: Tensor, to) -> Tensor:
+            return x.to(device=device, dtype=x.dtype if x.is_complex() or to is None else to)
+
+        inputs = {name: moved(x, dtype) for name, x in self.inputs.items()}
+        return replace(self, inputs=inputs, params={n: moved(x, params_dtype or dtype) for n, x in self.params.items()})
+
+    def tokens(self, start: int, end: int) -> Case:
+        """Tokens start..end of every input."""
+        return replace(self, inputs={name: x[:, start:end] for name, x in self.inputs.items()})
+
+    def take(self, batch: Tensor) -> Case:
+        """Some sequences, in a given order."""
+        return replace(self, inputs={name: x[batch] for name, x in self.inputs.items()})
+
+
+def arguments_of(recurrence: spec.Recurrence) -> tuple[list[spec.Symbol], list[spec.Symbol]]:
+    """Inputs and learned params, in the order of the emitted functions."""
+    given = [s for s in recurrence.symbols if s.definition is None]
+    return [s for s in given if s.kind != "param"], [s for s in given if s.kind == "param"]
+
+
+def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str, int]:
+    """Small sizes for every dim that make every shape of the spec whole: odd where nothing asks for a factor."""
+    factors = {name: 1 for name, _ in recurrence.dims}
+    for size in _all_sizes(recurrence):
+        for name, coefficient in size.terms:
+            if name in factors:
+                factors[name] = math.lcm(factors[name], coefficient.denominator)
+    for size in _even_sizes(recurrence):
+        for name, coefficient in size.terms:
+            if name in factors:
+                factors[name] = math.lcm(factors[name], 2 * coefficient.denominator)
+    odd = (3, 2, 3, 2, 3, 2) if tiny else ODD
+    sizes = {name: factor * (odd[i % len(odd)] if factor == 1 or not tiny else 1) for i, (name, factor) in enumerate(factors.items())}
+    return sizes | dict(recurrence.counts)
+
+
+def all_nodes(recurrence: spec.Recurrence):
+    """Every node of every expression of a recurrence."""
+    values = [s.definition for s in recurrence.symbols if s.definition is not None]
+    for item in recurrence.update:
+        values += [a.value for a in (item.body if isinstance(item, spec.MicroLoop) else (item,))]
+    values += [item.value for item in (*recurrence.dynamics, *recurrence.outputs)]
+    values += recurrence.discretization.args if recurrence.discretization is not None else ()
+    for value in values:
+        yield from nodes(value)
+
+
+def _all_sizes(recurrence: spec.Recurrence):
+    for typed in (*recurrence.symbols, *recurrence.states, *all_nodes(recurrence)):
+        yield typed.type.rows
+        yield typed.type.cols
+
+
+def _even_sizes(recurrence: spec.Recurrence):
+    for node in all_nodes(recurrence):
+        if isinstance(node, (spec.Rot, spec.Skew)):
+            yield node.type.rows
+        elif isinstance(node, spec.Apply) and node.function == "rope":
+            type_ = node.args[0].type
+            yield type_.rows if type_.cols == spec.ONE else type_.cols
+
+
+def draw(recurrence: spec.Recurrence, shape: Shape, *, seed: int = 0, device: str = "cpu") -> Case:
+    """Float64 values for every input and learned param: generic, non-zero, inside the declared domains."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    inputs, params = arguments_of(recurrence)
+    lanes = {"head": [shape.heads], "channel": [shape.heads], "group": [shape.groups], "layer": []}
+    values = {}
+    for symbol in (*inputs, *params):
+        tail = [int(d.value(dict(shape.sizes))) for d in (symbol.type.rows, symbol.type.cols) if d != spec.ONE]
+        lead = [] if symbol.kind == "param" else [shape.batch, shape.length]
+        full = [*lead, *lanes[symbol.per], *tail]
+        noise = torch.randn(full, generator=generator, dtype=torch.float64)
+        if symbol.type.field == "complex":
+            noise = torch.complex(noise, torch.randn(full, generator=generator, dtype=torch.float64)) / math.sqrt(2)
+        values[symbol.name] = _fit(symbol, noise, shape, generator).to(device)
+    return Case(recurrence, shape, {s.name: values[s.name] for s in inputs}, {s.name: values[s.name] for s in params})
+
+
+def _fit(symbol: spec.Symbol, noise: Tensor, shape: Shape, generator) -> Tensor:
+    """Noise made to keep the symbol's promises: its unit length, its domain, the neighbourhood of its initial value."""
+    import torch
+    import torch.nn.functional as F
+
+    if "unit" in symbol.flags:
+        return noise / noise.square().sum(-1, keepdim=True).sqrt()
+    if symbol.domain is not None:
+        low, high = symbol.domain.low, symbol.domain.high
+        if math.isfinite(low) and math.isfinite(high):
+            return low + (high - low) * (0.02 + 0.96 * torch.sigmoid(noise))
+        if math.isfinite(low):
+            return low + 0.01 + F.softplus(noise)
+        if math.isfinite(high):
+            return high - 0.01 - F.softplus(noise)
+    if symbol.kind == "param" and symbol.init is not None and symbol.type.field == "real":
+        return _initial(symbol.init, noise, shape, generator) * (1 + 0.2 * noise) + 0.05 * noise
+    return noise if symbol.kind != "param" else 0.5 * noise
+
+
+def _initial(expr: spec.Expr, like: Tensor, shape: Shape, generator) -> Tensor:
+    """The initial value of a param, drawn; names it does not know count the entries of the last axis from 0."""
+    import torch
+
+    def value(node: spec.Expr) -> Tensor:
+        match node:
+            case spec.Const():
+                return torch.full_like(like, float(node.value))
+            case spec.SizeOf():
+                return torch.full_like(like, float(node.size.value(dict(shape.sizes))))
+            case spec.Neg():
+                return -value(node.operand)
+            case spec.Add():
+                return sum(value(term) for term in node.terms)
+            case spec.Mul():
+                return value(node.left) * value(node.right)
+            case spec.Div():
+                return value(node.left) / value(node.right)
+            case spec.Pow():
+                return value(node.base) ** value(node.exponent)
+            case spec.Ref(name="heads" | "channels"):
+                return torch.full_like(like, float(shape.heads))
+            case spec.Ref(name="head" | "channel"):
+                lanes = torch.arange(like.shape[0], dtype=like.dtype)
+                return lanes.reshape(-1, *[1] * (like.dim() - 1)).expand(like.shape)
+            case spec.Ref():
+                return torch.arange(like.shape[-1] if like.dim() else 1, dtype=like.dtype).expand(like.shape)
+            case spec.Apply():
+                return function(node)
+        raise ValueError(f"no initial value from {type(node).__name__}")
+
+    def function(node: spec.Apply) -> Tensor:
+        args = [value(arg) for arg in node.args]
+        uniform = torch.rand(like.shape, generator=generator, dtype=like.dtype)
+        match node.function:
+            case "uniform":
+                return args[0] + (args[1] - args[0]) * uniform
+            case "loguniform":
+                return torch.exp(args[0].log() + (args[1].log() - args[0].log()) * uniform)
+            case "normal":
+                sample = torch.randn(like.shape, generator=generator, dtype=like.dtype)
+                mean, deviation = (*args, *(torch.zeros_like(like), torch.ones_like(like))[len(args) :])
+                return mean + deviation * sample
+            case "linspace":
+                count = like.shape[-1] if like.dim() else 1
+                return args[0] + (args[1] - args[0]) * torch.linspace(0, 1, count, dtype=like.dtype)
+            case "zeros":
+                return torch.zeros_like(like)
+            case "ones":
+                return torch.ones_like(like)
+            case "pi":
+                return torch.full_like(like, math.pi)
+        return POINTWISE[node.function](*args)
+
+    return value(expr)

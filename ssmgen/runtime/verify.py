@@ -1,0 +1,107 @@
+"""`ssmgen verify`: an emitted package held against two oracles and against itself.
+
+`reference.py` is compared with the interpreter, the operator with `reference.py` (values, gradients, states, in every
+dtype), and the operator with itself under everything that must not matter: chunk length, splits, packing, order.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+
+from .. import spec
+from .load import load
+from .verify_checks import CHECKS, REFERENCE_CHECKS, Row
+from .verify_subject import Subject
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured on one package, in order."""
+
+    name: str
+    device: str
+    rows: tuple[Row, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """True when every row passed; a report without rows has proved nothing."""
+        return bool(self.rows) and all(row.passed for row in self.rows)
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows that did not pass."""
+        return tuple(row for row in self.rows if not row.passed)
+
+    def to_json(self) -> str:
+        """The report as JSON; an infinite error is the string "inf"."""
+        rows = [{**asdict(row), "error": row.error if row.error < float("inf") else "inf", "passed": row.passed} for row in self.rows]
+        return json.dumps(
+            {"name": self.name, "device": self.device, "passed": self.passed, "seconds": round(self.seconds, 3), "rows": rows}, indent=2
+        )
+
+    def table(self):
+        """The report as a rich table."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.name} on {self.device}", title_justify="left")
+        for heading, justify in (
+            ("check", "left"),
+            ("compared", "left"),
+            ("error", "right"),
+            ("at most", "right"),
+            ("because", "left"),
+            ("", "left"),
+        ):
+            table.add_column(heading, justify=justify)
+        for row in self.rows:
+            verdict = "[green]pass[/]" if row.passed else "[bold red]FAIL[/]"
+            table.add_row(row.check, row.compared, f"{row.error:.1e}", f"{row.tolerance:.1e}", row.reason, verdict)
+        return table
+
+
+def verify(
+    package: ModuleType | str | Path,
+    recurrence: spec.Recurrence,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Measure `package` (a module, or the folder of one) against the recurrence it was built from.
+
+    `progress` is called with the name of every check as it starts. A check that raises is a row that failed, with the
+    exception in place of the reason. Raises FileNotFoundError when the folder holds no package.
+    """
+    return _report(package, recurrence, CHECKS, device, progress)
+
+
+def verify_reference(package: ModuleType | str | Path, recurrence: spec.Recurrence, *, device: str = "cpu") -> Report:
+    """The part of `verify` that needs no more of the package than `reference.py`."""
+    return _report(package, recurrence, REFERENCE_CHECKS, device, None)
+
+
+def _report(package, recurrence: spec.Recurrence, checks, device: str, progress) -> Report:
+    module = package if isinstance(package, ModuleType) else load(package)
+    start = time.perf_counter()
+    subject = Subject(module, recurrence, device)
+    rows = []
+    for name, check in checks.items():
+        if progress is not None:
+            progress(name)
+        rows.extend(_rows(name, check, subject))
+    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start)
+
+
+def _rows(name: str, check: Callable[[Subject], Iterator[Row]], subject: Subject) -> list[Row]:
+    rows = []
+    try:
+        rows.extend(check(subject))
+    except Exception as fault:  # a package that cannot be run has failed the check, not the verifier
+        first = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        rows.append(Row(name, "the check itself", float("inf"), 0.0, f"{type(fault).__name__}: {first[:160]}"))
+    return rows

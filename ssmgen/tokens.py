@@ -1,0 +1,462 @@
+"""The token-wise half of an operator: operands before the walks, readout after them, and the gradients of both.
+
+Definitions of the spec become lines; gradients come from `differentiate`, summed over the axes that a name lacks (time
+and batch for a learned parameter, the heads of a group for what they share).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from . import algebra
+from .backends.torch_pointwise import NUMBER, Place, Printer
+from .backends.torch_text import identifier
+from .differentiate import cotangents, inner_of
+from .plan import Classified, Column, Walk
+from .recurrence import Recurrence
+from .recurrence import walk as nodes
+from .schedule import column_width
+from .source import NOWHERE
+from .spec import Apply, Expr, Ref, Symbol, Type
+from .spec_text import expr_text
+
+SCALAR = Type()
+ATOM = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """`target = text`, under a comment (empty: none)."""
+
+    comment: str
+    target: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One value of a return, with what it is."""
+
+    text: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class TokenFunction:
+    """A token-wise function. `gives` names the arguments of the operator whose gradient it returns, in order."""
+
+    name: str
+    arguments: str
+    summary: str
+    lines: tuple[Line, ...]
+    returns: tuple[Returned, ...]
+    gives: tuple[str, ...] = ()
+
+    @property
+    def is_single(self) -> bool:
+        """One value and nothing to say of it: returned bare."""
+        return len(self.returns) == 1 and not self.returns[0].comment
+
+
+def is_learned(symbol: Symbol) -> bool:
+    """A parameter that the module holds (a fixed one, `= expr` without init, is computed)."""
+    return symbol.kind == "param" and (symbol.definition is None or symbol.init is not None)
+
+
+def arguments_of(recurrence: Recurrence) -> tuple[Symbol, ...]:
+    """The tensor arguments of the operator: inputs, then learned parameters, each in order of declaration."""
+    symbols = recurrence.spec.symbols
+    return (*(s for s in symbols if s.kind == "input"), *(s for s in symbols if is_learned(s)))
+
+
+class TokenWriter:
+    """Writes the token-wise functions of one recurrence."""
+
+    def __init__(self, classified: Classified):
+        self.recurrence = classified.recurrence
+        self.spec = self.recurrence.spec
+        self.walks = classified.walks
+        self.arguments = arguments_of(self.recurrence)
+        self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
+            s.name: s.definition for s in self.spec.symbols if s.definition is not None and not is_learned(s)
+        }
+        self.symbols = {s.name: s for s in self.spec.symbols}
+        self.printer = Printer(self._places())
+
+    def _places(self) -> dict[str, Place]:
+        places = {name: NUMBER for name in ("heads", "channels", "layer", "layers")}
+        places |= {name: NUMBER for name, _ in self.spec.constants}
+        for symbol in self.arguments:
+            places[symbol.name] = Place(symbol.kind == "input", level(symbol.per), not symbol.type.is_scalar)
+        pending = dict(self.definitions)
+        while pending:
+            ready = [n for n, d in pending.items() if not any(isinstance(x, Ref) and x.name in pending for x in nodes(d))]
+            for name in ready:
+                places[name] = Printer(places).place(pending.pop(name))
+        return places
+
+    # --- operands ---
+
+    def operands(self, walk: Walk, suffix: str) -> TokenFunction:
+        """q, k, v and g of a walk."""
+        returns = []
+        for name, expr in self.named_operands(walk).items():
+            text = self._ones(walk) if expr is None else self._with_vector(expr)
+            returns.append(Returned(text, f"{name}: {'key' if name == 'k' else 'query'}"))
+        returns.append(Returned(self._value(walk), "v: value" if len(walk.columns) == 1 else "v: value columns, " + ", ".join(c.state for c in walk.columns)))
+        if walk.log_decay is not None:
+            returns.append(Returned(self.printer.text(walk.log_decay), "g: log decay"))
+        return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
+
+    @staticmethod
+    def named_operands(walk: Walk) -> dict[str, Expr | None]:
+        """Queries and key by the names the chunk programs use; None is the constant 1."""
+        return {f"q{r.name[1:]}": r.query for r in walk.readings} | {"k": walk.key}
+
+    def operand_place(self, walk: Walk, name: str) -> Place:
+        """Where the operand `name` of a walk lives; the vector axis is always there but for g."""
+        if name == "g":
+            return self.printer.place(walk.log_decay)
+        if name == "v":
+            return self._value_place(walk)
+        expr = self.named_operands(walk)[name]
+        place = self._like(walk).place if expr is None else self.printer.place(expr)
+        return Place(place.has_time, place.level, True)
+
+    def _value_place(self, walk: Walk) -> Place:
+        place = NUMBER
+        for expr in (*(c.value for c in walk.columns), walk.coefficient):
+            if expr is not None:
+                place = place.join(self.printer.place(expr))
+        place = self._like(walk).place if place.is_number else place
+        return Place(place.has_time, place.level, True)
+
+    def _value(self, walk: Walk) -> str:
+        values = [c.value for c in walk.columns if c.value is not None]
+        ones = sum(c.value is None for c in walk.columns)
+        coefficient = walk.coefficient
+        if len(values) == 1 and not ones:
+            return self._with_vector(values[0] if coefficient is None else algebra.mul(coefficient, values[0]))
+        if values:
+            place = NUMBER
+            for value in values:
+                place = place.join(self.printer.place(value))
+            place = Place(place.has_time, place.level, True)
+            texts = [self._with_vector(v) if not v.type.is_column else self.printer.placed(v, place) for v in values]
+            text = texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
+            if ones:
+                text = f"F.pad({text}, (0, {ones}), value=1.0)"
+        else:
+            place = self._value_place(walk)
+            text = self._ones(walk) if ones == 1 else f"F.pad({self._ones(walk)}, (0, {ones - 1}), value=1.0)"
+        if coefficient is None:
+            return text
+        scale = self.printer.placed(coefficient, Place(place.has_time, place.level, True))
+        return scale if not values and ones == 1 else f"{self._atom(coefficient, scale)} * {text}"
+
+    def _atom(self, expr: Expr, text: str) -> str:
+        printed = self.printer.print(expr)
+        return text if printed.binding >= 1 or text != printed.text else f"({text})"
+
+    def _with_vector(self, expr: Expr) -> str:
+        printed = self.printer.print(expr)
+        return printed.text if printed.place.has_vector else f"{printed.at(ATOM)}[..., None]"
+
+    def _like(self, walk: Walk):
+        """The printed value of the walk that a constant operand takes its shape from."""
+        candidates = [*(c.value for c in walk.columns), walk.key, *(r.query for r in walk.readings), walk.coefficient, walk.log_decay]
+        printed = [self.printer.print(e) for e in candidates if e is not None]
+        return next((p for p in printed if p.place.has_time and p.place.level == "h"), next(p for p in printed if p.place.has_time))
+
+    def _ones(self, walk: Walk) -> str:
+        like = self._like(walk)
+        return f"torch.ones_like({like.at(ATOM)}[..., {':1' if like.place.has_vector else 'None'}])"
+
+    def operands_backward(self, walk: Walk, suffix: str) -> TokenFunction:
+        """Gradients of the arguments from those of q, k, v and g."""
+        found: list[tuple[str, Expr]] = []
+        first: list[Line] = []
+        gradients = []
+        for name, expr in self.named_operands(walk).items():
+            if expr is not None:
+                gradients.append(f"d_{name}")
+                if expr.type.is_scalar:
+                    first.append(Line("", f"d_{name}_", f"d_{name}[..., 0]"))
+                found += self._from(expr, f"d_{name}_" if expr.type.is_scalar else f"d_{name}", Place(True, "h", not expr.type.is_scalar))
+        gradients.append("d_v")
+        share: Expr | None = None
+        for column, (name, text) in zip(walk.columns, self._column_slices(walk, "d_v")):
+            if text != name:
+                first.append(Line("", name, text))
+            type = SCALAR if column.value is None else column.value.type
+            self.printer.places[name] = Place(True, "h", not type.is_scalar)
+            piece = Ref(type, NOWHERE, name)
+            if column.value is not None:
+                found += cotangents(column.value, piece if walk.coefficient is None else algebra.mul(walk.coefficient, piece))
+            part = piece if column.value is None else inner_of(piece, column.value)
+            share = part if share is None else algebra.add(share, part)
+        if walk.coefficient is not None:
+            found += cotangents(walk.coefficient, share)
+        if walk.log_decay is not None:
+            gradients.append("d_g")
+            found += self._from(walk.log_decay, "d_g", Place(True, "h", False))
+        return self._gradient_function(f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, [])
+
+    def _from(self, expr: Expr, gradient: str, place: Place) -> list[tuple[str, Expr]]:
+        self.printer.places[gradient] = place
+        return cotangents(expr, Ref(expr.type, NOWHERE, gradient))
+
+    def _column_slices(self, walk: Walk, whole: str) -> list[tuple[str, str]]:
+        """(name, text) of each block of columns of `whole`; a single column comes without its vector axis."""
+        pieces, offset = [], []
+        for column in walk.columns:
+            name = whole if len(walk.columns) == 1 else f"{whole}_{column.state}"
+            start = " + ".join(offset)
+            if _is_single(column, walk):
+                pieces.append((f"{name}_" if name == whole else name, f"{whole}[..., {start or 0}]"))
+                offset.append("1")
+            else:
+                width = str(column_width(walk, column))
+                end = " + ".join([*offset, width])
+                pieces.append((name, f"{whole}[..., {start}:{end}]" if len(walk.columns) > 1 else whole))
+                offset.append(width)
+        return pieces
+
+    # --- readout ---
+
+    def reads(self) -> tuple[list[str], list[Line]]:
+        """The walks' outputs by name, and the lines that cut the spec's reads out of them (registering their places)."""
+        names: list[str] = []
+        lines: list[Line] = []
+        several = sum(len(w.readings) for w in self.walks) > 1
+        for number, walk in enumerate(self.walks):
+            for reading in walk.readings:
+                name = f"reads{number if len(self.walks) > 1 else ''}{reading.name[1:]}" if several else "reads"
+                names.append(name)
+                blocks = dict(zip((c.state for c in walk.columns), self._column_slices(walk, name)))
+                for cut in (s for s in walk.slices if s.reading == reading.name):
+                    column = walk.columns[cut.column]
+                    type = SCALAR if _is_single(column, walk) else Type(column_width(walk, column))
+                    self.printer.places[cut.read.name] = Place(True, "h", not type.is_scalar)
+                    self.printer.texts[cut.read.name] = target = self._read_name(cut.read.name, name, blocks[column.state][1])
+                    if target != blocks[column.state][1]:
+                        lines.append(Line("", target, blocks[column.state][1]))
+        return names, lines
+
+    def _read_name(self, read: str, reading: str, text: str) -> str:
+        """A reading that is one block is its own name; a block of several is called after its state."""
+        if text == reading:
+            return reading
+        state = next(r.state for r in self.recurrence.reads if r.name == read)
+        same = [r.name for r in self.recurrence.reads if r.state == state]
+        return f"read_{state}" + (str(same.index(read)) if len(same) > 1 else "")
+
+    def readout(self) -> TokenFunction:
+        """The output from the reads."""
+        names, lines = self.reads()
+        name, value = self.recurrence.outputs[0]
+        text = self.printer.text(value)
+        return self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
+
+    def readout_backward(self) -> TokenFunction:
+        """Gradients of the reads, and of the arguments that the readout itself uses."""
+        names, lines = self.reads()
+        _, value = self.recurrence.outputs[0]
+        self.printer.places["dy"] = Place(True, "h", not value.type.is_scalar)
+        self.printer.texts["dy"] = "dy"
+        found = cotangents(value, Ref(value.type, NOWHERE, "dy"))
+        reads = {s.read.name for w in self.walks for s in w.slices}
+        of_read: dict[str, Expr] = {}
+        for name, expr in found:
+            if name in reads:
+                of_read[name] = expr if name not in of_read else algebra.add(of_read[name], expr)
+        rest = [(n, e) for n, e in found if n not in reads]
+        leading = []
+        for walk in self.walks:
+            for reading in walk.readings:
+                leading.append(Returned(self._stacked(walk, reading.name, of_read), f"d_{reading.name}"))
+        return self._gradient_function(
+            "_readout_backward", "Gradients of the reads, and of the arguments that the readout uses.", ["dy", *names], [], rest, leading, lines, of_read
+        )  # fmt: skip
+
+    def _stacked(self, walk: Walk, reading: str, of_read: dict[str, Expr]) -> str:
+        """The gradient of a reading, its columns side by side."""
+        by_column = {s.column: s.read.name for s in walk.slices if s.reading == reading}
+        texts = []
+        for index, column in enumerate(walk.columns):
+            expr = of_read.get(by_column.get(index, ""))
+            if expr is None:
+                width = "1" if _is_single(column, walk) else str(column_width(walk, column))
+                texts.append(f"dy.new_zeros(*dy.shape[:3], {width})")
+                continue
+            place = Place(True, "h", not _is_single(column, walk))
+            printed = self.printer.print(expr)
+            text = self.printer.placed(expr, place)
+            texts.append(text if place.has_vector else f"{text if text != printed.text else printed.at(ATOM)}[..., None]")
+        return texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
+
+    # --- gradients of names ---
+
+    def _gradient_function(self, name, summary, gradients, first, found, leading, reads=(), shared_with=None) -> TokenFunction:
+        contributions: dict[str, list[Expr]] = {}
+        for target, expr in found:
+            contributions.setdefault(target, []).append(expr)
+        totals: list[tuple[str, Expr]] = []
+        for target in reversed(self._ordered_definitions()):
+            if target in contributions and self._reaches_argument(target):
+                total = algebra.add(*contributions[target])
+                type = self.definitions[target].type
+                self.printer.places[f"d_{target}"] = self.printer.places[target]
+                totals.append((target, total))
+                for inner, expr in cotangents(self.definitions[target], Ref(type, NOWHERE, f"d_{target}"), Ref(type, NOWHERE, target)):
+                    contributions.setdefault(inner, []).append(expr)
+        given = [s.name for s in self.arguments if s.name in contributions]
+        totals += [(n, algebra.add(*contributions[n])) for n in given]
+        shared, totals = self._share(totals)
+        lines = [Line("", identifier(n), self.printer.text(e)) for n, e in shared]
+        returns = list(leading)
+        for target, total in totals:
+            text = self._reduced(total, self.printer.places[target])
+            if target in self.definitions:
+                lines.append(Line("", f"d_{identifier(target)}", text))
+            else:
+                returns.append(Returned(text, f"d_{target}"))
+        function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, list(reads))
+        return TokenFunction(function.name, function.arguments, function.summary, function.lines, function.returns, tuple(identifier(n) for n in given))
+
+    def _ordered_definitions(self) -> list[str]:
+        """Definitions, each after those it uses."""
+        order: list[str] = []
+
+        def visit(name: str) -> None:
+            if name not in order:
+                for node in nodes(self.definitions[name]):
+                    if isinstance(node, Ref) and node.name in self.definitions:
+                        visit(node.name)
+                order.append(name)
+
+        for name in self.definitions:
+            visit(name)
+        return order
+
+    def _reaches_argument(self, name: str) -> bool:
+        return any(
+            isinstance(n, Ref) and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self._reaches_argument(n.name)))
+            for n in nodes(self.definitions[name])
+        )
+
+    def _share(self, lines: list[tuple[str, Expr]]) -> tuple[list[tuple[str, Expr]], list[tuple[str, Expr]]]:
+        """Function values that occur more than once get a name; a value that is a definition takes its name."""
+        by_value = {algebra.key(d): n for n, d in self.definitions.items()}
+        counts: Counter[str] = Counter()
+        samples: dict[str, Apply] = {}
+        for _, expr in lines:
+            for node in nodes(expr):
+                if isinstance(node, Apply) and node.args and node.function not in ("sum", "at_least"):
+                    counts[algebra.key(node)] += 1
+                    samples.setdefault(algebra.key(node), node)
+        names: dict[str, str] = {}
+        shared: list[tuple[str, Expr]] = []
+        for key, count in counts.items():
+            node = samples[key]
+            if key in by_value:
+                names[key] = by_value[key]
+            elif count > 1:
+                operand = node.args[0]
+                name = f"{node.function}_{operand.name}" if isinstance(operand, Ref) and len(node.args) == 1 else f"{node.function}_{len(shared)}"
+                names[key] = name
+                shared.append((name, node))
+                self.printer.places[name] = self.printer.place(node)
+
+        def named(node: Expr) -> Expr | None:
+            name = names.get(algebra.key(node)) if isinstance(node, Apply) else None
+            return None if name is None else Ref(node.type, NOWHERE, name)
+
+        return shared, [(n, algebra.rewrite(e, named)) for n, e in lines]
+
+    def _reduced(self, total: Expr, place: Place) -> str:
+        """The text of `total`, summed over the axes that `place` lacks."""
+        printed = self.printer.print(total)
+        text = printed.at(ATOM)
+        head_axis = -2 if place.has_vector else -1
+        if printed.place.level == "h" and place.level == "g":
+            text += f".unflatten({head_axis}, (groups, -1)).sum({head_axis})"
+        elif printed.place.level and not place.level:
+            text += f".sum({head_axis})"
+        if printed.place.has_time and not place.has_time:
+            text += ".sum((0, 1))"
+        return text if text != printed.at(ATOM) else printed.text
+
+    # --- putting a function together ---
+
+    def _assemble(self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()) -> TokenFunction:
+        """Add what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
+        words = _words(" ".join([*(line.text for line in lines), *(r.text for r in returns)]))
+        needed = [cut for cut in cuts if cut.target in words]
+        for cut in needed:
+            words |= _words(cut.text)
+        definitions: list[str] = []
+        for target in reversed(self._ordered_definitions()):
+            if identifier(target) in words:
+                definitions.insert(0, target)
+                words |= _words(self.printer.text(self.definitions[target]))
+        body = [Line(self._comment(n), identifier(n), self.printer.text(self.definitions[n])) for n in definitions]
+        given: list[Line] = []
+        for line in self._derived():
+            if line.target in words:
+                given.insert(0, line)
+                words |= _words(line.text)
+        arguments = [a for a in leading if a in words]
+        arguments += [identifier(s.name) for s in self.arguments if identifier(s.name) in words]
+        arguments += [n for n in (*(identifier(n) for n, _ in self.spec.constants), "position") if n in words]
+        return TokenFunction(name, ", ".join(arguments), summary, (*given, *body, *needed, *lines), tuple(returns))
+
+    def _derived(self) -> list[Line]:
+        """Numbers that the text may name and that the arguments' shapes give; dependent ones first."""
+        lines: list[Line] = []
+        head = next((s for s in self.arguments if s.per in ("head", "channel")), self.arguments[0])
+        count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]"
+        group = next((s for s in self.arguments if s.per == "group"), None)
+        for index, plural in (("head", "heads"), ("channel", "channels")):
+            lines.append(Line("", index, f"torch.arange({plural}, device={identifier(head.name)}.device)"))
+        if group is not None:
+            lines.append(Line("", "ratio", "heads // groups"))
+            lines.append(Line("", "groups", f"{identifier(group.name)}.shape[{-1 if group.type.is_scalar else -2}]"))
+        lines += [Line("", "heads", count), Line("", "channels", count)]
+        return lines + self.sizes()
+
+    def sizes(self) -> list[Line]:
+        """How each named size is read off the arguments."""
+        lines: list[Line] = []
+        for symbol in self.arguments:
+            size = symbol.type.rows
+            if not symbol.type.is_scalar and len(size.terms) == 1 and not size.constant:
+                name, coefficient = size.terms[0]
+                if name not in [line.target for line in lines]:
+                    text = f"{identifier(symbol.name)}.shape[-1]"
+                    lines.append(Line("", name, text if coefficient == 1 else f"{1 / coefficient} * {text}"))
+        return lines
+
+    def _comment(self, name: str) -> str:
+        symbol = self.symbols.get(name)
+        if symbol is None:
+            return f"{name} = {expr_text(self.definitions[name])}"
+        line, _ = self.spec.source.position(symbol.span.start)
+        return f"{PurePath(self.spec.source.name).name}:{line}  {name} = {expr_text(symbol.definition)}"
+
+
+def level(per: str) -> str:
+    """The head axis of a symbol: one per head or channel, one per group, or none."""
+    return {"head": "h", "channel": "h", "group": "g"}.get(per, "")
+
+
+def _is_single(column: Column, walk: Walk) -> bool:
+    """A block of one column, kept without its vector axis."""
+    return column.value is None or column.value.type.is_scalar
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z_]\w*", text))

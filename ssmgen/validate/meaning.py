@@ -1,0 +1,222 @@
+"""Values of specification expressions over exact rationals, functions uninterpreted but consistent.
+
+`exp`, `sigmoid` and the rest become fixed random rationals, one for each argument, that obey the laws a chunk form uses:
+exp(a + b) = exp(a) exp(b), exp(-a) = 1 / exp(a), exp(log a) = a, sigmoid(-a) = 1 - sigmoid(a). Two expressions that
+agree here on random tokens agree as formulas, but for a coincidence of rationals.
+"""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+from ..spec import Add, Apply, Const, Delayed, Diag, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Ref, SizeOf, StateRef, Transpose
+
+Matrix = list[list[Fraction]]
+EXACT = {
+    "min": min, "max": max, "abs": abs, "relu": lambda x: max(x, Fraction(0)), "square": lambda x: x * x,
+    "clamp": lambda x, low, high: min(max(x, low), high),
+}  # fmt: skip
+
+
+class Functions:
+    """Random values of the functions, drawn once for each argument."""
+
+    def __init__(self, seed: int = 0):
+        self.random = random.Random(seed)
+        self.drawn: dict[tuple, Fraction] = {}
+        self.exp_of: dict[Fraction, Fraction] = {}  # known values of exp, by argument >= 0 or as registered by a log
+        self.log_of: dict[Fraction, Fraction] = {}
+
+    def number(self, positive: bool = False) -> Fraction:
+        """A random rational with small terms, never 0."""
+        value = Fraction(self.random.randint(1, 9), self.random.randint(1, 9))
+        return value if positive or self.random.random() < 0.5 else -value
+
+    def between(self) -> Fraction:
+        """A random rational in (0, 1)."""
+        return Fraction(self.random.randint(1, 8), self.random.randint(9, 13))
+
+    def draw(self, key: tuple, between: bool = False, positive: bool = False) -> Fraction:
+        """The value under `key`, drawn at first use."""
+        if key not in self.drawn:
+            self.drawn[key] = self.between() if between else self.number(positive)
+        return self.drawn[key]
+
+    def exp(self, x: Fraction) -> Fraction:
+        """exp of one rational."""
+        if x == 0:
+            return Fraction(1)
+        if x in self.exp_of:
+            return self.exp_of[x]
+        if -x in self.exp_of:
+            return 1 / self.exp_of[-x]
+        # a fresh prime-like value, so that products of exponentials do not coincide
+        value = Fraction(self.random.randint(2, 40), self.random.randint(41, 97))
+        self.exp_of[abs(x)] = value
+        if x < 0:
+            value = 1 / value
+        self.log_of.setdefault(value, x)
+        return value
+
+    def log(self, y: Fraction) -> Fraction:
+        """The x with exp(x) = y."""
+        if y == 1:
+            return Fraction(0)
+        if y not in self.log_of:
+            x = self.number()
+            while x in self.exp_of or -x in self.exp_of:
+                x = self.number() + Fraction(self.random.randint(1, 999), 1009)
+            self.exp_of[x], self.log_of[y] = y, x
+        return self.log_of[y]
+
+    def sigmoid(self, x: Fraction) -> Fraction:
+        """In (0, 1), with sigmoid(-x) = 1 - sigmoid(x)."""
+        if x == 0:
+            return Fraction(1, 2)
+        value = self.draw(("sigmoid", abs(x)), between=True)
+        return value if x > 0 else 1 - value
+
+    def apply(self, name: str, args: list[Fraction]) -> Fraction:
+        """A pointwise function of numbers."""
+        if name in EXACT:
+            return Fraction(EXACT[name](*args))
+        if name == "exp":
+            return self.exp(args[0])
+        if name == "expm1":
+            return self.exp(args[0]) - 1
+        if name == "sigmoid":
+            return self.sigmoid(args[0])
+        if name == "log":
+            return self.log(args[0]) if args[0] > 0 else self.draw((name, args[0]))
+        if name == "log1p":
+            return self.log(1 + args[0]) if args[0] > -1 else self.draw((name, args[0]))
+        if name == "logsigmoid":
+            return self.log(self.sigmoid(args[0]))
+        if name == "silu":
+            return args[0] * self.sigmoid(args[0])
+        if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt"):
+            return self.draw((name, *args), positive=True)
+        return self.draw((name, *args))
+
+
+class Meaning:
+    """Evaluates expressions. `values` gives every name's matrix; definitions are evaluated from it on demand."""
+
+    def __init__(self, values: dict[str, Matrix], definitions: dict[str, Expr], states: dict[tuple[str, bool], Matrix], sizes: dict[str, int], functions: Functions):
+        self.values = dict(values)
+        self.definitions = definitions
+        self.states = states
+        self.sizes = sizes
+        self.functions = functions
+
+    def scalar(self, expr: Expr) -> Fraction:
+        """The value of a 1 x 1 expression."""
+        return self.matrix(expr)[0][0]
+
+    def logarithms(self, expr: Expr) -> list[tuple[Fraction, int]]:
+        """A log decay as the arguments of exp it sums: (argument, +1 or -1)."""
+        if isinstance(expr, Add):
+            return [part for term in expr.terms for part in self.logarithms(term)]
+        if isinstance(expr, Neg):
+            return [(x, -sign) for x, sign in self.logarithms(expr.operand)]
+        if isinstance(expr, Ref) and expr.name in self.definitions:
+            return self.logarithms(self.definitions[expr.name])
+        return [(self.scalar(expr), 1)]
+
+    def matrix(self, expr: Expr) -> Matrix:
+        match expr:
+            case Const():
+                rows, cols = self._shape(expr)
+                return [[expr.value] * cols for _ in range(rows)]
+            case SizeOf():
+                return [[expr.size.value(self.sizes)]]
+            case Ref():
+                if expr.name not in self.values:
+                    self.values[expr.name] = self.matrix(self.definitions[expr.name])
+                return self.values[expr.name]
+            case StateRef():
+                return self.states[expr.name, expr.primed]
+            case Neg():
+                return [[-x for x in row] for row in self.matrix(expr.operand)]
+            case Add():
+                total = self.matrix(expr.terms[0])
+                for term in expr.terms[1:]:
+                    total = _zip(total, self.matrix(term), lambda a, b: a + b)
+                return total
+            case Mul():
+                return _zip(self.matrix(expr.left), self.matrix(expr.right), lambda a, b: a * b)
+            case Div():
+                return _zip(self.matrix(expr.left), self.matrix(expr.right), lambda a, b: a / b)
+            case Pow():
+                return _zip(self.matrix(expr.base), self.matrix(expr.exponent), self._power)
+            case MatMul():
+                left, right = self.matrix(expr.left), self.matrix(expr.right)
+                if len(left[0]) != len(right):  # a scalar beside anything
+                    return _zip(left, right, lambda a, b: a * b)
+                return [[sum((row[i] * right[i][j] for i in range(len(right))), Fraction(0)) for j in range(len(right[0]))] for row in left]
+            case Transpose():
+                return [list(column) for column in zip(*self.matrix(expr.operand))]
+            case Diag():
+                column = [row[0] for row in self.matrix(expr.operand)]
+                return [[x if i == j else Fraction(0) for j in range(len(column))] for i, x in enumerate(column)]
+            case Identity():
+                rows, cols = self._shape(expr)
+                return [[Fraction(int(i == j)) for j in range(cols)] for i in range(rows)]
+            case Apply():
+                return self._apply(expr)
+            case Delayed():
+                return self.values[f"{expr.name}[-1]"]
+        raise ValueError(f"no meaning for {type(expr).__name__}")
+
+    def _shape(self, expr: Expr) -> tuple[int, int]:
+        return int(expr.type.rows.value(self.sizes)), int(expr.type.cols.value(self.sizes))
+
+    def _power(self, base: Fraction, exponent: Fraction) -> Fraction:
+        if exponent.denominator == 1 and abs(exponent) < 64 and (base or exponent >= 0):
+            return base ** int(exponent)
+        return self.functions.draw(("power", base, exponent), positive=True)
+
+    def _apply(self, expr: Apply) -> Matrix:
+        name = expr.function
+        if name == "pi":
+            return [[self.functions.draw(("pi",), positive=True)]]
+        args = [self.matrix(a) for a in expr.args]
+        if name == "exp":
+            # exp of a sum is the product of exps, here as on the side of the chunk form
+            if args[0] and len(args[0]) == 1 and len(args[0][0]) == 1:
+                return [[exponential(self.logarithms(expr.args[0]), self.functions)]]
+        if name in ("unit", "rmsnorm", "softmax", "rope", "norm"):
+            column = tuple(x for row in args[0] for x in row)
+            position = tuple(self.values["position"][0]) if name == "rope" else ()
+            if name == "norm":
+                return [[self.functions.draw((name, column), positive=True)]]
+            is_row = len(args[0]) == 1
+            entries = [self.functions.draw((name, column, position, i), positive=name == "softmax") for i in range(len(column))]
+            return [entries] if is_row else [[x] for x in entries]
+        if name == "sum":
+            return [[sum((x for row in args[0] for x in row), Fraction(0))]]
+        result = args[0]
+        if len(args) == 1:
+            return [[self.functions.apply(name, [x]) for x in row] for row in result]
+        widest = max(args, key=lambda m: len(m) * len(m[0]))
+        return [
+            [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))] for i in range(len(widest))
+        ]
+
+
+def exponential(logarithms: list[tuple[Fraction, int]], functions: Functions) -> Fraction:
+    """exp of a sum, as the product of the exps."""
+    total = Fraction(1)
+    for x, sign in logarithms:
+        total *= functions.exp(x) ** sign
+    return total
+
+
+def _zip(left: Matrix, right: Matrix, combine) -> Matrix:
+    """Entry by entry; a 1 x 1 matrix meets every entry."""
+    if len(left) == 1 and len(left[0]) == 1:
+        return [[combine(left[0][0], x) for x in row] for row in right]
+    if len(right) == 1 and len(right[0]) == 1:
+        return [[combine(x, right[0][0]) for x in row] for row in left]
+    return [[combine(a, b) for a, b in zip(r1, r2)] for r1, r2 in zip(left, right)]

@@ -1,0 +1,263 @@
+"""The emitted modules: a whole block against an oracle of its own, and the invariances of state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from oracles.mamba2_block import mamba2_block  # noqa: E402
+from packages import package_over_reference  # noqa: E402
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SHAPE = dict(d_model=8, N=3, P=4)
+
+BLOCK = """
+recurrence mamba2 {
+  dim        N = 128, P = 64
+  input      B, C : [N] per group; x : [P]; dt_raw : scalar
+  param      A_log : scalar per head init log(uniform(1, 16))
+             dt_bias : scalar per head init inv_softplus(loguniform(1e-3, 1e-1))
+             D : scalar per head init 1
+  gate       dt > 0 = softplus(dt_raw + dt_bias)
+  state      S : real [N, P]
+  dynamics   dS/dt = -exp(A_log) * S + B x^T
+  discretize exp_euler(dt)
+  output     y = S'^T C + D * x
+}
+
+layer mamba2_block(d_model, expand = 2) {
+  heads H = expand * d_model / P, groups 2
+  z, x, B, C, dt_raw = linear(u)
+  x, B, C = silu(conv(4, bias))
+  y = mamba2(B, C, x, dt_raw)
+  out = linear(rmsnorm(y * silu(z), per group))
+}
+"""
+
+RETENTION = """
+recurrence retention(layer = 0, layers = 4) {
+  dim    N = 4, P = 6
+  input  q : [N] unit; k : [N] unit; v : [P]; b : scalar in (0, 1)
+  param  gamma : scalar per head = 1 - 2^(-5 - head) * (1 - layer / layers)
+  param  w : [P] per head init normal(1, 0.1)
+  state  S : real [N, P]
+  update S' = gamma * S + b * k v^T
+  output o = w * (S'^T q)
+}
+"""
+
+KITCHEN_SINK = (
+    RETENTION
+    + """
+# A block that uses every operation of a layer
+layer everything(d_model, rank = 2) {
+  heads H = d_model / P
+  param mu : [d_model] init 1/2; scale : scalar init 2; lam : scalar per head init uniform(0, 1)
+  s = u * mu + u[-1] * (1 - mu)
+  q, k, v = linear(s)
+  q, k = unit(silu(conv(3)))
+  v = conv(v, 2, bias) - v[-1]
+  b = sigmoid(linear(s, rank = rank, bias))
+  z = linear(s)
+  y = retention(q, k, v * b, b) * lam
+  y = groupnorm(y, per head) + layernorm(y, per head, bias = false) * N^-1/2
+  h = rmsnorm(y * silu(z), per head, eps = 1e-6)
+  out = u + scale * linear(layernorm(h)) / 2
+}
+"""
+)
+
+BLOCKS = {"block": (BLOCK, "Mamba2Block", SHAPE), "everything": (KITCHEN_SINK, "Everything", dict(d_model=12))}
+
+
+@pytest.fixture(scope="module", params=sorted(BLOCKS))
+def block(request, tmp_path_factory):
+    text, name, sizes = BLOCKS[request.param]
+    package = package_over_reference(text, tmp_path_factory.mktemp(request.param))
+    torch.manual_seed(0)
+    return getattr(package, name)(**sizes).double()
+
+
+def tokens(block, *shape: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(*shape, block.out_proj.out_features, dtype=torch.float64)
+
+
+def leaves(state) -> list[torch.Tensor]:
+    return torch.utils._pytree.tree_leaves(state)
+
+
+def assert_same_state(left, right) -> None:
+    for a, b in zip(leaves(left), leaves(right), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def random_state(block, batch: int, seed: int = 2):
+    torch.manual_seed(seed)
+    state = block.allocate_state(batch)
+    return torch.utils._pytree.tree_map(lambda x: torch.randn_like(x) if x.is_floating_point() else x, state)
+
+
+# --- against the oracle ------------------------------------------------------------------------------------------
+
+
+def test_block_equals_oracle(tmp_path):
+    package = package_over_reference(BLOCK, tmp_path)
+    torch.manual_seed(0)
+    block = package.Mamba2Block(d_model=8, N=3, P=4).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    u = tokens(block, 2, 7)
+    weights = {
+        "in_proj": block.in_proj.weight,
+        "conv_weight": block.conv.weight[:, 0],
+        "conv_bias": block.conv.bias,
+        "A_log": block.mamba2.A_log,
+        "dt_bias": block.mamba2.dt_bias,
+        "D": block.mamba2.D,
+        "norm": block.norm.weight,
+        "out_proj": block.out_proj.weight,
+    }
+    weights = {name: weight.detach().numpy() for name, weight in weights.items()}
+    out = block(u)
+    for row in range(2):
+        y, tail, states = mamba2_block(u[row].numpy(), weights, heads=4, groups=2, n=3, p=4)
+        np.testing.assert_allclose(out.y[row].detach(), y, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(out.final_state.conv[row].detach(), tail, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(out.final_state.mamba2.S[row].detach(), states, rtol=1e-10, atol=1e-12)
+
+
+# --- invariances -------------------------------------------------------------------------------------------------
+
+
+def test_step_equals_forward(block):
+    u = tokens(block, 2, 6)
+    whole = block(u)
+    state = block.allocate_state(2)
+    rows = [block.step(u[:, t], state=state) for t in range(6)]
+    torch.testing.assert_close(torch.stack(rows, dim=1), whole.y)
+    assert_same_state(state, whole.final_state)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 6])
+def test_split_equals_whole(block, at):
+    u, start = tokens(block, 2, 6), random_state(block, 2)
+    whole = block(u, state=start)
+    first = block(u[:, :at], state=start)
+    second = block(u[:, at:], state=first.final_state)
+    torch.testing.assert_close(torch.cat([first.y, second.y], dim=1), whole.y)
+    assert_same_state(second.final_state, whole.final_state)
+
+
+@pytest.mark.parametrize("lengths", [(6,), (1, 2, 3), (2, 0, 1, 4), (0, 3)])
+def test_packed_equals_separate(block, lengths):
+    u, start = tokens(block, 1, sum(lengths)), random_state(block, len(lengths))
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    packed = block(u, state=start, cu_seqlens=ends)
+    rows, states = [], []
+    for i in range(len(lengths)):
+        own = torch.utils._pytree.tree_map(lambda x, i=i: x[i : i + 1], start)
+        out = block(u[:, ends[i] : ends[i + 1]], state=own)
+        rows.append(out.y)
+        states.append(leaves(out.final_state))
+    torch.testing.assert_close(packed.y, torch.cat(rows, dim=1))
+    for part, pieces in zip(leaves(packed.final_state), zip(*states, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.cat(pieces))
+
+
+def test_forward_leaves_the_given_state_alone(block):
+    start = random_state(block, 1)
+    before = [part.clone() for part in leaves(start)]
+    block(tokens(block, 1, 3), state=start)
+    for part, old in zip(leaves(start), before, strict=True):
+        assert torch.equal(part, old)
+
+
+def test_gradients_are_exact(block):
+    start = random_state(block, 1)
+    flat, layout = torch.utils._pytree.tree_flatten(start)
+    differentiable = [part.requires_grad_() for part in flat if part.is_floating_point()]
+    u = tokens(block, 1, 4).requires_grad_()
+
+    def run(u, *parts):
+        given = iter(parts)
+        state = torch.utils._pytree.tree_unflatten([next(given) if p.is_floating_point() else p for p in flat], layout)
+        out = block(u, state=state, cu_seqlens=None)
+        return (out.y, *(p for p in leaves(out.final_state) if p.is_floating_point()))
+
+    assert torch.autograd.gradcheck(run, (u, *differentiable))
+
+
+def test_packed_gradients_are_exact(block):
+    start, ends = random_state(block, 2), torch.tensor([0, 1, 3])
+    flat, layout = torch.utils._pytree.tree_flatten(start)
+    parts = [part.requires_grad_() for part in flat]
+    u = tokens(block, 1, 3).requires_grad_()
+
+    def run(u, *parts):
+        out = block(u, state=torch.utils._pytree.tree_unflatten(list(parts), layout), cu_seqlens=ends)
+        return (out.y, *leaves(out.final_state))
+
+    assert torch.autograd.gradcheck(run, (u, *parts))
+
+
+# --- the module around the op ------------------------------------------------------------------------------------
+
+
+def test_initial_values_are_those_of_the_spec(tmp_path):
+    package = package_over_reference(BLOCK, tmp_path)
+    torch.manual_seed(0)
+    core = package.Mamba2(512, N=3, P=4)
+    rate, dt = core.A_log.exp(), torch.nn.functional.softplus(core.dt_bias)
+    assert 1 <= rate.min() < 1.2 and 15.8 < rate.max() <= 16
+    assert 0.999e-3 <= dt.min() < 1.1e-3 and 0.09 < dt.max() <= 0.1001
+    # log-uniform: half of the steps lie below the geometric mean of the ends
+    assert 0.4 < (dt < 1e-2).double().mean() < 0.6
+    assert torch.equal(core.D, torch.ones(512))
+
+
+def test_a_cast_to_half_precision_spares_the_parameters_of_the_recurrence(tmp_path):
+    package = package_over_reference(BLOCK, tmp_path)
+    block = package.Mamba2Block(**SHAPE).bfloat16()
+    assert block.in_proj.weight.dtype == torch.bfloat16
+    assert block.mamba2.A_log.dtype == torch.float32
+    out = block(torch.randn(1, 5, 8, dtype=torch.bfloat16))
+    assert out.y.dtype == torch.bfloat16
+    assert out.final_state.conv.dtype == torch.bfloat16 and out.final_state.mamba2.S.dtype == torch.float32
+    assert block.double().mamba2.A_log.dtype == torch.float64
+
+
+def test_unit_inputs_are_brought_to_length_one(tmp_path):
+    package = package_over_reference(RETENTION, tmp_path)
+    core = package.Retention(2).double()
+    q, k, v = (torch.randn(1, 5, 2, n, dtype=torch.float64) for n in (4, 4, 6))
+    b = torch.rand(1, 5, 2, dtype=torch.float64)
+    torch.testing.assert_close(core(3 * q, 5 * k, v, b).y, core(q, k, v, b).y, rtol=1e-4, atol=1e-5)
+
+
+def test_constants_are_arguments(tmp_path):
+    package = package_over_reference(KITCHEN_SINK, tmp_path)
+    torch.manual_seed(0)
+    first = package.Everything(d_model=12, layer=0).double()
+    torch.manual_seed(0)
+    last = package.Everything(d_model=12, layer=3).double()
+    u = tokens(first, 1, 9)
+    assert not torch.allclose(first(u).y, last(u).y)
+    assert "layer=3" in repr(last)
+
+
+def test_sizes_that_are_not_whole_are_refused(tmp_path):
+    package = package_over_reference(BLOCK, tmp_path)
+    with pytest.raises(ValueError, match="heads = 18 / 4 is not a whole number"):
+        package.Mamba2Block(d_model=9, N=3, P=4)
+    with pytest.raises(ValueError, match="2 groups cannot share 3 heads"):
+        package.Mamba2Block(d_model=6, N=3, P=4)
+
+
+def test_module_says_its_sizes(tmp_path):
+    package = package_over_reference(BLOCK, tmp_path)
+    assert "heads=4, groups=2, N=3, P=4" in repr(package.Mamba2Block(**SHAPE))
