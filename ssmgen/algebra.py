@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-
 from typing import TYPE_CHECKING
 
 from .bounds import Bounds, bounds_of
@@ -71,7 +70,8 @@ def rebuild(expr: Expr, operands: tuple[Expr, ...]) -> Expr:
         case Element():
             return replace(expr, base=operands[0])
         case SumOver():
-            return sum_over(expr.index, expr.count, operands[0], span=expr.span)
+            # the body may depend on the index through a name that stands for a row
+            return replace(expr, body=operands[0], type=operands[0].type)
     return expr
 
 
@@ -82,14 +82,14 @@ def rewrite(expr: Expr, function: Callable[[Expr], Expr | None]) -> Expr:
         return found
     operands = children(expr)
     renewed = tuple(rewrite(operand, function) for operand in operands)
-    if all(new is old for new, old in zip(renewed, operands)):
+    if all(new is old for new, old in zip(renewed, operands, strict=True)):
         return expr
     return rebuild(expr, renewed)
 
 
 def _retyped(expr: Apply, operands: tuple[Expr, ...]) -> Type:
     """The type of an application after its operands changed shape together (a scalar function of wider operands)."""
-    if expr.function in REDUCING or any(o.type == old.type for o, old in zip(operands, expr.args)):
+    if expr.function in REDUCING or any(o.type == old.type for o, old in zip(operands, expr.args, strict=True)):
         return expr.type
     return widest(*(o.type for o in operands))
 
@@ -127,7 +127,7 @@ def add(*terms: Expr, span: Span | None = None) -> Expr:
     number = Fraction(0)
     number_at = None
     collected: dict[tuple[str, bool], tuple[Fraction, Expr]] = {}
-    for position, term in enumerate(flat):
+    for term in flat:
         value = constant(term)
         if value is not None and (term.type.is_scalar or term.type == type):
             number += value
@@ -193,6 +193,10 @@ def mul(left: Expr, right: Expr, span: Span | None = None) -> Expr:
     if a is not None and isinstance(right, Mul) and constant(right.left) is not None:
         number = const(a * constant(right.left), widest(left.type, right.left.type))
         return mul(number, right.right, span=span)
+    if isinstance(left, Div) and is_one(left.left):
+        return div(right, left.right, span=span)
+    if isinstance(right, Div) and is_one(right.left):
+        return div(left, right.right, span=span)
     if a is None:
         if isinstance(left, Mul) and constant(left.left) is not None:
             return mul(left.left, mul(left.right, right), span=span)
@@ -241,7 +245,8 @@ def matmul(left: Expr, right: Expr, span: Span | None = None) -> Expr:
     span = covering(left, right) if span is None else span
     if left.type.is_scalar or right.type.is_scalar:
         return mul(left, right, span=span)
-    type = Type(left.type.rows, right.type.cols, widest(SCALAR, replace(left.type, rows=ONE, cols=ONE), replace(right.type, rows=ONE, cols=ONE)).field)
+    field = "complex" if "complex" in (left.type.field, right.type.field) else "real"
+    type = Type(left.type.rows, right.type.cols, field)
     if isinstance(left, Identity):
         return _respanned(right, span)
     if isinstance(right, Identity):

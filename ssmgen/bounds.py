@@ -43,17 +43,20 @@ class Bounds:
     def __init__(self, known: Mapping[str, Interval], unit: set[str] | frozenset[str] = frozenset()):
         self.known = known
         self.unit = unit
+        self._found: dict[spec.Expr, Interval] = {}
 
     def of(self, expr: spec.Expr) -> Interval:
         """What every entry of `expr` lies in."""
         if expr.type.field == "complex":
             return WHOLE
-        found = self._natural(expr)
-        if isinstance(expr, (spec.Add, spec.Mul, spec.Neg, spec.Pow)):
-            refined = _PolynomialForm(self).bound(expr)
-            if refined is not None:
-                found = found.meet(refined)
-        return found
+        if expr not in self._found:
+            found = self._natural(expr)
+            if isinstance(expr, (spec.Add, spec.Mul, spec.Neg, spec.Pow)):
+                refined = _PolynomialForm(self).bound(expr)
+                if refined is not None:
+                    found = found.meet(refined)
+            self._found[expr] = found
+        return self._found[expr]
 
     def is_unit(self, expr: spec.Expr) -> bool:
         """Whether `expr` is a column (or row) of length at most 1."""
@@ -218,7 +221,9 @@ class _PolynomialForm:
                 for _ in range(int(value) - 1):
                     total = _product(total, inner)
                 return total
-        return {((self._atom(expr, self.bounds.of(expr) if not isinstance(expr, spec.Pow) else self.bounds._natural(expr)), 1),): Fraction(1)}
+        # a power that is no small whole number is an atom: `of` would come back here
+        found = self.bounds._natural(expr) if isinstance(expr, spec.Pow) else self.bounds.of(expr)
+        return {((self._atom(expr, found), 1),): Fraction(1)}
 
     def _by_terms(self, polynomial: Polynomial) -> Interval:
         total = closed(0.0, 0.0)

@@ -194,7 +194,7 @@ def _build(path: Path, out: Path, dims: dict[str, int]):
         raise UserError(f"{path}: declares no recurrence, so there is nothing to build")
     _show([(source, diagnostic) for diagnostic in result.trace.warnings])
     options = tuple(f"--dim {name}={dims[name]}" for name in sorted(dims))
-    return result.packages, Origin(recorded, source.text, options), sum(result.timings.values())
+    return result.packages, Origin(recorded, source.text, result.format, options), sum(result.timings.values())
 
 
 def _check_built(files: tuple[Path, ...], out: Path, dims: dict[str, int]) -> int:

@@ -58,6 +58,7 @@ class Build:
 
     packages: dict[str, dict[str, str]]
     trace: Trace
+    format: int  # the number of the output format
 
     @property
     def timings(self) -> dict[str, float]:
@@ -92,7 +93,7 @@ def check(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Trace:
 
 def build(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Build:
     """Text to packages, one a recurrence. Raises SpecError when the text is at fault or has a structure not lowered yet."""
-    from .emit import emit
+    from .emit import FORMAT, emit
     from .lower import lower
     from .schedule import schedule
     from .validate import validate
@@ -110,7 +111,7 @@ def build(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Build:
         trace.run("validate", name, validate, plan, kernels)
         # steps -> text
         packages[name] = trace.run("emit", name, emit, kernels, specification)
-    return Build(packages, trace)
+    return Build(packages, trace, FORMAT)
 
 
 def _refuse(trace: Trace, specification: Specification) -> None:

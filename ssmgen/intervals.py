@@ -167,8 +167,8 @@ def _from_exact(candidates: Iterable[tuple[_Exact, bool]]) -> Interval:
     candidates = list(candidates)
     low = min(value for value, _ in candidates)
     high = max(value for value, _ in candidates)
-    low_open = all(is_open for value, is_open in candidates if value == low) or math.isinf(low)
-    high_open = all(is_open for value, is_open in candidates if value == high) or math.isinf(high)
+    low_open = all(is_open for value, is_open in candidates if value == low)
+    high_open = all(is_open for value, is_open in candidates if value == high)
     low, high = round_down(low) + 0.0, round_up(high) + 0.0
     return Interval(low, high, low_open or math.isinf(low), high_open or math.isinf(high))
 

@@ -108,12 +108,12 @@ class OpPackage:
     forward_type: str
     body: tuple[str, ...]
     forward_results: str
-    fake_results: str
+    fake_results: tuple[str, ...]
     backward_signature: tuple[str, ...]
     backward_type: str
     gradient_body: tuple[str, ...]
     backward_results: tuple[str, ...]
-    backward_fakes: str
+    backward_fakes: tuple[str, ...]
     context_names: str
     saved: str
     settings: str
@@ -124,7 +124,8 @@ class OpPackage:
     step_signature: str
     step_body: tuple[str, ...]
     step_fake: str
-    state_lines: tuple[str, ...]
+    argument_names: str
+    zero_states: tuple[Line, ...]
     call_results: str
     call: str
     state_results: str
@@ -289,14 +290,14 @@ class _Writer:
             forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
             body=tuple(self._body(tensors)),
             forward_results=", ".join([f"y.to(kinds[{self.names.index(like)}])", *self.states, *kept]),
-            fake_results=_tuple(fakes),
+            fake_results=tuple(fakes),
             backward_signature=tuple(
                 ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
             ),
             backward_type=f"tuple[{', '.join(['Tensor'] * len(tensors))}]",
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=_tuple([f"torch.empty_like({t})" for t in tensors]),
+            backward_fakes=tuple(f"torch.empty_like({t})" for t in tensors),
             context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
             settings=", ".join(["chunk", *self.constants]),
@@ -320,7 +321,8 @@ class _Writer:
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
-            state_lines=tuple(self._state_lines(tensors)),
+            argument_names=", ".join(self.names),
+            zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
             state_results=", ".join([*(f"{s}={s}" for s in self.states), *(["position=next_position"] if position else [])]),
@@ -356,17 +358,15 @@ class _Writer:
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}])")
         return results + [f"d_{s}.to(kinds[{len(self.names) + i}])" for i, s in enumerate(self.states)]
 
-    def _state_lines(self, tensors: list[str]) -> list[str]:
+    def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
-        lines = [f"sequences = {first}.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1"]
-        lines.append(f"dtype = _arithmetic({', '.join(self.names)})")
-        parts = []
+        lines = []
         for state in self.spec.states:
             tail = "".join(f", {self._dim(d)}" for d in _tail(state))
-            parts.append(f"{identifier(state.name)}={first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)")
+            lines.append(Line("", identifier(state.name), f"{first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)"))
         if self.plan.uses_position:
-            parts.append(f"position={first}.new_zeros(sequences, dtype=torch.int64)")
-        return lines + [f"initial_state = State({', '.join(parts)})"]
+            lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
+        return lines
 
     # --- sizes as text ---
 

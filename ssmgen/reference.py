@@ -14,9 +14,8 @@ from . import spec
 from .backends import eager_text, torch_text
 from .backends.eager_text import number_text
 from .backends.torch_text import identifier
-from .reference_token import Scope, TokenWriter, quoted
-from .source import Span
-from .spec import ONE, Dim, Symbol, Type
+from .reference_token import WIDTH, Scope, TokenWriter, said, wrap
+from .spec import ONE, Dim, Expr, Symbol, Type
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Variable:
 
     name: str
     shape: str
+    kind: str = "Tensor"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def reference_package(recurrence: spec.Recurrence) -> ReferencePackage:
     token_arguments = [
         *(Variable(identifier(s.name), _flat(s.type)) for s in (*per_token, *fixed)),
         *(Variable(name, f"[{scope.letter}, 1, 1]") for name in indices),
-        *(Variable(name, "a number") for name in numbers),
+        *(Variable(name, "a number", "float") for name in numbers),
         *(Variable(part.name, shape) for part, shape in zip(parts, scope.part_shapes(), strict=True)),
     ]
     token = (*_size_lines(recurrence, token, inner), *_identity_lines(scope, token), *token)
@@ -120,7 +120,7 @@ def reference_package(recurrence: spec.Recurrence) -> ReferencePackage:
         has_functional=_mentions(code, "F"),
         arguments=tuple(Variable(identifier(s.name), _layout(scope, s)) for s in (*scope.inputs, *scope.params)),
         constants=tuple(Constant(identifier(name), number_text(value).text) for name, value in recurrence.constants),
-        output_shape=_bracket(["B", "T", scope.letter, *_sizes(type_)]),
+        output_shape=_bracket(["B", "T", scope.letter, *_tail(type_)]),
         parts=parts,
         lead=identifier(lead.name),
         counts=(f"batch, length = {identifier(lead.name)}.shape[:2]", f"{lanes} = {_lane_count(scope)}"),
@@ -166,15 +166,15 @@ def _comment(recurrence: spec.Recurrence) -> tuple[str, tuple[str, ...]]:
 
 def _equations(recurrence: spec.Recurrence) -> Iterable[str]:
     source = recurrence.source
-    rows: list[tuple[str, Span]] = []
+    rows: list[tuple[str, Expr]] = []
     for item in recurrence.update:
         if isinstance(item, spec.MicroLoop):
-            rows += [(f"for {item.index} in 1..{item.count}: {a.state}'", a.value.span) for a in item.body]
+            rows += [(f"for {item.index} in 1..{item.count}: {a.state}'", a.value) for a in item.body]
         else:
-            rows.append((f"{item.state}'", item.value.span))
-    rows += [(f"d{d.state}/dt", d.value.span) for d in recurrence.dynamics]
-    rows += [(o.name if o.index is None else f"{o.name}[{o.index}]", o.value.span) for o in recurrence.outputs]
-    return (_docstring(f"{left} = {text}") for left, span in rows if (text := quoted(source, span)))
+            rows.append((f"{item.state}'", item.value))
+    rows += [(f"d{d.state}/dt", d.value) for d in recurrence.dynamics]
+    rows += [(o.name if o.index is None else f"{o.name}[{o.index}]", o.value) for o in recurrence.outputs]
+    return (line for left, value in rows if (text := said(source, value)) for line in wrap(_docstring(f"{left} = {text}"), WIDTH - 4))
 
 
 # --- layouts -----------------------------------------------------------------------------------------------------
@@ -191,6 +191,10 @@ def output_type(output: spec.Output) -> Type:
 
 def _sizes(type_: Type) -> list[str]:
     return [eager_text.count_text(size) for size in (type_.rows, type_.cols) if size != ONE]
+
+
+def _tail(type_: Type) -> list[str]:
+    return [str(size) for size in (type_.rows, type_.cols) if size != ONE]
 
 
 def _bracket(sizes: Iterable[str]) -> str:
@@ -220,7 +224,7 @@ def _layout(scope: Scope, symbol: Symbol) -> str:
     lane = {"group": ["G"], "layer": []}.get(symbol.per, [scope.letter])
     lead = ["B", "T", *lane] if symbol.kind != "param" else lane
     note = ", complex" if symbol.type.field == "complex" else ""
-    return (_bracket([*lead, *_sizes(symbol.type)]) if lead or not symbol.type.is_scalar else "a number") + note
+    return (_bracket([*lead, *_tail(symbol.type)]) if lead or not symbol.type.is_scalar else "a number") + note
 
 
 def _prepare(scope: Scope, symbol: Symbol, lanes: str) -> str:
@@ -254,7 +258,7 @@ def _parts(scope: Scope) -> Iterable[Part]:
         dtype = "dtype" if type_.field == "real" else "dtype.to_complex()"
         sizes = ", ".join(["batch", *lead, *_sizes(type_)])
         note = ", complex" if type_.field == "complex" else ""
-        shape = _bracket(["B", *([] if per == "layer" else [scope.letter]), *_sizes(type_)]) + note
+        shape = _bracket(["B", *([] if per == "layer" else [scope.letter]), *_tail(type_)]) + note
         load, store = f".to({dtype}){_widen(type_)}", _narrow(type_)
         if per == "layer":
             load, store = f".to({dtype})[:, None]{_widen(type_)}", f"[:, 0]{store}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 
@@ -12,8 +14,11 @@ from .expressions import nodes
 from .rates import rate_of
 from .source import Source, Span
 from .spec import ONE, Expr, Symbol, Type
+from .spec_text import expr_text
 
 WIDTH = 140
+MODULES = ("F", "Tensor", "math", "torch")
+DECLARATIONS = ("transition", "field", "write", "mimo", "taps", "readout")
 BUILT_IN = ("head", "heads", "channel", "channels", "position")
 
 
@@ -21,6 +26,17 @@ def quoted(source: Source, span: Span) -> str:
     """The text under a span on one line, its own comments left out."""
     lines = (line.split("#", 1)[0] for line in source.slice(span).splitlines())
     return " ".join(" ".join(lines).split())
+
+
+def said(source: Source, value: Expr) -> str:
+    """What the spec says for a value; "" for a value of no text. Where a declaration stands for an equation, the equation."""
+    text = quoted(source, value.span)
+    return expr_text(value) if text.split(" ", 1)[0] in DECLARATIONS else text
+
+
+def wrap(text: str, width: int, first: str = "", rest: str = "    ") -> list[str]:
+    """Lines of at most `width` characters, broken between words."""
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
 
 
 def expressions(recurrence: spec.Recurrence) -> Iterator[Expr]:
@@ -62,9 +78,10 @@ class Scope:
         self.last_writes = {d.state: self.fresh(f"{self.writes[d.state]}_previous") for d in recurrence.dynamics if self.two_taps}
         self.names = self._names(found)
 
-    def fresh(self, name: str) -> str:
-        """`name`, with `_` behind until nothing else is called so."""
-        while name in self._taken or name in RESERVED:
+    def fresh(self, name: str, *, local: bool = False) -> str:
+        """`name`, with `_` behind until nothing else is called so; a `local` one need not differ from the other functions' names."""
+        used = MODULES if local else RESERVED
+        while name in self._taken or name in used or keyword.iskeyword(name):
             name += "_"
         self._taken.add(name)
         return name
@@ -142,10 +159,11 @@ class Scope:
 
     def comment(self, left: str, value: Expr) -> list[str]:
         """The spec's line behind its place, or nothing where nobody wrote it."""
-        source, text = self.spec.source, quoted(self.spec.source, value.span)
+        source, text = self.spec.source, said(self.spec.source, value)
         if not text:
             return []
-        return [f"# {source.name.rsplit('/', 1)[-1]}:{source.position(value.span.start)[0]}  {left} = {text}"]
+        place = f"{source.name.rsplit('/', 1)[-1]}:{source.position(value.span.start)[0]}"
+        return wrap(f"{place}  {left} = {text}", WIDTH - 8, first="# ", rest="#     ")
 
     def definition_lines(self, symbol: Symbol, names: Names | None = None, depth: int = 0) -> list[str]:
         """`dt = F.softplus(...)` under the line that says so."""
@@ -334,7 +352,7 @@ class TokenWriter:
         """The output's line and the return: the output, then every part of the state as it leaves the token."""
         scope = self.scope
         lines = self.late_definitions([item.value, *(s.definition for s in scope.delayed if s.definition is not None)])
-        name = scope.fresh(identifier(item.name))
+        name = scope.fresh(item.name, local=True)
         left = item.name if item.index is None else f"{item.name}[{item.index}]"
         lines += scope.comment(left, item.value)
         if item.index is None:

@@ -76,17 +76,15 @@ def _text(expr: Expr) -> tuple[str, int]:
         case spec.Add(terms=terms):
             return _sum(terms), _SUM
         case spec.Neg(operand=operand):
-            # the sign reaches over a product of scalars and elementwise factors
-            if isinstance(operand, spec.Mul | spec.MatMul | spec.Div):
-                return f"-{_at_least(operand, _PRODUCT)}", _PRODUCT
             return f"-{_at_least(operand, _FACTOR)}", _SIGN
         case spec.Mul(left=left, right=right):
-            return f"{_left_factor(left)} * {_at_least(right, _SIGN)}", _PRODUCT
+            return f"{_at_least(left, _PRODUCT)} * {_at_least(right, _SIGN)}", _PRODUCT
         case spec.MatMul(left=left, right=right):
-            return f"{_left_factor(left)} {_at_least(right, _FACTOR)}", _PRODUCT
+            # a quotient takes no further factor without `*`
+            top = f"({expr_text(left)})" if isinstance(left, spec.Div) else _at_least(left, _PRODUCT)
+            return f"{top} {_at_least(right, _FACTOR)}", _PRODUCT
         case spec.Div(left=left, right=right):
-            top = _at_least(left, _SIGN) if _is_quotient(left) else _left_factor(left)
-            return f"{top} / {_at_least(right, _SIGN)}", _PRODUCT
+            return f"{_at_least(left, _PRODUCT)} / {_at_least(right, _SIGN)}", _PRODUCT
         case spec.Pow(base=base, exponent=exponent):
             return f"{_at_least(base, _POSTFIX)}^{_exponent(exponent)}", _FACTOR
         case spec.Transpose(operand=operand, conjugate=conjugate):
@@ -111,15 +109,6 @@ def _bare(function: str) -> str:
 def _at_least(expr: Expr, strength: int) -> str:
     text, binds = _text(expr)
     return text if binds >= strength else f"({text})"
-
-
-def _is_quotient(expr: Expr) -> bool:
-    return isinstance(expr, spec.Div) or (isinstance(expr, spec.Const) and "/" in number_text(expr.value))
-
-
-def _left_factor(expr: Expr) -> str:
-    """The left operand of a product: products go from left to right, but a quotient takes no further factor without `*`."""
-    return _at_least(expr, _PRODUCT) if not _is_quotient(expr) else f"({expr_text(expr)})" if isinstance(expr, spec.Div) else expr_text(expr)
 
 
 def _sum(terms: tuple[Expr, ...]) -> str:

@@ -274,12 +274,16 @@ class TokenWriter:
             if name in reads:
                 of_read[name] = expr if name not in of_read else algebra.add(of_read[name], expr)
         rest = [(n, e) for n, e in found if n not in reads]
+        for read in of_read:
+            target = f"d_{self.printer.texts[read]}"
+            self.printer.places[target] = self.printer.places[read]
+            self.printer.texts[target] = target
         leading = []
-        for walk in self.walks:
-            for reading in walk.readings:
-                leading.append(Returned(self._stacked(walk, reading.name, of_read), f"d_{reading.name}"))
+        for walk, name in ((w, r.name) for w in self.walks for r in w.readings):
+            leading.append(Returned(self._stacked(walk, name, of_read), f"d_{names[len(leading)]}"))
         return self._gradient_function(
-            "_readout_backward", "Gradients of the reads, and of the arguments that the readout uses.", ["dy", *names], [], rest, leading, lines, of_read
+            "_readout_backward", "Gradients of the reads, and of the arguments that the readout uses.",
+            ["dy", *names], [], rest, leading, lines, of_read,
         )  # fmt: skip
 
     def _stacked(self, walk: Walk, reading: str, of_read: dict[str, Expr]) -> str:
@@ -287,20 +291,22 @@ class TokenWriter:
         by_column = {s.column: s.read.name for s in walk.slices if s.reading == reading}
         texts = []
         for index, column in enumerate(walk.columns):
-            expr = of_read.get(by_column.get(index, ""))
-            if expr is None:
+            read = by_column.get(index, "")
+            if read not in of_read:
                 width = "1" if _is_single(column, walk) else str(column_width(walk, column))
                 texts.append(f"dy.new_zeros(*dy.shape[:3], {width})")
                 continue
-            place = Place(True, "h", not _is_single(column, walk))
-            printed = self.printer.print(expr)
-            text = self.printer.placed(expr, place)
-            texts.append(text if place.has_vector else f"{text if text != printed.text else printed.at(ATOM)}[..., None]")
+            name = f"d_{self.printer.texts[read]}"
+            texts.append(f"{name}[..., None]" if _is_single(column, walk) else name)
         return texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
 
     # --- gradients of names ---
 
-    def _gradient_function(self, name, summary, gradients, first, found, leading, reads=(), shared_with=None) -> TokenFunction:
+    def _gradient_function(
+        self, name: str, summary: str, gradients: list[str], first: list[Line], found: list[tuple[str, Expr]],
+        leading: list[Returned], cuts: list[Line] = [], of_read: dict[str, Expr] = {},
+    ) -> TokenFunction:  # fmt: skip
+        """A function that returns `leading` and the gradient of every argument in `found`; `of_read` gets lines of its own."""
         contributions: dict[str, list[Expr]] = {}
         for target, expr in found:
             contributions.setdefault(target, []).append(expr)
@@ -315,16 +321,18 @@ class TokenWriter:
                     contributions.setdefault(inner, []).append(expr)
         given = [s.name for s in self.arguments if s.name in contributions]
         totals += [(n, algebra.add(*contributions[n])) for n in given]
-        shared, totals = self._share(totals)
+        shared, totals = self._share([*of_read.items(), *totals])
         lines = [Line("", identifier(n), self.printer.text(e)) for n, e in shared]
         returns = list(leading)
         for target, total in totals:
             text = self._reduced(total, self.printer.places[target])
-            if target in self.definitions:
+            if target in of_read:
+                lines.append(Line("", f"d_{self.printer.texts[target]}", text))
+            elif target in self.definitions:
                 lines.append(Line("", f"d_{identifier(target)}", text))
             else:
                 returns.append(Returned(text, f"d_{target}"))
-        function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, list(reads))
+        function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
         return TokenFunction(function.name, function.arguments, function.summary, function.lines, function.returns, tuple(identifier(n) for n in given))
 
     def _ordered_definitions(self) -> list[str]:
@@ -366,7 +374,7 @@ class TokenWriter:
                 names[key] = by_value[key]
             elif count > 1:
                 operand = node.args[0]
-                name = f"{node.function}_{operand.name}" if isinstance(operand, Ref) and len(node.args) == 1 else f"{node.function}_{len(shared)}"
+                name = f"{node.function}_{self.printer.texts.get(operand.name, operand.name)}" if isinstance(operand, Ref) and len(node.args) == 1 else f"{node.function}_{len(shared)}"
                 names[key] = name
                 shared.append((name, node))
                 self.printer.places[name] = self.printer.place(node)
@@ -421,7 +429,7 @@ class TokenWriter:
         count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]"
         group = next((s for s in self.arguments if s.per == "group"), None)
         for index, plural in (("head", "heads"), ("channel", "channels")):
-            lines.append(Line("", index, f"torch.arange({plural}, device={identifier(head.name)}.device)"))
+            lines.append(Line("", index, f"torch.arange({plural}, dtype={identifier(head.name)}.dtype, device={identifier(head.name)}.device)"))
         if group is not None:
             lines.append(Line("", "ratio", "heads // groups"))
             lines.append(Line("", "groups", f"{identifier(group.name)}.shape[{-1 if group.type.is_scalar else -2}]"))

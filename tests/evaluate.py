@@ -12,7 +12,7 @@ import numpy as np
 
 from ssmgen import spec
 from ssmgen.functions import FUNCTIONS
-from ssmgen.recurrence import MicroStep, Recurrence
+from ssmgen.recurrence import MicroStep, Read, Recurrence
 
 EPS_UNIT, EPS_RMS = 1e-6, 1e-5
 
@@ -27,6 +27,7 @@ class Env:
     before: dict[str, np.ndarray] = field(default_factory=dict)
     after: dict[str, np.ndarray] = field(default_factory=dict)
     indices: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, Read] = field(default_factory=dict)
 
     def at(self, index: str, value: int) -> Env:
         return replace(self, indices={**self.indices, index: value})
@@ -113,6 +114,8 @@ def _evaluate(expr: spec.Expr, env: Env) -> np.ndarray:
             return np.array([[float(expr.value)]])
         case spec.SizeOf():
             return np.array([[float(size(expr.size, env))]])
+        case spec.Ref(name=name) if name in env.reads:
+            return read(env.reads[name], env)
         case spec.Ref(name=name):
             return np.array([[float(env.indices[name])]]) if name in env.indices else env.names[name]
         case spec.Delayed(name=name):
@@ -159,13 +162,16 @@ def shape_of(type: spec.Type, env: Env) -> tuple[int, int]:
     return size(type.rows, env), size(type.cols, env)
 
 
-def random_names(recurrence: spec.Recurrence, env: Env, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A value for every symbol: free ones drawn inside their domains, defined ones computed."""
+def random_names(recurrence: spec.Recurrence, env: Env, rng: np.random.Generator, learned: dict | None = None) -> dict[str, np.ndarray]:
+    """A value for every symbol: free ones drawn inside their domains, defined ones computed. `learned`: values of params."""
     names = {name: np.array([[float(v)]]) for name, v in dict(head=1, heads=3, channel=2, channels=4, layer=1, layers=5, position=3).items()}
     names |= {name: np.array([[float(v)]]) for name, v in recurrence.constants}
     for symbol in recurrence.symbols:
         if symbol.definition is not None:
             names[symbol.name] = evaluate(symbol.definition, replace(env, names=names))
+            continue
+        if learned is not None and symbol.kind == "param":
+            names[symbol.name] = learned[symbol.name]
             continue
         shape = shape_of(symbol.type, env)
         value = rng.uniform(-1.0, 1.0, shape)
@@ -257,18 +263,24 @@ def _written(term, env: Env) -> np.ndarray:
     return value
 
 
-def stepped(step: MicroStep, states: dict[str, np.ndarray], env: Env) -> dict[str, np.ndarray]:
-    """The states after one application of a micro-step."""
-    entering = dict(states)
+def entering(step: MicroStep, states: dict[str, np.ndarray], env: Env) -> dict[str, np.ndarray]:
+    """The states with the previous token's writes that enter before the transitions act."""
+    found = dict(states)
     for term in step.writes:
         if term.tap == 1:
-            entering[term.target] = entering[term.target] + _summed(term, env, lambda e: _written(term, e))
+            found[term.target] = found[term.target] + _summed(term, env, lambda e, term=term: _written(term, e))
+    return found
+
+
+def stepped(step: MicroStep, states: dict[str, np.ndarray], env: Env) -> dict[str, np.ndarray]:
+    """The states after one application of a micro-step."""
+    old = entering(step, states, env)
     after = {name: np.zeros_like(value) for name, value in states.items()}
     for term in step.transitions:
-        after[term.target] = after[term.target] + _summed(term, env, lambda e: _transitioned(term, entering, e))
+        after[term.target] = after[term.target] + _summed(term, env, lambda e, term=term: _transitioned(term, old, e))
     for term in step.writes:
         if term.tap == 0:
-            after[term.target] = after[term.target] + _summed(term, env, lambda e: _written(term, e))
+            after[term.target] = after[term.target] + _summed(term, env, lambda e, term=term: _written(term, e))
     return after
 
 
@@ -284,7 +296,7 @@ def stepped_token(recurrence: Recurrence, env: Env) -> dict[str, np.ndarray]:
     return states
 
 
-def read(r, env: Env) -> np.ndarray:
+def read(r: Read, env: Env) -> np.ndarray:
     state = env.after[r.state] if r.primed else env.before[r.state]
     if r.side == "whole":
         return state
@@ -294,31 +306,7 @@ def read(r, env: Env) -> np.ndarray:
 
 def derived_outputs(recurrence: Recurrence, env: Env) -> dict[str, np.ndarray]:
     """Outputs from the reads."""
-    reads = {r.name: r for r in recurrence.reads}
-
-    def resolve(expr: spec.Expr, at: Env) -> np.ndarray:
-        names = dict(at.names)
-        if isinstance(expr, spec.SumOver):
-            return sum(resolve(expr.body, at.at(expr.index, r)) for r in range(1, size(expr.count, at) + 1))
-        names |= {name: read(r, at) for name, r in reads.items() if _is_ready(r, at)}
-        return evaluate(expr, replace(at, names=names))
-
-    counts = {o.name: (o.index, o.count) for o in recurrence.spec.outputs}
-    found = {}
-    for name, value in recurrence.outputs:
-        index, count = counts[name]
-        if index is None:
-            found[name] = resolve(value, env)
-        else:
-            found[name] = np.stack([resolve(value, env.at(index, r)) for r in range(1, size(count, env) + 1)])
-    return found
-
-
-def _is_ready(r, env: Env) -> bool:
-    from ssmgen.expressions import nodes
-
-    free = {n.index for n in nodes(r.query) if isinstance(n, spec.Element) and isinstance(n.index, str)} if r.query is not None else set()
-    return free <= set(env.indices)
+    return outputs_of(recurrence.outputs, recurrence.spec, replace(env, reads={r.name: r for r in recurrence.reads}))
 
 
 # --- discretization, without knowing the structure ---------------------------------------------------------------

@@ -131,6 +131,49 @@ def test_block_equals_oracle(tmp_path):
         np.testing.assert_allclose(out.final_state.mamba2.S[row].detach(), states, rtol=1e-10, atol=1e-12)
 
 
+def everything_by_hand(block, u):
+    """The block of KITCHEN_SINK for u [T, 12], 2 heads, written out token by token."""
+    silu = torch.nn.functional.silu
+    core, rows, state = block.retention, [], torch.zeros(2, 4, 6, dtype=u.dtype)
+    s = u * block.mu + torch.cat([torch.zeros_like(u[:1]), u[:-1]]) * (1 - block.mu)
+    q0, k0, v0 = (s @ block.qkv_proj.weight.T).split([8, 8, 12], dim=-1)
+    both = torch.cat([torch.zeros(2, 16, dtype=u.dtype), torch.cat([q0, k0], dim=-1)])
+    both = sum(both[i : i + len(u)] * block.conv_qk.weight[:, 0, i] for i in range(3))
+    late = torch.cat([torch.zeros_like(v0[:1]), v0[:-1]])
+    v1 = late * block.conv_v.weight[:, 0, 0] + v0 * block.conv_v.weight[:, 0, 1] + block.conv_v.bias - late
+    b = torch.sigmoid(s @ block.b_proj[0].weight.T @ block.b_proj[1].weight.T + block.b_proj[1].bias)
+    for t in range(len(u)):
+        heads = []
+        for h in range(2):
+            q, k = (silu(x[t, 4 * h : 4 * h + 4]) for x in both.split(8, dim=-1))
+            for _ in range(2):  # once in the layer, once because the inputs are declared `unit`
+                q, k = (x / (x.square().sum() + 1e-6).sqrt() for x in (q, k))
+            v = v1[t, 6 * h : 6 * h + 6] * b[t, h]
+            gamma = 1 - 2.0 ** (-5 - h) * (1 - core.layer / core.layers)
+            state[h] = gamma * state[h].clone() + b[t, h] * torch.outer(k, v)
+            y = core.w[h] * (state[h].T @ q) * block.lam[h]
+            normed = (y - y.mean()) / (y.var(correction=0) + 1e-5).sqrt()
+            own = slice(6 * h, 6 * h + 6)
+            y = normed * block.norm.weight[own] + block.norm.bias[own] + normed * block.norm_2.weight[own] / 2
+            gated = y * silu(s[t] @ block.z_proj.weight[own].T)
+            heads.append(gated / (gated.square().mean() + 1e-6).sqrt() * block.norm_3.weight[own])
+        h = torch.cat(heads)
+        h = (h - h.mean()) / (h.var(correction=0) + 1e-5).sqrt() * block.norm_4.weight + block.norm_4.bias
+        rows.append(u[t] + block.scale * (block.out_proj.weight @ h) / 2)
+    return torch.stack(rows)
+
+
+def test_every_operation_equals_its_meaning(tmp_path):
+    package = package_over_reference(KITCHEN_SINK, tmp_path)
+    torch.manual_seed(0)
+    block = package.Everything(d_model=12).double()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        u = tokens(block, 1, 7)
+        torch.testing.assert_close(block(u).y[0], everything_by_hand(block, u[0]))
+
+
 # --- invariances -------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from ssmgen import write
 from ssmgen.diagnostics import SpecError
 from ssmgen.write import Origin, check_package, digest, packages, read_header, relative, with_header, write_package
 
-ORIGIN = Origin("examples/a.ssm", "recurrence a {}\n", ("--dim N=64",))
+ORIGIN = Origin("examples/a.ssm", "recurrence a {}\n", 7, ("--dim N=64",))
 FILES = {"op.py": "x = 1\n", "__init__.py": "from .op import x\n"}
 
 
@@ -28,7 +28,7 @@ def test_header_reads_back():
     header = read_header(text)
     assert header.source == "examples/a.ssm"
     assert header.options == ("--dim", "N=64")
-    assert header.format == write.OUTPUT_FORMAT
+    assert header.format == 7
     assert header.spec == digest(ORIGIN.text)
     assert text[header.length :] == "x = 1\n"
     assert header.matches(text)
@@ -131,7 +131,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from ssmgen.write import Origin, write_package
-origin = Origin("a.ssm", "text")
+origin = Origin("a.ssm", "text", 1)
 print("ready", flush=True)
 turn = 0
 while True:

@@ -99,7 +99,9 @@ class Printer:
                 return self.print(expr.operand)
             case Neg():
                 inner = self.print(expr.operand)
-                return Text(f"-{inner.at(PRODUCT if inner.binding == PRODUCT else SIGN)}", SIGN, inner.place)
+                # a sign in front of a power reads as if it belonged to the base
+                text = f"({inner.text})" if inner.binding == POWER else inner.at(PRODUCT if inner.binding == PRODUCT else SIGN)
+                return Text(f"-{text}", SIGN, inner.place)
             case Add():
                 return self._sum(expr)
             case Mul():

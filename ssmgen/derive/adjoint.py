@@ -7,7 +7,9 @@ With S' = c L S R + ... and dS' the gradient with respect to S' (inner product <
     dc   = <dS', L S R>
     S'  += q dr^T,  dq = S' dr             for a read r = S'^T q
 
-Gradients are expressions over the factors, the states before the step, and `Ref`s named `d<state>`, `d<read>`.
+Over the complex numbers every transpose and factor on the right of `=` is conjugate, and a real factor takes the real part.
+Gradients are expressions over the factors, the states before the step, and `Ref`s named `d<state>`, `d<read>`, and `S~` for
+a state together with the taps that enter before the transitions.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .. import algebra
-from ..expressions import constant, key
-from ..recurrence import MicroStep, Read, Write
+from ..expressions import constant, key, nodes, uses_index
+from ..recurrence import MicroStep, Read, Transition, Write
 from ..source import NOWHERE
-from ..spec import ONE, Apply, Delayed, Expr, Recurrence, Ref, Rot, State, StateRef, Type
+from ..spec import ONE, Apply, Delayed, Dim, Element, Expr, Recurrence, Ref, Rot, State, StateRef, SumOver, Type
 from .chains import Factor, product_expr
 from .taps import previous
 from .terms import transition_factors
@@ -38,7 +40,7 @@ class ReadAdjoint:
     """A read backwards: what it adds to the gradient of the state it reads, and the gradient of its query."""
 
     read: Read
-    state: Expr
+    state: Expr  # summed over the rows of the read
     query: Expr | None
 
 
@@ -55,8 +57,8 @@ def gradient_of_state(state: State) -> Ref:
     return Ref(state.type, NOWHERE, f"d{state.name}")
 
 
-def gradient_of_read(read: Read, spec: Recurrence) -> Ref:
-    """The name of the gradient with respect to a read."""
+def gradient_of_read(read: Read, spec: Recurrence) -> Expr:
+    """The name of the gradient with respect to a read; a row of it for a read inside a sum or an output over ranks."""
     source = spec.state(read.state).type
     if read.side == "whole":
         type = source
@@ -64,7 +66,19 @@ def gradient_of_read(read: Read, spec: Recurrence) -> Ref:
         type = Type(source.rows, field=source.field)
     else:
         type = Type(source.cols, field=source.field)
-    return Ref(type, NOWHERE, f"d{read.name}")
+    over = index_of_read(read, spec)
+    if over is None:
+        return Ref(type, NOWHERE, f"d{read.name}")
+    rows = Type(over[1], type.rows, type.field)
+    return Element(type, NOWHERE, Ref(rows, NOWHERE, f"d{read.name}"), over[0])
+
+
+def index_of_read(read: Read, spec: Recurrence) -> tuple[str, Dim] | None:
+    """The index (and its count) over which the outputs take a read; None for a single read."""
+    ranges = {o.index: o.count for o in spec.outputs if o.index is not None}
+    for output in spec.outputs:
+        ranges |= {node.index: node.count for node in nodes(output.value) if isinstance(node, SumOver)}
+    return next(((index, count) for index, count in ranges.items() if read.query is not None and uses_index(read.query, index)), None)
 
 
 def adjoint(spec: Recurrence, steps: tuple[MicroStep, ...], reads: tuple[Read, ...]) -> Adjoint:
@@ -76,11 +90,16 @@ def _read(read: Read, spec: Recurrence) -> ReadAdjoint:
     state = spec.state(read.state)
     gradient = gradient_of_read(read, spec)
     value = StateRef(state.type, NOWHERE, read.state, read.primed)
+    over = index_of_read(read, spec)
+
+    def summed(expr: Expr) -> Expr:
+        return expr if over is None else algebra.sum_over(*over, expr)
+
     if read.query is None:
         return ReadAdjoint(read, gradient, None)
     if read.side == "value":
-        return ReadAdjoint(read, _outer(gradient, read.query), algebra.matmul(algebra.transpose(value), gradient))
-    return ReadAdjoint(read, _outer(read.query, gradient), algebra.matmul(value, gradient))
+        return ReadAdjoint(read, summed(_outer(gradient, _conj(read.query))), algebra.matmul(_adjoint(value), gradient))
+    return ReadAdjoint(read, summed(_outer(_conj(read.query), gradient)), algebra.matmul(_conj(value), gradient))
 
 
 def _outer(column: Expr, row: Expr) -> Expr:
@@ -92,34 +111,47 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
     factors: dict[str, tuple[Expr, list[Expr]]] = {}
     delayed: dict[str, tuple[Expr, list[Expr]]] = {}
 
-    def give(into: dict[str, tuple[Expr, list[Expr]]], factor: Expr, gradient: Expr) -> None:
-        if constant(factor) is None:
-            into.setdefault(key(factor), (factor, []))[1].append(gradient)
+    def give(into: dict[str, tuple[Expr, list[Expr]]], term: Transition | Write, factor: Expr, gradient: Expr) -> None:
+        if constant(factor) is not None:
+            return
+        if term.index is not None and not uses_index(factor, term.index):
+            gradient = algebra.sum_over(term.index, term.rank, gradient)
+        if factor.type.field == "real":
+            gradient = algebra.apply("Re", gradient)
+        into.setdefault(key(factor), (factor, []))[1].append(gradient)
 
+    tapped = {write.target for write in step.writes if write.tap == 1}
     for term in step.transitions:
         gradient = gradient_of_state(spec.state(term.target))
         chain = transition_factors(term, spec.state(term.source))
-        value = chain[next(i for i, f in enumerate(chain) if f.kind == "state")].expr
+        value: Expr = chain[next(i for i, f in enumerate(chain) if f.kind == "state")].expr
+        if term.source in tapped:
+            value = Ref(value.type, NOWHERE, f"{term.source}~")
         for position, factor in enumerate(chain):
             before, behind = product_expr(chain[:position], value), product_expr(chain[position + 1 :], value)
             # P^T dS', with the factor itself and Q still to meet
-            pulled = gradient if before is None else algebra.matmul(algebra.transpose(before), gradient)
+            pulled = gradient if before is None else algebra.matmul(_adjoint(before), gradient)
             if factor.kind != "state":
-                give(factors, *_of_factor(factor, term.coefficient, pulled, behind))
+                if factor.kind == "diagonal" and behind is None:
+                    # the diagonal of P^T dS': the sums of the columns of P * dS'
+                    found = _rows(algebra.transpose(algebra.mul(_conj(before), gradient)))
+                    give(factors, term, factor.expr, algebra.mul(_conj(term.coefficient), found))
+                    continue
+                give(factors, term, *_of_factor(factor, term.coefficient, pulled, behind))
                 continue
             whole = _times_transposed(pulled, behind)
-            own = algebra.mul(term.coefficient, whole if factor.weight is None else algebra.mul(factor.weight, whole))
+            own = algebra.mul(_conj(term.coefficient), whole if factor.weight is None else algebra.mul(_conj(factor.weight), whole))
             states[term.source].append(algebra.sum_over(term.index, term.rank, own) if term.index else own)
             if factor.weight is not None:
-                give(factors, factor.weight, algebra.mul(term.coefficient, algebra.mul(whole, value)))
-        give(factors, term.coefficient, _inner(gradient, product_expr(chain, value)))
+                give(factors, term, factor.weight, algebra.mul(_conj(term.coefficient), algebra.mul(whole, _conj(value))))
+        give(factors, term, term.coefficient, _inner(gradient, product_expr(chain, value)))
     for write in step.writes:
-        gradient: Expr = gradient_of_state(spec.state(write.target))
+        gradient = gradient_of_state(spec.state(write.target))
         if write.tap == 1:
             gradient = Delayed(gradient.type, NOWHERE, gradient.name)
             write = replace(write, key=previous(write.key, spec), value=previous(write.value, spec))
         for factor, found in _of_write(write, gradient):
-            give(delayed if write.tap == 1 else factors, factor, found)
+            give(delayed if write.tap == 1 else factors, write, factor, found)
 
     return StepAdjoint(
         tuple((name, algebra.add(*parts)) for name, parts in states.items() if parts),
@@ -129,13 +161,14 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
 
 
 def _times_transposed(left: Expr, right: Expr | None) -> Expr:
-    return left if right is None else algebra.matmul(left, algebra.transpose(right))
+    return left if right is None else algebra.matmul(left, _adjoint(right))
 
 
 def _of_factor(factor: Factor, coefficient: Expr, pulled: Expr, behind: Expr | None) -> tuple[Expr, Expr]:
     """A factor's expression and `c (P^T dS') Q^T`, reduced to the factor's shape; `behind` is Q, None for the identity."""
+    coefficient = _conj(coefficient)
     if factor.kind == "diagonal":
-        return factor.expr, algebra.mul(coefficient, _rows(pulled if behind is None else algebra.mul(pulled, behind)))
+        return factor.expr, algebra.mul(coefficient, _rows(algebra.mul(pulled, _conj(behind))))
     if factor.kind == "rotation":
         angle = factor.expr.operand
         # d rot(x) / dx = rot(pi/2) rot(x), pair by pair
@@ -154,12 +187,20 @@ def _rows(matrix: Expr) -> Expr:
 
 
 def _inner(left: Expr, right: Expr) -> Expr:
-    """`<left, right>`: the sum of all entries of `left * right`."""
+    """`<left, right>`: the sum of all entries of `left * conj(right)`."""
     if left.type.is_scalar:
-        return algebra.mul(left, right)
+        return algebra.mul(left, _conj(right))
     if left.type.is_column:
-        return algebra.inner(left, right)
-    return Apply(algebra.SCALAR, NOWHERE, "sum", (algebra.mul(left, right),))
+        return algebra.matmul(_adjoint(right), left)
+    return Apply(Type(field=left.type.field), NOWHERE, "sum", (algebra.mul(left, _conj(right)),))
+
+
+def _adjoint(expr: Expr) -> Expr:
+    return algebra.transpose(expr, conjugate=True)
+
+
+def _conj(expr: Expr) -> Expr:
+    return algebra.apply("conj", expr)
 
 
 def _of_write(write: Write, gradient: Expr) -> list[tuple[Expr, Expr]]:
@@ -167,11 +208,10 @@ def _of_write(write: Write, gradient: Expr) -> list[tuple[Expr, Expr]]:
     if k is None:
         return [(c, gradient)]
     if v is None:
-        return [(k, algebra.mul(c, gradient)), (c, algebra.inner(k, gradient))]
-    read = algebra.matmul(gradient, v)
+        return [(k, algebra.mul(_conj(c), gradient)), (c, algebra.matmul(_adjoint(k), gradient))]
+    read = algebra.matmul(gradient, _conj(v))
     return [
-        (k, algebra.mul(c, read)),
-        (v, algebra.mul(c, algebra.matmul(algebra.transpose(gradient), k))),
-        (c, algebra.inner(k, read)),
+        (k, algebra.mul(_conj(c), read)),
+        (v, algebra.mul(_conj(c), algebra.matmul(algebra.transpose(gradient), _conj(k)))),
+        (c, algebra.matmul(_adjoint(k), read)),
     ]
-

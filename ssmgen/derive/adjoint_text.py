@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .. import algebra
-from ..expressions import key
+from ..expressions import key, uses_index
 from ..recurrence import Recurrence
 from ..source import NOWHERE
-from ..spec import Delayed, Expr, Ref, StateRef
-from .adjoint import Adjoint, ReadAdjoint, StepAdjoint
+from ..spec import Add, Delayed, Expr, Ref, StateRef
+from .adjoint import Adjoint, ReadAdjoint
 
 
 def adjoint_lines(recurrence: Recurrence, adjoint: Adjoint) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class _Words:
                     return _named(node, name, at)
                 case Ref(name=name) if name.startswith("d_r"):
                     return _named(node, "d" + self.names.get(name[1:], name[1:].lstrip("_")), at)
-                case Ref(name=name) if name in self.moving:
+                case Ref(name=name) if name in self.moving or name.endswith("~"):
                     return _named(node, name, at)
                 case Delayed(name=name):
                     return _named(node, name, before) if at else None
@@ -49,7 +49,7 @@ class _Words:
                     return _named(node, name, at if primed else before)
             return None
 
-        return expr_text(algebra.rewrite(expr, subscript))
+        return _joined([expr_text(algebra.rewrite(term, subscript)) for term in (expr.terms if isinstance(expr, Add) else (expr,))])
 
     def factor(self, expr: Expr, at: str) -> str:
         """The gradient of a factor: `dk_t`, `d(exp(g_t))`."""
@@ -66,8 +66,14 @@ class _Words:
                 found[key(query)] = query, read.query if total is None else algebra.add(total, read.query)
         return list(found.values())
 
-    def factors(self, step: StepAdjoint, at: str) -> list[tuple[str, str]]:
-        return [(self.factor(f, at), self.text(g, at)) for f, g in step.factors]
+
+def _joined(terms: list[str]) -> str:
+    """A sum of texts; a `sum` among others stands in brackets."""
+    terms = [f"({term})" if term.startswith("sum ") and len(terms) > 1 else term for term in terms]
+    text = terms[0]
+    for term in terms[1:]:
+        text += f" - {term[1:]}" if term.startswith("-") else f" + {term}"
+    return text
 
 
 def _named(node: Expr, name: str, at: str) -> Ref:
@@ -80,15 +86,16 @@ class _Equations(_Words):
         step = self.adjoint.steps[0]
         handed = dict(step.states)
         for state in self.recurrence.spec.states:
-            terms = [self.text(handed[state.name], "t+1")] if state.name in handed else []
+            terms = [handed[state.name]] if state.name in handed else []
+            terms = [self.text(part, "t+1") for term in terms for part in (term.terms if isinstance(term, Add) else (term,))]
             for read in self.adjoint.reads:
                 if read.read.state == state.name:
                     terms.append(self.text(read.state, "t" if read.read.primed else "t+1"))
-            yield f"d{state.name}_t = {' + '.join(terms) or '0'}"
+            yield f"d{state.name}_t = {_joined(terms or ['0'])}"
         for query, gradient in self.queries(self.adjoint.reads):
             yield f"{self.factor(query, 't')} = {self.text(gradient, 't')}"
-        for name, value in self.factors(step, "t"):
-            yield f"{name} = {value}"
+        for factor, gradient in step.factors:
+            yield f"{self.factor(factor, 't')} = {self.text(gradient, 't')}"
         for factor, gradient in step.delayed:
             # the write of t enters again at t+1, through the gradient handed back from there
             yield f"{self.factor(factor, 't+1')} += {self.text(gradient, 't+1')}"
@@ -97,13 +104,15 @@ class _Equations(_Words):
 class _Program(_Words):
     def lines(self):
         yield from self._reads(True)
-        for step, micro in reversed(list(zip(self.adjoint.steps, self.recurrence.steps))):
+        for step, micro in reversed(list(zip(self.adjoint.steps, self.recurrence.steps, strict=True))):
             indent = ""
             if micro.index is not None:
                 yield f"for {micro.index} in {micro.count}..1:"
                 indent = "  "
-            for name, value in self.factors(step, ""):
-                yield f"{indent}{name} = {value}"
+            for factor, gradient in step.factors:
+                # a factor of no micro-step in particular gathers over all of them
+                shared = micro.index is not None and not uses_index(factor, micro.index)
+                yield f"{indent}{self.factor(factor, '')} {'+=' if shared else '='} {self.text(gradient, '')}"
             for name, value in step.states:
                 if not (isinstance(value, Ref) and value.name == f"d{name}"):
                     yield f"{indent}d{name} <- {self.text(value, '')}"

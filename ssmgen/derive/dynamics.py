@@ -7,114 +7,47 @@ of a rate of turning; and a polynomial formula on anything at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import replace
 
 from .. import algebra
-from ..bounds import Bounds, bounds_of
+from ..bounds import bounds_of
 from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, constant, references
+from ..expressions import children, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
+from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, product, scale, substitute
 from .expand import Expander
+from .formula_values import Formulas, Ratio, depends_on_z
+from .structure import NoClosedForm, Structure, structure_of
 from .taps import previous
 from .terms import micro_step, write
 from .update import report_refusal
 
 
-def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm | None]:
+def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm]:
     """The one micro-step of a recurrence in continuous time, and what discretization found. Errors go to the report."""
-    method = _method(spec, report)
-    if method is None:
-        return (), None
-    worker = _Discretizer(spec, method, report)
-    step = worker.run()
-    report_singular(worker, spec, report)
-    return step, worker.form()
-
-
-def _method(spec: Recurrence, report: Report) -> Method | None:
-    known = methods()
-    chosen = spec.discretization
-    if chosen is None:
-        first = spec.dynamics[0]
-        report.error(
-            "dynamics-without-method",
-            f"`{spec.name}` is given in continuous time without a discretization",
-            first.span,
-            "a derivative in time",
-            note="tokens are steps of a discretized equation",
-            help="add `discretize exp_euler(dt)`, or write the discrete update: `update S' = ...`",
-        )
-        return None
-    if chosen.method not in known:
-        report.error(
-            "unknown-discretization",
-            f"there is no discretization `{chosen.method}`",
-            chosen.span,
-            "not a known method",
-            help="one of " + ", ".join(f"`{name}`" for name in known),
-        )
-        return None
-    method = known[chosen.method]
-    if len(chosen.args) != len(method.parameters):
-        wanted = f"`{chosen.method}({', '.join(method.parameters)})`" if method.parameters else f"`{chosen.method}` without arguments"
-        report.error(
-            "discretization-arguments",
-            f"`{chosen.method}` takes {_count(len(method.parameters))}, not {len(chosen.args)}",
-            chosen.span,
-            f"{_count(len(chosen.args))} here",
-            help=f"write {wanted}",
-        )
-        return None
-    return method
-
-
-def _count(n: int) -> str:
-    return f"{n} argument{'' if n == 1 else 's'}"
-
-
-@dataclass
-class Singular:
-    """A divisor that may vanish: where the method divides, and whether the whole formula has a limit there."""
-
-    divisor: Expr
-    has_limit: bool
-    span: Span
-
-
-@dataclass
-class _Structure:
-    """The linear part of one state's dynamics, sorted by what each term does."""
-
-    scalar: Expr = algebra.ZERO
-    left: Expr | None = None  # a column on the key side
-    right: Expr | None = None  # a column on the value side
-    weight: Expr | None = None  # full weights
-    turning: Expr | None = None  # rates of turning
-    turning_type: Type | None = None
-    rank_one: list[tuple[str, Expr, Expr, Expr, Span]] = field(default_factory=list)  # side, coefficient, column, row, span
-    other: list[Chain] = field(default_factory=list)
+    worker = _Discretizer(spec, report)
+    steps = worker.run()
+    if not report.has_errors:
+        _report_singular(worker.formulas, spec, report)
+    return steps, worker.form()
 
 
 class _Discretizer:
-    def __init__(self, spec: Recurrence, method: Method, report: Report):
+    def __init__(self, spec: Recurrence, report: Report):
         self.spec = spec
-        self.method = method
         self.report = report
         self.name = spec.discretization.method
-        self.symbols = {s.name: s for s in spec.symbols}
-        self.expander = Expander(self.symbols)
-        self.bounds: Bounds = bounds_of(spec)
+        self.method: Method = methods()[self.name]
+        symbols = {s.name: s for s in spec.symbols}
+        self.expander = Expander(symbols)
         args = spec.discretization.args
         self.dt: Expr = args[0] if args else algebra.UNIT
-        self.values = dict(zip(method.parameters[1:], args[1:]))
-        self.singular: list[Singular] = []
+        self.formulas = Formulas(self.dt, dict(zip(self.method.parameters[1:], args[1:], strict=True)), symbols, bounds_of(spec))
         self.rates: list[Expr] = []  # what z is, for the text
 
     # --- the step ------------------------------------------------------------------------------------------------
@@ -128,16 +61,6 @@ class _Discretizer:
                 derivatives[dynamics.state] = self.expander.expand(_unprimed(dynamics))
             except Refusal as refusal:
                 report_refusal(_as_dynamics(refusal), self.spec, self.report)
-        for state in self.spec.states:
-            if state.name not in spans:
-                self.report.error(
-                    "state-without-update",
-                    f"`{state.name}` has no dynamics",
-                    state.span,
-                    "this state keeps its first value",
-                    note="a state is what changes from token to token",
-                    help=f"add `dynamics d{state.name}/dt = ...`, or declare `{state.name}` as a `param`",
-                )
         if self.report.has_errors:
             return ()
         values: dict[str, Polynomial] = {}
@@ -163,11 +86,9 @@ class _Discretizer:
         terms = derivatives[state.name]
         inputs = tuple(item for item in terms if item.state is None)
         linear = tuple(item for item in terms if item.state is not None)
-        transition = formulas.coefficients(method.transition)
-        weight = formulas.coefficients(method.write)
-        if transition is not None and weight is not None and method.carried is None:
-            return self._polynomial(state, derivatives, transition, weight), []
-        structure = self._structure(state, linear, span)
+        if _is_polynomial(method):
+            return self._polynomial(state, derivatives), []
+        structure = self._sorted(state, linear, span)
         kept = self._of_state(state, structure, span)
         written = tuple(w for item in inputs for w in self._weighted(state, structure, item, method.write))
         older = []
@@ -179,20 +100,20 @@ class _Discretizer:
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
-    def _polynomial(self, state: State, derivatives: dict[str, Polynomial], transition, weight) -> Polynomial:
+    def _polynomial(self, state: State, derivatives: dict[str, Polynomial]) -> Polynomial:
         linear = {name: tuple(self._stepped(i) for i in items if i.state is not None) for name, items in derivatives.items()}
         inputs = {name: tuple(self._stepped(i) for i in items if i.state is None) for name, items in derivatives.items()}
 
         def apply_linear(name: str, value: dict[str, Polynomial]) -> Polynomial:
             return collect(part for item in linear[name] for part in substitute(item, value[item.state.name]))
 
-        def powers(first: dict[str, Polynomial], coefficients) -> Polynomial:
+        def powers(first: dict[str, Polynomial], formula: Formula) -> Polynomial:
             total: list[Chain] = []
             value = first
-            for k, coefficient in enumerate(coefficients):
+            for k, coefficient in enumerate(formulas.coefficients(formula)):
                 if k:
                     value = {name: apply_linear(name, value) for name in linear}
-                total += [scale(item, self._expr(coefficient, algebra.ZERO)) for item in value[state.name]]
+                total += [scale(item, self.formulas.expr(coefficient, algebra.ZERO)) for item in value[state.name]]
             return collect(total)
 
         states = {}
@@ -202,7 +123,13 @@ class _Discretizer:
         for item in derivatives[state.name]:
             if item.state is not None:
                 self.rates.append(item.coefficient)
-        return collect(powers(states, transition) + powers(inputs, weight))
+        kept = powers(states, self.method.transition)
+        try:
+            written = powers(inputs, self.method.write)
+        except Refusal as refusal:
+            title = f"the input weight of `{self.name}` makes no outer product of this input"
+            raise self._undefined(state, refusal.span, title, refusal.label) from None
+        return collect(kept + written)
 
     def _stepped(self, item: Chain) -> Chain:
         """`dt * chain`; a column of step sizes is a diagonal on the key side."""
@@ -220,49 +147,16 @@ class _Discretizer:
 
     # --- the structure of A --------------------------------------------------------------------------------------
 
-    def _structure(self, state: State, linear: Polynomial, span: Span) -> _Structure:
-        found = _Structure()
-        for item in linear:
-            if item.state.name != state.name:
-                raise self._undefined(
-                    state, item.span, f"the dynamics of `{state.name}` contain `{item.state.name}`", f"`{item.state.name}` enters here"
-                )
-            factor = item.factors[item.place]
-            kinds = ([f.kind for f in item.left], [f.kind for f in item.right])
-            plain = not factor.transposed and not factor.conjugated and factor.weight is None and item.index is None
-            if plain and kinds == ([], []):
-                found.scalar = algebra.add(found.scalar, item.coefficient)
-            elif plain and kinds == (["diagonal"], []):
-                found.left = _plus(found.left, algebra.mul(item.coefficient, item.left[0].expr))
-            elif plain and kinds == ([], ["diagonal"]):
-                found.right = _plus(found.right, algebra.mul(item.coefficient, item.right[0].expr))
-            elif plain and kinds == (["dense"], []) and isinstance(item.left[0].expr, Skew):
-                found.turning = _plus(found.turning, algebra.mul(item.coefficient, item.left[0].expr.operand))
-                found.turning_type = item.left[0].expr.type
-            elif plain and kinds == (["column", "row"], []):
-                found.rank_one.append(("left", item.coefficient, item.left[0].expr, item.left[1].expr, item.span))
-            elif plain and kinds == ([], ["column", "row"]):
-                found.rank_one.append(("right", item.coefficient, item.right[0].expr, item.right[1].expr, item.span))
-            elif not factor.transposed and not factor.conjugated and kinds == ([], []) and item.index is None:
-                found.weight = _plus(found.weight, algebra.mul(item.coefficient, factor.weight))
-            else:
-                found.other.append(item)
-        for item in found.other:
-            what = "a sum of rank-one terms" if item.index else "a transposed state" if item.factors[item.place].transposed else "a dense matrix"
-            raise self._undefined(state, item.span, f"`{self.name}` has no closed form for this transition", f"{what} acts on `{state.name}`")
-        shapes = [found.left is not None, found.right is not None, found.weight is not None]
-        turns = found.turning is not None
-        mixed = sum(shapes) > 1 or (found.rank_one and (any(shapes) or turns or len(found.rank_one) > 1)) or (turns and any(shapes[1:]))
-        if mixed:
-            words = [w for w, has in zip(("a diagonal on the key side", "a diagonal on the value side", "full weights"), shapes) if has]
-            words += ["a rotation"] if turns else []
-            words += [f"{len(found.rank_one)} rank-one terms" if len(found.rank_one) > 1 else "a rank-one term"] if found.rank_one else []
-            raise self._undefined(state, span, f"`{self.name}` has no closed form for this transition", " and ".join(words) + " do not commute")
-        self.rates.append(self._rate(found))
+    def _sorted(self, state: State, linear: Polynomial, span: Span) -> Structure:
+        try:
+            found = structure_of(state, linear, span)
+        except NoClosedForm as obstacle:
+            raise self._undefined(state, obstacle.span, f"`{self.name}` has no closed form for this transition", obstacle.label) from None
+        self.rates.append(found.rate)
         return found
 
     def _undefined(self, state: State, span: Span, title: str, label: str) -> Refusal:
-        general = [n for n, m in methods().items() if m.parameters and formulas.coefficients(m.transition) and formulas.coefficients(m.write)]
+        general = [n for n, m in methods().items() if m.parameters and n != self.name and _is_polynomial(m)]
         return Refusal(
             "discretization-undefined",
             title,
@@ -273,41 +167,34 @@ class _Discretizer:
             states=(state.name,),
         )
 
-    def _rate(self, found: _Structure) -> Expr:
-        """The eigenvalue part of A that formulas take: scalar plus column or weights."""
-        rate = found.scalar
-        for part in (found.left, found.right, found.weight):
-            if part is not None:
-                rate = part if algebra.is_zero(rate) else algebra.add(rate, part)
-        return rate
-
     # --- formulas on a structure ---------------------------------------------------------------------------------
 
-    def _of_state(self, state: State, found: _Structure, span: Span) -> Polynomial:
+    def _of_state(self, state: State, found: Structure, span: Span) -> Polynomial:
         ref = StateRef(state.type, span, state.name, False)
         itself = chain(algebra.UNIT, (Factor("state", ref),), state.type.rows, state.type.cols, span=span)
         if found.turning is not None:
             return self._turned(state, found, itself)
         return self._applied(state, found, itself, self.method.transition, step=None)
 
-    def _weighted(self, state: State, found: _Structure, item: Chain, formula: Formula) -> Polynomial:
+    def _weighted(self, state: State, found: Structure, item: Chain, formula: Formula) -> Polynomial:
         """`dt * formula(dt A) * item` for an input."""
-        if not _depends_on_z(formula):
-            return (scale(self._stepped(item), self._expr(formula, algebra.ZERO)),)
+        if not depends_on_z(formula):
+            return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
         if found.turning is not None:
-            raise self._undefined(state, item.span, f"the input weight of `{self.name}` does not keep pairs real", "this input would be turned")
+            title = f"the input weight of `{self.name}` does not keep pairs real"
+            raise self._undefined(state, item.span, title, "this input would be turned")
         if found.weight is not None:
             raise self._undefined(
                 state, item.span, f"the input weight of `{self.name}` is a full matrix", "weighed entry by entry, this is no outer product"
             )
         return self._applied(state, found, item, formula, step=self.dt)
 
-    def _applied(self, state: State, found: _Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
+    def _applied(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         """`formula(dt A) item`, times `step` when given."""
         if found.rank_one:
             return self._on_rank_one(state, found, item, formula, step)
-        rate = self._rate(found)
-        value = self._at(formula, rate, item.span, step)
+        rate = found.rate
+        value = self.formulas.at(formula, rate, item.span, step)
         if value.type.is_scalar:
             return (scale(item, value),)
         if found.weight is not None and not rate.type.is_column:
@@ -318,11 +205,10 @@ class _Discretizer:
         factors = (*item.factors, factor) if found.right is not None else (factor, *item.factors)
         return (chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span),)
 
-    def _turned(self, state: State, found: _Structure, item: Chain) -> Polynomial:
+    def _turned(self, state: State, found: Structure, item: Chain) -> Polynomial:
         if self.method.transition != formulas.exp(formulas.Z):
-            raise self._undefined(
-                state, item.span, f"`{self.name}` of a rate of turning is no rotation", "the transition would stretch pairs as it turns them"
-            )
+            title = f"`{self.name}` of a rate of turning is no rotation"
+            raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them")
         if found.left is not None and not _is_paired(found.left):
             raise Refusal(
                 "rotation-unequal-decay",
@@ -333,17 +219,18 @@ class _Discretizer:
                 help="give one rate a pair, `diag(pairs(a))` with `a : [N/2]`, or one rate for all rows",
                 states=(state.name,),
             )
-        decay = self._at(self.method.transition, self._rate(found), item.span, None)
+        decay = self.formulas.at(self.method.transition, found.rate, item.span, None)
         angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
         factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
         if decay.type.is_scalar:
             return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
         return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
 
-    def _on_rank_one(self, state: State, found: _Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
+    def _on_rank_one(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         side, coefficient, column, row, span = found.rank_one[0]
         if not self.dt.type.is_scalar:
-            raise self._undefined(state, span, f"`{self.name}` has no closed form for this transition", "a step size a row, and a rank-one term")
+            title = f"`{self.name}` has no closed form for this transition"
+            raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
         along = algebra.inner(row, column)  # the one eigenvalue that is not zero
         change = algebra.mul(self.dt, algebra.mul(coefficient, along))
         start = algebra.mul(self.dt, found.scalar)
@@ -352,136 +239,16 @@ class _Discretizer:
         if item.state is None and lined:
             # an input along the erase direction sees one eigenvalue only
             rate = algebra.add(found.scalar, algebra.mul(coefficient, along))
-            return (scale(item, self._at(formula, rate, span, step)),)
-        kept = scale(item, self._at(formula, found.scalar, span, step))
-        difference = self._difference(formula, start, change, span)
+            return (scale(item, self.formulas.at(formula, rate, span, step)),)
+        kept = scale(item, self.formulas.at(formula, found.scalar, span, step))
+        difference = self.formulas.difference(formula, start, change, span)
         rate = algebra.mul(self.dt, coefficient)
-        amount = difference.times(rate) if isinstance(difference, _Ratio) else algebra.mul(difference, rate)
+        amount = difference.times(rate) if isinstance(difference, Ratio) else algebra.mul(difference, rate)
         if step is not None:
             amount = algebra.mul(step, amount)
         size = item.rows if side == "left" else item.cols
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
-
-    def _difference(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr | _Ratio:
-        """`(f(start + change) - f(start)) / change`, without dividing by `change` where the formula allows."""
-        end = algebra.add(start, change)
-        match formula:
-            case formulas.Number():
-                return algebra.ZERO
-            case formulas.Variable(name):
-                return algebra.UNIT if name == "z" else algebra.ZERO
-            case formulas.Sum(left, right):
-                return algebra.add(self._plain(left, start, change, span), self._plain(right, start, change, span))
-            case formulas.Difference(left, right):
-                return algebra.sub(self._plain(left, start, change, span), self._plain(right, start, change, span))
-            case formulas.Product(left, right):
-                first = algebra.mul(self._plain(left, start, change, span), self._value(right, end, span))
-                return algebra.add(first, algebra.mul(self._value(left, start, span), self._plain(right, start, change, span)))
-            case formulas.Exponential(operand):
-                inside = algebra.mul(self._plain(operand, start, change, span), change)
-                below = self._value(operand, start, span)
-                self._divides(change, True, span)
-                return _Ratio(algebra.mul(algebra.apply("exp", below), algebra.apply("expm1", inside)), change)
-            case formulas.Quotient(left, right):
-                if algebra.is_zero(self._value(right, start, span)):
-                    # 0/0 at the start: the limit is exact, from the series
-                    limit = algebra.const(formulas.series(formula, 1, self._numbers())[0])
-                    self._divides(change, True, span)
-                    return _Ratio(algebra.sub(self._value(formula, end, span), limit), change)
-                below, above = self._value(right, start, span), self._value(right, end, span)
-                first = algebra.mul(self._plain(left, start, change, span), below)
-                second = algebra.mul(self._value(left, start, span), self._plain(right, start, change, span))
-                self._divides(above, False, span)
-                return algebra.div(algebra.sub(first, second), algebra.mul(below, above))
-        raise ValueError(f"not a formula: {formula!r}")
-
-    def _plain(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr:
-        found = self._difference(formula, start, change, span)
-        return found.times(algebra.UNIT) if isinstance(found, _Ratio) else found
-
-    # --- formulas as expressions ---------------------------------------------------------------------------------
-
-    def _at(self, formula: Formula, rate: Expr, span: Span, step: Expr | None) -> Expr:
-        """`formula(dt * rate)`, times `step` when given, so that `dt expm1(dt a) / (dt a)` becomes `expm1(dt a) / a`."""
-        z = algebra.mul(self.dt, rate)
-        if algebra.is_zero(rate):
-            limit = algebra.const(formulas.series(formula, 1, self._numbers())[0]) if not self._has_parameters(formula) else None
-            value = limit if limit is not None else self._expr(formula, z)
-            return value if step is None else algebra.mul(step, value)
-        if isinstance(formula, formulas.Quotient):
-            above, below = self._expr(formula.left, z), self._expr(formula.right, z)
-            above = above if step is None else algebra.mul(step, above)
-            divisor = rate if below == z else below
-            self._divides(divisor, self._has_limit(formula), span)
-            return algebra.div(above, below)
-        value = self._value(formula, z, span)
-        return value if step is None else algebra.mul(step, value)
-
-    def _value(self, formula: Formula, z: Expr, span: Span) -> Expr:
-        for inner in _quotients(formula):
-            self._divides(self._expr(inner.right, z), self._has_limit(inner), span)
-        return self._expr(formula, z)
-
-    def _expr(self, formula: Formula, z: Expr) -> Expr:
-        match formula:
-            case formulas.Number(value):
-                return algebra.const(value)
-            case formulas.Variable(name):
-                return z if name == "z" else self.values[name]
-            case formulas.Difference(formulas.Exponential(operand), formulas.Number(value)) if value == 1:
-                return algebra.apply("expm1", self._expr(operand, z))
-            case formulas.Sum(left, right):
-                return algebra.add(self._expr(left, z), self._expr(right, z))
-            case formulas.Difference(left, right):
-                return algebra.sub(self._expr(left, z), self._expr(right, z))
-            case formulas.Product(left, right):
-                return algebra.mul(self._expr(left, z), self._expr(right, z))
-            case formulas.Quotient(left, right):
-                return algebra.div(self._expr(left, z), self._expr(right, z))
-            case formulas.Exponential(operand):
-                return algebra.apply("exp", self._expr(operand, z))
-        raise ValueError(f"not a formula: {formula!r}")
-
-    def _numbers(self) -> dict[str, Fraction]:
-        """Parameter values for series: their numbers, or a value at which nothing special happens."""
-        return {name: constant(value) if constant(value) is not None else Fraction(1, 3) for name, value in self.values.items()}
-
-    def _has_parameters(self, formula: Formula) -> bool:
-        return any(isinstance(f, formulas.Variable) and f.name != "z" for f in _parts(formula))
-
-    def _has_limit(self, formula: Formula) -> bool:
-        try:
-            formulas.series(formula, 1, self._numbers())
-        except ZeroDivisionError:
-            return False
-        return formulas.series(formula.right, 1, self._numbers())[0] == 0
-
-    # --- divisors ------------------------------------------------------------------------------------------------
-
-    def _divides(self, divisor: Expr, has_limit: bool, span: Span) -> None:
-        if not self._is_nonzero(divisor):
-            found = Singular(divisor, has_limit, span)
-            if found not in self.singular:
-                self.singular.append(found)
-
-    def _is_nonzero(self, expr: Expr) -> bool:
-        if expr.type.field == "complex":
-            real, imaginary = algebra.split_imaginary(self._opened(expr))
-            parts = [part for part in (real, imaginary) if part.type.field == "real"]
-            return len(parts) == 2 and any(not self.bounds.of(part).contains(0.0) for part in parts)
-        return not self.bounds.of(expr).contains(0.0)
-
-    def _opened(self, expr: Expr) -> Expr:
-        """Complex names replaced by their definitions, where `i` is written."""
-
-        def opened(node: Expr) -> Expr | None:
-            if isinstance(node, Ref) and node.type.field == "complex":
-                definition = self.symbols[node.name].definition if node.name in self.symbols else None
-                return None if definition is None else self._opened(definition)
-            return None
-
-        return algebra.rewrite(expr, opened)
 
     # --- what was found ------------------------------------------------------------------------------------------
 
@@ -494,10 +261,10 @@ class _Discretizer:
         rate = next(iter(self.rates), None)
         name = rate.name if isinstance(rate, Ref) else "A"
         step = self.dt.name if isinstance(self.dt, Ref) else "dt"
-        names = {"z": f"{step}*{name}", **{n: v.name if isinstance(v, Ref) else n for n, v in self.values.items()}}
+        names = {"z": f"{step}*{name}", **{n: v.name if isinstance(v, Ref) else n for n, v in self.formulas.parameters.items()}}
         if not method.parameters:
             return DiscreteForm(self.name, 0, name, ("1",), "", 0)
-        order = formulas.order_of(method, self._numbers())
+        order = formulas.order_of(method, self.formulas.numbers())
         weights = [_with_step(method.write, step, names)]
         if method.carried is not None:
             weights.append(_with_step(method.carried, step, names))
@@ -507,17 +274,6 @@ class _Discretizer:
         return DiscreteForm(self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held)
 
 
-@dataclass(frozen=True)
-class _Ratio:
-    """`above / below`, kept apart so that a common factor can cancel first."""
-
-    above: Expr
-    below: Expr
-
-    def times(self, by: Expr) -> Expr:
-        return algebra.div(algebra.mul(by, self.above), self.below)
-
-
 def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
     if formula == formulas.lift(1):
         return step
@@ -525,27 +281,12 @@ def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
     return f"{step} * ({shown})" if not shown.isidentifier() else f"{step} * {shown}"
 
 
+def _is_polynomial(method: Method) -> bool:
+    return method.carried is None and None not in (formulas.coefficients(method.transition), formulas.coefficients(method.write))
+
+
 def _removable(formula: Formula) -> bool:
     return formula == (formulas.exp(formulas.Z) - 1) / formulas.Z
-
-
-def _plus(total: Expr | None, term: Expr) -> Expr:
-    return term if total is None else algebra.add(total, term)
-
-
-def _parts(formula: Formula):
-    yield formula
-    for value in vars(formula).values():
-        if isinstance(value, Formula):
-            yield from _parts(value)
-
-
-def _quotients(formula: Formula):
-    return (part for part in _parts(formula) if isinstance(part, formulas.Quotient))
-
-
-def _depends_on_z(formula: Formula) -> bool:
-    return any(part == formulas.Z for part in _parts(formula))
 
 
 def _is_paired(column: Expr) -> bool:
@@ -586,13 +327,13 @@ def _as_dynamics(refusal: Refusal) -> Refusal:
     )
 
 
-def report_singular(worker: _Discretizer, spec: Recurrence, report: Report) -> None:
+def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> None:
     """Warn where the formula is 0/0 with a limit, refuse where it has a pole that the declared domains do not exclude."""
-    for found in worker.singular:
+    for found in found_in.singular:
         secondary = tuple(
             Label(spec.symbol(name).span, f"`{name}` lies in {spec.symbol(name).interval}")
             for name in references(found.divisor)
-            if name in worker.symbols and worker.symbols[name].type.field == "real"
+            if name in found_in.symbols and found_in.symbols[name].type.field == "real"
         )
         method = spec.discretization.method
         if found.has_limit:
@@ -612,7 +353,7 @@ def report_singular(worker: _Discretizer, spec: Recurrence, report: Report) -> N
                 found.divisor.span if found.divisor.span != NOWHERE else found.span,
                 "this rate may reach the pole",
                 secondary=secondary,
-                note=f"the transition is {formulas.text(worker.method.transition, {'z': 'dt*A'})}",
+                note=f"the transition is {formulas.text(methods()[method].transition, {'z': 'dt*A'})}",
                 help="declare the rate `<= 0` and the step `> 0`, or use `exp_euler`",
             )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .. import algebra
 from ..expressions import constant, nodes
 from ..spec import (
-    ONE,
     Add,
     Apply,
     Diag,
@@ -28,7 +27,22 @@ from ..spec import (
     Symbol,
     Transpose,
 )
-from .chains import Chain, Factor, Polynomial, Refusal, broadcast, chain, chain_expr, collect, divide, elementwise, product, scale, transpose, two_states
+from .chains import (
+    Chain,
+    Factor,
+    Polynomial,
+    Refusal,
+    broadcast,
+    chain,
+    chain_expr,
+    collect,
+    divide,
+    elementwise,
+    product,
+    scale,
+    transpose,
+    two_states,
+)
 
 StateValue = Callable[[StateRef], Polynomial]
 
@@ -163,11 +177,12 @@ class Expander:
 
     def _inside(self, expr: Expr, function: str, help: str) -> Refusal:
         state = self._first_state(expr)
+        is_part = function in ("Re", "Im")
         return Refusal(
             "state-inside-function",
             f"`{state.name}` is inside `{function}`",
             expr.span,
-            f"`{function}` is not linear in `{state.name}`" if function not in ("Re", "Im") else "taking a part is linear over the reals only",
+            "taking a part is linear over the reals only" if is_part else f"`{function}` is not linear in `{state.name}`",
             note="a chunk form, a scan and an adjoint recurrence exist only for updates of degree one in the states",
             help=help or f"apply `{function}` to the token's terms only, or declare `form sequential`",
             states=(state.name,),
@@ -188,8 +203,6 @@ class Expander:
         rows, cols = expr.type.rows, expr.type.cols
         if expr.type.is_scalar:
             return (chain(expr, (), rows, cols, span=expr.span),)
-        if isinstance(expr, SumOver) and (cols == ONE or rows == ONE):
-            return tuple(self._summed(item, expr) for item in self.token(expr.body))
         if expr.type.is_column:
             return (chain(algebra.UNIT, (Factor("column", expr),), rows, cols, span=expr.span),)
         if expr.type.is_row:
@@ -240,7 +253,7 @@ class Expander:
             found = []
             for a in left:
                 for b in right:
-                    factors = [Factor(x.kind, algebra.mul(x.expr, y.expr)) for x, y in zip(a.factors, b.factors)]
+                    factors = [Factor(x.kind, algebra.mul(x.expr, y.expr)) for x, y in zip(a.factors, b.factors, strict=True)]
                     found.append(chain(algebra.mul(a.coefficient, b.coefficient), factors, a.rows, a.cols, span=expr.span))
             return tuple(found)
         return (chain(algebra.UNIT, (Factor("dense", expr),), expr.type.rows, expr.type.cols, span=expr.span),)

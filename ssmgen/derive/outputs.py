@@ -50,7 +50,7 @@ def _replace(expr: Expr, reads: _Reads) -> Expr:
         return expr
     if isinstance(expr, SumOver):
         # the read inside depends on the index: the sum stays around it
-        return algebra.sum_over(expr.index, expr.count, _replace(expr.body, reads), span=expr.span)
+        return algebra.rebuild(expr, (_replace(expr.body, reads),))
     if isinstance(expr, Ref):
         return _replace(reads.expander.symbols[expr.name].definition, reads)
     try:

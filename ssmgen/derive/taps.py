@@ -135,14 +135,15 @@ def _matched(through: Polynomial, writes: list[Write], state: State) -> list[Wri
     found = []
     for item in through:
         wanted = write(item, state)
-        match = next(
-            (w for w in writes if w not in found and _same(w.key, wanted.key) and _same(w.value, wanted.value) and _same(w.coefficient, wanted.coefficient)),
-            None,
-        )
+        match = next((w for w in writes if w not in found and _same_write(w, wanted)), None)
         if match is None:
             return None
         found.append(match)
     return found
+
+
+def _same_write(left: Write, right: Write) -> bool:
+    return _same(left.key, right.key) and _same(left.value, right.value) and _same(left.coefficient, right.coefficient)
 
 
 def _same(left: Expr | None, right: Expr | None) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .. import algebra
+from ..expressions import constant
 from ..recurrence import Generator, MicroStep, Transition, Write
 from ..source import NOWHERE
-from ..spec import Dim, Expr, Rot, State, StateRef, Type
-from .chains import Chain, Factor, Polynomial, Refusal, product_expr
+from ..spec import Dim, Expr, Rot, State, StateRef, SumOver, Type
+from .chains import Chain, Factor, Polynomial, Refusal, chain, product_expr
 
 
 def micro_step(values: dict[str, Polynomial], states: tuple[State, ...], index: str | None = None, count: Dim | None = None) -> MicroStep:
@@ -26,6 +27,13 @@ def micro_step(values: dict[str, Polynomial], states: tuple[State, ...], index: 
             else:
                 transitions.append(transition(item, state))
     return MicroStep(tuple(transitions), tuple(writes), index, count)
+
+
+def is_identity(step: MicroStep) -> bool:
+    """Whether the micro-step changes nothing (`S' = S`, as a start for the micro-steps that follow)."""
+    return not step.writes and all(
+        t.source == t.target and constant(t.coefficient) == 1 and not t.left and not t.right for t in step.transitions
+    )
 
 
 def transition(item: Chain, target: State) -> Transition:
@@ -69,7 +77,10 @@ def _generators(factors: tuple[Factor, ...]) -> tuple[Generator, ...]:
 
 
 def write(item: Chain, target: State) -> Write:
-    """A token chain as a write."""
+    """A token chain as a write. A vector state written a sum over ranks takes one row at a time, as a matrix state does."""
+    if len(item.factors) == 1 and isinstance(item.factors[0].expr, SumOver) and item.index is None:
+        total = item.factors[0].expr
+        item = chain(item.coefficient, (Factor("column", total.body),), item.rows, item.cols, (total.index, total.count), item.span)
     key = value = None
     kinds = tuple(f.kind for f in item.factors)
     if kinds == ("column", "row"):

@@ -11,7 +11,7 @@ from ..spec import Assignment, MicroLoop, Recurrence, StateRef
 from .chains import Factor, Polynomial, Refusal, chain, scale
 from .expand import Expander
 from .taps import entering
-from .terms import micro_step
+from .terms import is_identity, micro_step
 
 
 def report_refusal(refusal: Refusal, spec: Recurrence, report: Report) -> None:
@@ -30,7 +30,6 @@ class _Steps:
         self.spec = spec
         self.report = report
         self.symbols = {s.name: s for s in spec.symbols}
-        self.assigned = {a.state for item in spec.update for a in (item.body if isinstance(item, MicroLoop) else (item,))}
         self.steps: list[MicroStep] = []
         self.current: dict[str, Polynomial] = {}
         self.taps: dict[str, tuple[Polynomial, tuple[Write, ...]]] = {}  # delayed writes that enter before the transitions
@@ -49,17 +48,7 @@ class _Steps:
             else:
                 self._assign(item)
         self._flush()
-        for state in self.spec.states:
-            if state.name not in self.assigned:
-                self.report.error(
-                    "state-without-update",
-                    f"`{state.name}` is never updated",
-                    state.span,
-                    "this state keeps its first value",
-                    note="a state is what the update changes from token to token",
-                    help=f"add `{state.name}' = ...` to the update, or declare `{state.name}` as a `param`",
-                )
-        return tuple(self.steps)
+        return tuple(self.steps) or (micro_step({}, self.spec.states),)
 
     def _assign(self, assignment: Assignment) -> None:
         name = assignment.state
@@ -92,7 +81,9 @@ class _Steps:
             index, count = (loop.index, loop.count) if loop else (None, None)
             step = micro_step(values, self.spec.states, index, count)
             older = tuple(term for _, terms in taps.values() for term in terms)
-            self.steps.append(replace(step, writes=older + step.writes))
+            step = replace(step, writes=older + step.writes)
+            if not is_identity(step):
+                self.steps.append(step)
         except Refusal as refusal:
             report_refusal(refusal, self.spec, self.report)
 
@@ -100,16 +91,6 @@ class _Steps:
         changed_in_loop = {a.state for a in self.loop.body} if self.loop else set()
         if state.primed and state.name in self.current:
             return self.current[state.name]
-        if state.primed and state.name not in self.earlier and state.name not in changed_in_loop:
-            raise Refusal(
-                "read-before-assignment",
-                f"`{state.name}'` is read before it is assigned",
-                state.span,
-                f"`{state.name}'` has no value here",
-                note="the equations of an update are evaluated in the order of writing",
-                help=f"move the equation of `{state.name}'` above this one, or read the old state `{state.name}`",
-                states=(state.name,),
-            )
         if not state.primed and (state.name in self.earlier or state.name in changed_in_loop):
             raise Refusal(
                 "stale-state",

@@ -146,12 +146,12 @@ def _series(formula: Formula, n: int, values: Mapping[str, Fraction]) -> Series:
         case Variable(name):
             return [Fraction(values[name])] + [Fraction(0)] * (n - 1)
         case Sum(left, right):
-            return [a + b for a, b in zip(_series(left, n, values), _series(right, n, values))]
+            return [a + b for a, b in zip(_series(left, n, values), _series(right, n, values), strict=False)]
         case Difference(left, right):
-            return [a - b for a, b in zip(_series(left, n, values), _series(right, n, values))]
+            return [a - b for a, b in zip(_series(left, n, values), _series(right, n, values), strict=False)]
         case Product(left, right):
             a, b = _series(left, n, values), _series(right, n, values)
-            return [sum((a[i] * b[k - i] for i in range(k + 1) if k < min(len(a), len(b))), Fraction(0)) for k in range(min(len(a), len(b)))]
+            return [sum((a[i] * b[k - i] for i in range(k + 1)), Fraction(0)) for k in range(min(len(a), len(b)))]
         case Quotient(left, right):
             return _divide(_series(left, n, values), _series(right, n, values))
         case Exponential(operand):
@@ -204,7 +204,7 @@ def coefficients(formula: Formula) -> tuple[Formula, ...] | None:
             kind = type(formula)
             zero = Number(Fraction(0))
             width = max(len(a), len(b))
-            padded = zip(a + (zero,) * (width - len(a)), b + (zero,) * (width - len(b)))
+            padded = zip(a + (zero,) * (width - len(a)), b + (zero,) * (width - len(b)), strict=True)
             return tuple(_folded(kind(x, y)) for x, y in padded)
         case Product(left, right):
             a, b = coefficients(left), coefficients(right)
@@ -268,7 +268,7 @@ def order_of(method: Method, values: Mapping[str, Fraction] = {}) -> Order:
 
     of_transition = _agreement(transition, _phi(0, length)) - 1
     # m = 0: both ends of the step hold the input; m > 0: it is 0 at the beginning and 1/m! at the end
-    constant = _agreement([a + b for a, b in zip(write, carried)], _phi(1, length))
+    constant = _agreement([a + b for a, b in zip(write, carried, strict=False)], _phi(1, length))
     held = min(of_transition, constant)
     smooth = held
     for m in range(1, MAX_ORDER + 1):
@@ -309,7 +309,7 @@ def _factorial(n: int) -> int:
 
 def _agreement(a: Series, b: Series) -> int:
     """How many leading coefficients agree."""
-    for k, (x, y) in enumerate(zip(a, b)):
+    for k, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return k
     return len(a)
@@ -361,11 +361,12 @@ def runge_kutta(a: tuple[tuple[Fraction | int, ...], ...], b: tuple[Fraction | i
     stages: list[list[Fraction]] = []
     for row in a:
         stage = [Fraction(1)] + [Fraction(0)] * len(b)
-        for weight, earlier in zip(row, stages):
+        for weight, earlier in zip(row, stages, strict=True):
             for power, value in enumerate(earlier[:-1]):
                 stage[power + 1] += Fraction(weight) * value
         stages.append(stage)
-    totals = [sum((Fraction(weight) * stage[power] for weight, stage in zip(b, stages)), Fraction(0)) for power in range(len(b))]
+    weighted = list(zip(b, stages, strict=True))
+    totals = [sum((Fraction(weight) * stage[power] for weight, stage in weighted), Fraction(0)) for power in range(len(b))]
     while totals[-1] == 0:
         totals.pop()
     write = _polynomial(totals)

@@ -5,7 +5,7 @@ half-plane goes to the unit disc. Poles at z = 2 only.
 Source: Tustin 1947; arXiv:2111.00396, section 2.3.
 """
 
-from ._method import Z, Method
+from ._method import Method, Z
 
 METHOD = Method(
     parameters=("dt",),

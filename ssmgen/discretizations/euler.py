@@ -4,7 +4,7 @@ Order 1. Needs nothing of `a`: defined for every structure. Stable only while |1
 Source: Euler, Institutionum calculi integralis, 1768.
 """
 
-from ._method import Z, Method, lift
+from ._method import Method, Z, lift
 
 METHOD = Method(
     parameters=("dt",),

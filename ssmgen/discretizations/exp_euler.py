@@ -3,7 +3,7 @@
 Order 1. This is what selective state-space models call zero-order hold (arXiv:2312.00752, section 2; arXiv:2405.21060).
 """
 
-from ._method import Z, Method, exp, lift
+from ._method import Method, Z, exp, lift
 
 METHOD = Method(
     parameters=("dt",),

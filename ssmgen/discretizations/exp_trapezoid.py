@@ -7,7 +7,7 @@ the transition like the state.
 Source: arXiv:2603.15569.
 """
 
-from ._method import Z, Method, exp, parameter
+from ._method import Method, Z, exp, parameter
 
 LAM = parameter("lam")
 

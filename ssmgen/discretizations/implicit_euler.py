@@ -4,7 +4,7 @@ Order 1, stable for every a <= 0. For a rank-one transition `-k k^T` the inverse
 the gate dt / (1 + dt k.k): the online least-squares update of arXiv:2407.14207.
 """
 
-from ._method import Z, Method
+from ._method import Method, Z
 
 METHOD = Method(
     parameters=("dt",),

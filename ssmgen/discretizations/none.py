@@ -1,6 +1,6 @@
 """The equation as it is: the right side of `dS/dt` is the next state. No step size, no approximation."""
 
-from ._method import Z, Method, lift
+from ._method import Method, Z, lift
 
 METHOD = Method(
     parameters=(),

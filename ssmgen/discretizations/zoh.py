@@ -5,7 +5,7 @@ expm1(z) / a, which loses no digits near 0 but needs a bounded away from 0.
 Source: Franklin, Powell and Workman, Digital Control of Dynamic Systems, section 4.3; arXiv:2206.11893.
 """
 
-from ._method import Z, Method, exp
+from ._method import Method, Z, exp
 
 METHOD = Method(
     parameters=("dt",),

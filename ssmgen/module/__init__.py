@@ -23,7 +23,6 @@ class ModuleFile:
     summary: str
     imports: tuple[str, ...]
     has_functional: bool
-    has_tuples: bool
     op_names: str
     has_unit: bool
     has_whole: bool
@@ -61,15 +60,16 @@ def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> 
     lines = [line for layer in classes for line in (*layer.parts, *layer.forward_lines, *layer.step_lines)]
     helpers = tuple(HELPERS[name].rstrip() for name in called if name != "_unit")
     body = "\n".join([*lines, *helpers, *(p.fill for layer in classes for p in layer.parameters)])
+    imports = ("import math",) if core.uses_math or "math." in body else ()
+    imports += ("from typing import NamedTuple",) if classes else ()
     has_steps = any(layer.has_step for layer in classes)
     op_names = ["Output", "State", core.function] + ([f"{core.function}_step"] if core.has_step else [])
     return ModuleFile(
         recurrence=core,
         layers=classes,
         summary=_summary(core, classes),
-        imports=("import math",) if core.uses_math or "math." in body else (),
+        imports=imports,
         has_functional="F." in body or "conv" in uses or "blocks_rmsnorm" in uses or "blocks_layernorm" in uses,
-        has_tuples=bool(classes),
         op_names=", ".join(sorted(op_names, key=lambda name: (name.islower(), name))),
         has_unit=bool(core.units) or "_unit" in called,
         has_whole=any(part in uses for part in ("whole", "blocks_rmsnorm", "blocks_layernorm")),

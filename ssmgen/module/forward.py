@@ -97,7 +97,8 @@ class ForwardWriter:
         joined = self.joined(statement.value)
         if joined is None:
             values = [self.text(statement.value, i) for i in range(len(targets))]
-            if any(name in self._reads for name in statement.names):
+            read = {node.name for node in spec_nodes(statement.value) if isinstance(node, spec.LayerRef)}
+            if any(name in read for name in statement.names):
                 self.lines += _wrapped(f"{', '.join(targets)} = ", ", ".join(value.text for value in values))
                 return
             for target, value in zip(targets, values, strict=True):
@@ -132,7 +133,10 @@ class ForwardWriter:
                 return Text(f"self.{self.names.modules[id(node)]}({self.text(node.operand, 0).text})")
             case spec.LayerConv():
                 operand = self.joined(node.operand)
-                return None if operand is None else Text(self._conv(node, operand))
+                if operand is None:
+                    pieces = [self.text(node.operand, i).text for i in range(len(node.widths))]
+                    operand = Text(f"torch.cat([{', '.join(pieces)}], dim=-1)")
+                return Text(self._conv(node, operand))
             case spec.LayerGroup(names=names):
                 if names in self._bundles:
                     return Text(self._bundles[names])
@@ -192,7 +196,9 @@ class ForwardWriter:
         if a is None or b is None or bool(a.shape) == bool(b.shape) or not (a.lead == b.lead == "head" or a.lead == b.lead == "group"):
             return _binary(node.operator, left, right)
         # A scalar per head against a column per head: the heads get an axis of their own.
-        sides = [self._blocks(side, width) if width.shape else Text(f"{side.at(ATOM)}.unsqueeze(-1)") for side, width in ((left, a), (right, b))]
+        sides = [
+            self._blocks(side, width) if width.shape else Text(f"{side.at(ATOM)}.unsqueeze(-1)") for side, width in ((left, a), (right, b))
+        ]
         both = _binary(node.operator, *sides)
         flat = f"{both.at(ATOM)}.flatten(-2)"
         self._headed[flat] = both.text
@@ -228,7 +234,8 @@ class ForwardWriter:
     def _conv(self, node: spec.LayerConv, operand: Text) -> str:
         if id(node) not in self._done:
             module, name = self.names.modules[id(node)], self.names.fields[id(node)]
-            result = operand.text if operand.text.isvariable() else bundle_name(self._targets)
+            wanted = operand.text if operand.text.isidentifier() else bundle_name(self._targets)
+            result = self._result(wanted, f"{wanted}_conv", node)
             if self.is_step:
                 self.lines += text.call(f"{result} = _conv_step", [operand.text, f"self.{module}", f"state.{name}"], 8)
             else:
@@ -363,10 +370,8 @@ def _owner(node: spec.LayerValue) -> spec.LayerLinear | spec.LayerConv | None:
 
 
 def _is_joinable(node: spec.LayerValue) -> bool:
-    if isinstance(node, (spec.LayerLinear, spec.LayerGroup)):
+    if isinstance(node, (spec.LayerLinear, spec.LayerConv, spec.LayerGroup)):
         return len(node.widths) > 1
-    if isinstance(node, spec.LayerConv):
-        return _is_joinable(node.operand)
     if isinstance(node, (spec.LayerNumber, spec.LayerSize)):
         return True
     if isinstance(node, spec.LayerParam):
@@ -408,4 +413,4 @@ def _wrapped(head: str, value: str) -> list[str]:
 def _place(layer: spec.Layer, span) -> str:
     line, _ = layer.source.position(span.start)
     name = layer.source.name.rsplit("/", 1)[-1]
-    return f"{name}:{line}  {' '.join(layer.source.slice(span).split())}"
+    return f"{name}:{line}  {text.quoted(layer.source, span)}"

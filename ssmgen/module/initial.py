@@ -1,96 +1,141 @@
-"""Initial values of learned parameters as torch text: each line fills one parameter in place."""
+"""Initial values of learned parameters as torch text: one statement fills one parameter in place."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from fractions import Fraction
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from .. import spec
-from ..backends.eager_text import Names, Text, text_of
+from ..backends.eager_text import Names, text_of
 from ..backends.torch_text import HELPERS
-from ..expressions import nodes
+from ..expressions import is_imaginary_unit, nodes
 from . import text
 
 SAMPLES = ("uniform", "loguniform", "normal", "linspace", "zeros", "ones")
+NUMBER, DRAW = "size ", "draw "
+"""What the names of sizes and draws begin with: no name of a spec holds a space."""
 
 
 @dataclass(frozen=True)
-class Axes:
-    """What an initial value may vary over: index name -> (text of the count, axes behind it)."""
+class Target:
+    """A parameter that is about to be filled.
 
-    indices: tuple[tuple[str, str, int], ...]
+    name: its text, `self.A_log`. shape: texts of its axes. lead: the index that runs over its first axis ('head',
+    'channel'), if one does. numbers: names of the spec that are Python numbers here, with their text. tensors: other
+    parameters.
+    """
+
+    name: str
+    shape: tuple[str, ...]
+    lead: str | None
+    is_complex: bool
+    numbers: Mapping[str, str]
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
 
-def fill(target: str, init: spec.Expr | None, last: str, axes: Axes) -> str:
-    """The statement that gives `target` its initial value; `last` is the size of its last axis."""
+def fill(target: Target, init: spec.Expr | None) -> str:
+    """The statement that gives a parameter its initial value; without one, zeros."""
     if init is None:
-        return f"{target}.zero_()"
-    if isinstance(init, spec.Const):
-        return f"{target}.fill_({text.number(init.value)})"
-    if isinstance(init, spec.Apply) and init.function in SAMPLES:
+        return f"{target.name}.zero_()"
+    if isinstance(init, spec.Apply) and init.function in SAMPLES and not target.is_complex:
         simple = _in_place(target, init)
         if simple:
             return simple
-    samples: dict[str, str] = {}
-    body = _name_samples(init, target, last, samples)
-    values = dict(samples) | {name: _index(target, count, behind) for name, count, behind in axes.indices}
-    values |= {f"{name}s": count for name, count, _ in axes.indices}
-    numbers = frozenset(f"{name}s" for name, _, _ in axes.indices)
-    unknown = {n.name: n.name for n in nodes(body) if isinstance(n, spec.Ref) and n.name not in values}
-    result = text_of(body, Names(values | unknown, numbers | frozenset(unknown)))
-    return f"{target}.fill_({result.text})" if result.is_number else f"{target}.copy_({result.text})"
+    draws: dict[str, str] = {}
+    if target.is_complex and isinstance(init, spec.Add) and len(init.terms) == 2 and _is_imaginary(init.terms[1]):
+        # Real and imaginary parts drawn one by one.
+        real, imaginary = (_tensor(target, part, draws) for part in (init.terms[0], init.terms[1].right))
+        return f"{target.name}.copy_(torch.complex({real}, {imaginary}))"
+    value = _text(target, init, draws)
+    return f"{target.name}.fill_({value.text})" if value.is_number else f"{target.name}.copy_({value.text})"
 
 
 def helpers(init: spec.Expr | None) -> tuple[str, ...]:
     """The names of the helper functions that an initial value calls."""
-    if init is None:
-        return ()
-    called = [f"_{n.function}" for n in nodes(init) if isinstance(n, spec.Apply)]
+    called = [f"_{node.function}" for node in nodes(init) if isinstance(node, spec.Apply)] if init is not None else []
     return tuple(dict.fromkeys(name for name in called if name in HELPERS))
 
 
-def _in_place(target: str, init: spec.Apply) -> str:
-    numbers = [_number(argument) for argument in init.args]
-    if init.function in ("zeros", "ones"):
-        return f"{target}.{'zero_' if init.function == 'zeros' else 'fill_'}({'' if init.function == 'zeros' else '1'})"
-    if init.function in ("uniform", "normal"):
-        return f"{target}.{init.function}_({', '.join(numbers)})"
-    return ""
+def words(init: spec.Expr | None, source) -> str:
+    """`init ...` as the spec writes it; nothing where the compiler chose the value."""
+    if init is None or not re.search(r"\binit(\s+re)?\s*$", source.text[: init.span.start]):
+        return ""
+    return f"init {text.quoted(source, init.span)}"
 
 
-def _name_samples(expr: spec.Expr, target: str, last: str, samples: dict[str, str]) -> spec.Expr:
-    """`expr` with every draw replaced by a name; the text of the draw goes to `samples`."""
-    if isinstance(expr, spec.Apply) and expr.function in SAMPLES:
-        numbers = [_number(argument) for argument in expr.args]
-        fresh = f"torch.empty_like({target})"
-        if expr.function == "loguniform":
-            value = f"{fresh}.uniform_(math.log({numbers[0]}), math.log({numbers[1]})).exp_()"
-        elif expr.function == "linspace":
-            value = f"torch.linspace({numbers[0]}, {numbers[1]}, {last}, device={target}.device)"
-        elif expr.function in ("zeros", "ones"):
-            value = f"torch.{expr.function}_like({target})"
-        else:
-            value = f"{fresh}.{expr.function}_({', '.join(numbers)})"
-        name = f"%{len(samples)}"
-        samples[name] = value
+def _in_place(target: Target, init: spec.Apply) -> str:
+    numbers = ", ".join(_number(target, argument) for argument in init.args)
+    return {
+        "zeros": f"{target.name}.zero_()",
+        "ones": f"{target.name}.fill_(1)",
+        "uniform": f"{target.name}.uniform_({numbers})",
+        "normal": f"{target.name}.normal_({numbers})",
+    }.get(init.function, "")
+
+
+def _text(target: Target, init: spec.Expr, draws: dict[str, str]):
+    body = _named(init, target, draws)
+    values = dict(target.numbers) | dict(target.tensors) | draws | _indices(target)
+    return text_of(body, Names(values, frozenset(target.numbers) | {name for name in draws if name.startswith(NUMBER)}))
+
+
+def _tensor(target: Target, init: spec.Expr, draws: dict[str, str]) -> str:
+    value = _text(target, init, draws)
+    return f"torch.full_like({target.name}.real, {value.text})" if value.is_number else value.text
+
+
+def _indices(target: Target) -> dict[str, str]:
+    """`n` over the entries of the last axis, `head` or `channel` over the first, both from 0."""
+    found = {}
+    if target.shape:
+        found["n"] = f"torch.arange({target.shape[-1]}, device={target.name}.device)"
+    if target.lead is not None:
+        behind = "".join(", None" for _ in target.shape[1:])
+        first = f"torch.arange({target.shape[0]}, device={target.name}.device)"
+        found[target.lead] = f"{first}[:{behind}]" if behind else first
+    return {name: value for name, value in found.items() if name not in target.numbers}
+
+
+def _named(expr: spec.Expr, target: Target, draws: dict[str, str]) -> spec.Expr:
+    """`expr` with every draw and every size replaced by a name; their texts go to `draws`."""
+    if isinstance(expr, spec.SizeOf) or (isinstance(expr, spec.Apply) and expr.function in SAMPLES):
+        is_size = isinstance(expr, spec.SizeOf)
+        name = f"{NUMBER if is_size else DRAW}{len(draws)}"
+        draws[name] = _size(target, expr) if is_size else _draw(expr, target)
         return spec.Ref(expr.type, expr.span, name)
     changes = {}
-    for field, value in vars(expr).items():
+    for key, value in vars(expr).items():
         if isinstance(value, spec.Expr):
-            changes[field] = _name_samples(value, target, last, samples)
+            changes[key] = _named(value, target, draws)
         elif isinstance(value, tuple) and value and isinstance(value[0], spec.Expr):
-            changes[field] = tuple(_name_samples(item, target, last, samples) for item in value)
+            changes[key] = tuple(_named(item, target, draws) for item in value)
     return replace(expr, **changes) if changes else expr
 
 
-def _index(target: str, count: str, behind: int) -> str:
-    arange = f"torch.arange({count}, device={target}.device)"
-    return f"{arange}[:{', None' * behind}]" if behind else arange
+def _draw(expr: spec.Apply, target: Target) -> str:
+    like = f"{target.name}.real" if target.is_complex else target.name
+    numbers = [_number(target, argument) for argument in expr.args]
+    if expr.function == "loguniform":
+        return f"torch.empty_like({like}).uniform_(math.log({numbers[0]}), math.log({numbers[1]})).exp_()"
+    if expr.function == "linspace":
+        return f"torch.linspace({numbers[0]}, {numbers[1]}, {target.shape[-1] if target.shape else 1}, device={target.name}.device)"
+    if expr.function in ("zeros", "ones"):
+        return f"torch.{expr.function}_like({like})"
+    return f"torch.empty_like({like}).{expr.function}_({', '.join(numbers)})"
 
 
-def _number(expr: spec.Expr) -> str:
-    value: Text = text_of(expr, Names({}))
-    try:
-        return text.number(Fraction(value.text)) if len(value.text) < 12 else value.text
-    except ValueError:
-        return value.text
+def _size(target: Target, expr: spec.SizeOf) -> str:
+    parts = [f"{text.number(c)} * {target.numbers[n]}" if c != 1 else target.numbers[n] for n, c in expr.size.terms]
+    if expr.size.constant or not parts:
+        parts.append(text.number(expr.size.constant))
+    # In an expression a sum or a product of its own needs parentheses.
+    return parts[0] if len(parts) == 1 and " " not in parts[0] else f"({' + '.join(parts)})"
+
+
+def _number(target: Target, expr: spec.Expr) -> str:
+    return _text(target, expr, {}).text
+
+
+def _is_imaginary(expr: spec.Expr) -> bool:
+    return isinstance(expr, spec.Mul) and is_imaginary_unit(expr.left)

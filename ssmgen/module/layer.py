@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,8 +33,10 @@ class LayerClass:
     state_name: str
     title: str
     doc: tuple[str, ...]
-    init_arguments: str
-    arguments_doc: tuple[str, ...]
+    init_head: tuple[str, ...]
+    forward_head: tuple[str, ...]
+    step_head: tuple[str, ...]
+    allocate_head: tuple[str, ...]
     sizes: tuple[str, ...]
     parts: tuple[str, ...]
     parameters: tuple[Parameter, ...]
@@ -65,6 +68,7 @@ class _LayerWriter:
         self.fields: dict[int | tuple[str, int], str] = {}
         self.state: list[StateField] = []
         self.uses: dict[str, None] = {}
+        self.needed: dict[str, None] = {}  # sizes that initial values read
         self.sizes = self._size_names()
         self.groups = self._groups_name()
         for name in self.sizes.values():
@@ -78,6 +82,7 @@ class _LayerWriter:
         step.write()
         splits = forward.splits
         parts = self._parts(splits)
+        parameters = tuple(self._parameter(p) for p in self.layer.parameters)
         sizes = self._sizes(tuple(forward.used))
         layer, name = self.layer, text.camel(self.layer.name)
         comment = [line.strip() for line in layer.comment.splitlines() if line.strip()]
@@ -88,11 +93,13 @@ class _LayerWriter:
             f"{name}State",
             _sentence(comment[0] if comment else f"The block `{layer.name}`"),
             tuple(comment[1:]),
-            ", ".join(self._arguments(constants)),
-            (),
+            text.method("__init__", self._arguments(constants)),
+            text.method("forward", ["u: Tensor", "*", f"state: {name}State | None = None", "cu_seqlens: Tensor | None = None"], "Output"),
+            text.method("step", ["u: Tensor", "*", f"state: {name}State"], "Tensor"),
+            text.method("allocate_state", ["batch: int", "device=None", "dtype: torch.dtype | None = None"], f"{name}State"),
             sizes,
             parts,
-            tuple(self._parameter(p) for p in layer.parameters),
+            parameters,
             tuple(self.state),
             any(field.type == "Tensor" for field in self.state),
             self._default_weight(),
@@ -186,7 +193,7 @@ class _LayerWriter:
         arguments += [f"{identifier(name)}={default}" for name, default in self.layer.dims]
         given = {name for name, _ in self.layer.params}
         keywords = [f"{name}={value}" for name, value in dict.fromkeys(constants) if name not in given]
-        return ["self", *arguments, "*", *keywords, "device=None", "dtype=None"]
+        return [*arguments, "*", *keywords, "device=None", "dtype=None"]
 
     def _sizes(self, used: tuple[str, ...]) -> tuple[str, ...]:
         layer, lines = self.layer, []
@@ -198,7 +205,7 @@ class _LayerWriter:
         # Build-time counts and defaults that equal their own names need no line.
         lines = [line for line in lines if line.split(" = ")[0] != line.split(" = ", 1)[1]]
         state = [f for f in self.state if f.name.startswith("last_")]
-        needed = dict.fromkeys(used)
+        needed = self.needed | dict.fromkeys(used)
         for field in state:
             needed |= dict.fromkeys(n for n in (*self.sizes.values(), "groups") if f"self.{n}" in field.zero.replace(",", " ").split())
         order = [*(n for n in self.sizes.values() if n in ("heads", "channels")), self.groups, *self.sizes.values()]
@@ -287,11 +294,18 @@ class _LayerWriter:
         return [*arguments, "device=device"] if recurrence.parameters else arguments
 
     def _parameter(self, parameter: spec.LayerParameter) -> Parameter:
-        shape = "()" if parameter.width is None else self._width_text(parameter.width)
-        target = f"self.{identifier(parameter.name)}"
-        comment = "" if parameter.init is None else f"init {self.layer.source.slice(parameter.init.span)}"
-        axes = initial.Axes((("channel", shape, 0),))
-        return Parameter(identifier(parameter.name), shape, comment, initial.fill(target, parameter.init, shape, axes))
+        name = identifier(parameter.name)
+        size = "()" if parameter.width is None else self._width_text(parameter.width)
+        numbers = {spoken: f"self.{attribute}" for spoken, attribute in self.sizes.items()}
+        target = initial.Target(
+            f"self.{name}", () if size == "()" else (self._self(size),), None if size == "()" else "channel", False, numbers
+        )
+        self.needed |= dict.fromkeys(
+            n for n in self.sizes.values() if f"self.{n}" in re.findall(r"[\w.]+", initial.fill(target, parameter.init))
+        )
+        return Parameter(
+            name, f"torch.empty({size}, **factory)", initial.words(parameter.init, self.layer.source), initial.fill(target, parameter.init)
+        )
 
     def _default_weight(self) -> str:
         for statement in self.layer.statements:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .. import spec
 from ..backends.torch_text import identifier
-from ..reference_token import Scope, quoted
+from ..reference_token import Scope
 from ..spec import ONE
 from . import initial, text
 
@@ -20,10 +20,10 @@ RESERVED_ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class Parameter:
-    """A learned tensor: its shape, and the statement that gives it its initial value under the words of the spec."""
+    """A learned tensor: the text that makes it, and the statement that fills it under the words of the spec."""
 
     name: str
-    shape: str
+    creation: str
     comment: str
     fill: str
 
@@ -45,7 +45,7 @@ class RecurrenceClass:
     function: str
     title: str
     doc: tuple[str, ...]  # shapes of inputs and output
-    init_arguments: str
+    init_head: tuple[str, ...]
     kept: tuple[str, ...]  # names of the arguments that become attributes
     stores: str  # `self.heads, self.N = heads, N`
     count_arguments: tuple[str, ...]  # 'heads', 'groups' or 'channels', where the class takes them
@@ -54,7 +54,8 @@ class RecurrenceClass:
     has_groups: bool
     parameters: tuple[Parameter, ...]
     device: str
-    inputs: str  # `q: Tensor, k: Tensor`
+    forward_head: tuple[str, ...]
+    step_head: tuple[str, ...]
     units: tuple[str, ...]
     forward_call: tuple[str, ...]
     step_call: tuple[str, ...]
@@ -82,6 +83,7 @@ def recurrence_class(recurrence: spec.Recurrence) -> RecurrenceClass:
     parameters = tuple(_parameter(symbol, recurrence, lane, counts) for symbol in scope.params)
     comment = [line.strip() for line in recurrence.comment.splitlines() if line.strip()]
     title = comment[0] if comment else f"The recurrence `{recurrence.name}` with its parameters"
+    inputs = [f"{identifier(s.name)}: Tensor" for s in scope.inputs]
     handed = [identifier(s.name) for s in scope.inputs] + [f"self.{identifier(s.name)}" for s in scope.params]
     keywords = [f"{name}=self.{name}" for name, _ in constants]
     fills = "\n".join(parameter.fill for parameter in parameters)
@@ -90,7 +92,7 @@ def recurrence_class(recurrence: spec.Recurrence) -> RecurrenceClass:
         function=recurrence.name,
         title=title if title.endswith(".") else f"{title}.",
         doc=_shapes(scope, recurrence, counts),
-        init_arguments=", ".join(["self", *arguments, *(["*", *keyword_arguments] if keyword_arguments else [])]),
+        init_head=text.method("__init__", [*arguments, *(["*", *keyword_arguments] if keyword_arguments else [])]),
         kept=kept,
         stores=f"{', '.join(f'self.{name}' for name in kept)} = {', '.join(kept)}",
         count_arguments=count_arguments,
@@ -99,7 +101,8 @@ def recurrence_class(recurrence: spec.Recurrence) -> RecurrenceClass:
         has_groups=has_groups,
         parameters=parameters,
         device=f"self.{parameters[0].name}.device" if parameters else "",
-        inputs=", ".join(f"{identifier(s.name)}: Tensor" for s in scope.inputs),
+        forward_head=text.method("forward", [*inputs, "*", "state: State | None = None", "cu_seqlens: Tensor | None = None"], "Output"),
+        step_head=text.method("step", [*inputs, "*", "state: State"], "Tensor"),
         units=tuple(f"{identifier(s.name)} = _unit({identifier(s.name)})" for s in scope.inputs if "unit" in s.flags),
         forward_call=tuple(text.call(f"return {recurrence.name}", [*handed, *keywords, "initial_state=state", "cu_seqlens=cu_seqlens"], 8)),
         step_call=tuple(text.call(f"return {recurrence.name}_step", [*handed, *keywords, "state=state"], 8)),
@@ -120,10 +123,19 @@ def _shape(type_: spec.Type, per: str, lane: str, counts: dict[str, int]) -> lis
 def _parameter(symbol: spec.Symbol, recurrence: spec.Recurrence, lane: str, counts: dict[str, int]) -> Parameter:
     name = identifier(symbol.name)
     shape = _shape(symbol.type, symbol.per, lane, counts)
-    comment = "" if symbol.init is None else quoted(recurrence.source, symbol.init.span)
-    axes = initial.Axes(((lane.removesuffix("s"), lane, len(shape) - 1),) if symbol.per in ("head", "channel") else ())
-    fill = initial.fill(f"self.{name}", symbol.init, shape[-1] if shape else "1", axes)
-    return Parameter(name, shape[0] if len(shape) == 1 else f"({', '.join(shape)})", f"init {comment}" if comment else "", fill)
+    numbers = {n: f"self.{identifier(n)}" for n, _ in (*recurrence.dims, *recurrence.constants)} | {n: str(v) for n, v in counts.items()}
+    numbers[lane] = f"self.{lane}"
+    target = initial.Target(
+        name=f"self.{name}",
+        shape=tuple(_owned(size) for size in shape),
+        lead=lane.removesuffix("s") if symbol.per in ("head", "channel") else None,
+        is_complex=symbol.type.field == "complex",
+        numbers=numbers,
+        tensors={s.name: f"self.{identifier(s.name)}" for s in recurrence.symbols if s.kind == "param" and s.definition is None},
+    )
+    size = shape[0] if len(shape) == 1 else f"({', '.join(shape)})"
+    creation = f"torch.empty({size}, device=device, dtype=torch.complex64)" if target.is_complex else f"torch.empty({size}, **factory)"
+    return Parameter(name, creation, initial.words(symbol.init, recurrence.source), initial.fill(target, symbol.init))
 
 
 def _fields(scope: Scope, lane: str, counts: dict[str, int]) -> tuple[Field, ...]:

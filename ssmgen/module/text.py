@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from .. import spec
+from ..source import Source, Span
 
 LINE = 140
 
@@ -71,6 +72,17 @@ def product(*factors: str) -> str:
     """The product of texts, sums in parentheses, ones left out."""
     kept = [f"({f})" if " + " in f or "//" in f else f for f in factors if f != "1"]
     return " * ".join(kept) or "1"
+
+
+def method(name: str, arguments: Iterable[str], result: str = "") -> tuple[str, ...]:
+    """The head of a method of a class, `def name(self, ...) -> result:`."""
+    return tuple(call(f"def {name}", ["self", *arguments], 4, f" -> {result}:" if result else ":"))
+
+
+def quoted(source: Source, span: Span) -> str:
+    """The text under a span on one line, its own comments left out."""
+    lines = (line.split("#", 1)[0] for line in source.slice(span).splitlines())
+    return " ".join(" ".join(lines).split())
 
 
 def call(head: str, arguments: Iterable[str], indent: int, tail: str = "") -> list[str]:

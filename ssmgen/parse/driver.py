@@ -9,9 +9,7 @@ from typing import Any
 from ..source import Span
 from .layout import BROKEN, ITEMS, NEWLINE
 from .tables import END, Tables
-from .tokens import Token
-
-MAX_ERRORS = 20
+from .tokens import MAX_ERRORS, Token
 
 
 class Spliced(list):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..diagnostics import Label, Report
 from ..source import Span
-from .tokens import Token, time_index
+from .tokens import MAX_ERRORS, Token, time_index
 
 MAX_NESTING = 200
 
@@ -149,6 +149,8 @@ class _Lines:
             secondary=(where,),
             help=f"add `{_CLOSERS[opener.kind]}`",
         )
+        if len(self.report.found) >= MAX_ERRORS:
+            self.report.raise_if_errors()
         place = Span(where.span.start, where.span.start)
         if opener.kind != "{":
             self.result.append(Token(BROKEN, "", place))
@@ -202,9 +204,10 @@ def _read_words(tokens: list[Token], start: int, end: int, keywords: frozenset[s
         if token.text in RESERVED:
             token.kinds = (token.text,)
             continue
-        if token.kinds == ("index",) or (token.text.endswith("_t") and token.text not in declared and token.text[:-2] in declared):
-            token.text = token.text if token.kinds else token.text[:-2]
+        if token.kinds == ("index",):
             time_index(report, token.text, token.span, is_state=declared.get(token.text) == "state")
+            if len(report.found) >= MAX_ERRORS:
+                report.raise_if_errors()
         kinds = []
         if token.text in keywords and _may_be_keyword(tokens, index, following):
             kinds.append(token.text)

@@ -121,8 +121,7 @@ def _magnitude(node: s.Node, below: list[float | None]) -> float | None:
 
 def _check_index(node: s.Subscript, states: tuple[str, ...], has_t: bool, report: Report) -> None:
     base = node.base.id if isinstance(node.base, s.Name) else "x"
-    is_previous = isinstance(node.index, s.Unary) and isinstance(node.index.operand, s.Number)
-    if (base in states and is_previous) or (not has_t and _mentions(node.index, "t")):
+    if not has_t and _mentions(node.index, "t"):
         time_index(report, base, node.span, is_state=base in states)
 
 

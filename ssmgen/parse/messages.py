@@ -83,7 +83,7 @@ def _misplaced_statement(token: Token, home: str, report: Report) -> None:
         edit = f"move it to {right}, or delete it"
     report.error(
         "misplaced-keyword",
-        f"`{token.text}` does not belong into {home}",
+        f"`{token.text}` does not belong in {home}",
         token.span,
         f"not a statement of {home}",
         note=f"`{token.text}` belongs to {right}",

@@ -9,9 +9,12 @@ from ..diagnostics import Report
 from ..source import Span
 
 MAX_CHARACTERS = 1_000_000
-MAX_TOKENS = 100_000
+MAX_TOKENS = 50_000
+MAX_NAME = 80
 MAX_DIGITS = 40
 MAX_EXPONENT = 300
+MAX_ERRORS = 20
+"""Of one pass over the text: what comes later is mostly a consequence."""
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ _PATTERN = re.compile(
             ("index", rf"{_WORD}(?<=_)\{{[^{{}}\n]*\}}"),
             ("word", _WORD),
             ("number", r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
-            ("power", r"\^[-\u2212][0-9]+/[0-9]+(?![A-Za-z_0-9.])"),
+            ("power", r"\^[-\u2212][0-9]+/0*[1-9][0-9]*(?![A-Za-z_0-9.])"),
             ("superscript", r"\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+"),
             ("transpose", r"\^[ \t]*[TH](?![A-Za-z_0-9])|\u1d40|\u1d34"),
             ("operator", r"\.\.|<=|>=|[-+*/^.()\[\]{}<>=,;:@']|[\u2212\u00d7\u2299\u00b7\u22c5\u2264\u2265\u2032\u2019\u2208\u221e]"),
@@ -69,18 +72,10 @@ def tokenise(report: Report) -> list[Token]:
     """
     text = report.source.text
     if len(text) > MAX_CHARACTERS:
-        report.error(
-            "too-large",
-            f"the file has {len(text):,} characters",
-            Span(0, 1),
-            f"more than {MAX_CHARACTERS:,}",
-            note="a specification is a page of text; sizes that grow belong into `dim`",
-            help="split the file, or write what repeats as `for j in 1..n` or `sum r in 1..R`",
-        )
-        report.raise_if_errors()
+        _too_large(report, f"the file has {len(text):,} characters", Span(0, 1), f"more than {MAX_CHARACTERS:,}")
     tokens: list[Token] = []
     position, is_first = 0, True
-    while position < len(text):
+    while position < len(text) and len(report.found) < MAX_ERRORS:
         match = _PATTERN.match(text, position)
         if match is None:
             position = _unexpected(report, position)
@@ -93,39 +88,73 @@ def tokenise(report: Report) -> list[Token]:
             tokens.append(_token(report, group, match.group(), Span(match.start(), match.end()), is_first))
             is_first = False
             if len(tokens) > MAX_TOKENS:
-                report.error(
-                    "too-large",
-                    f"the file has more than {MAX_TOKENS:,} words and signs",
-                    tokens[-1].span,
-                    "the limit is here",
-                    note="a specification is a page of text; sizes that grow belong into `dim`",
-                    help="split the file, or write what repeats as `for j in 1..n` or `sum r in 1..R`",
-                )
-                report.raise_if_errors()
+                _too_large(report, f"the file has more than {MAX_TOKENS:,} words and signs", tokens[-1].span, "the limit is here")
+    if len(report.found) >= MAX_ERRORS:
+        report.raise_if_errors()
     return tokens
+
+
+def _too_large(report: Report, title: str, span: Span, label: str) -> None:
+    report.error(
+        "too-large",
+        title,
+        span,
+        label,
+        note="a specification is a page of text; sizes that grow are a `dim`",
+        help="split the file, or write what repeats as `for j in 1..n` or `sum r in 1..R`",
+    )
+    report.raise_if_errors()
 
 
 def _token(report: Report, group: str, text: str, span: Span, is_first: bool) -> Token:
     if group == "word":
-        return Token("word", spelled(text), span, is_first)
+        return Token("word", _name(report, text, span), span, is_first)
     if group == "number":
-        _check_number(report, text, span)
-        return Token("NUMBER", text, span, is_first)
-    if group == "power":
-        return Token("POWER", text[1:].replace("−", "-"), span, is_first)
-    if group == "superscript":
-        return Token("POWER", text.translate(_SUPERSCRIPTS), span, is_first)
+        return Token("NUMBER", text if _fits(report, text, span) else "1", span, is_first)
+    if group in ("power", "superscript"):
+        text = text.lstrip("^").replace("−", "-").translate(_SUPERSCRIPTS)
+        return Token("POWER", text if _fits(report, text, span) else "1", span, is_first)
     if group == "transpose":
         return Token("TRANSPOSE", "H" if text[-1] in "Hᴴ" else "T", span, is_first)
     if group == "index":
         name = text.partition("{")[0].rstrip("_") or "_"
-        return Token("word", spelled(name), span, is_first, ("index",))
+        return Token("word", _name(report, name, span), span, is_first, ("index",))
     kind = _SPELLINGS.get(text, text)
     return Token("word" if kind in ("in", "inf") else kind, kind, span, is_first)
 
 
+def _name(report: Report, text: str, span: Span) -> str:
+    if len(text) > MAX_NAME:
+        report.error(
+            "too-large",
+            f"the name has {len(text):,} letters",
+            span,
+            f"more than {MAX_NAME}",
+            note="names become names of the emitted package",
+            help="choose a shorter name",
+        )
+        return text[:MAX_NAME]
+    return spelled(text)
+
+
+def _fits(report: Report, text: str, span: Span) -> bool:
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(mantissa) <= MAX_DIGITS and len(exponent) <= 5 and abs(int(exponent or "0")) <= MAX_EXPONENT:
+        return True
+    has_many_digits = len(mantissa) > MAX_DIGITS
+    report.error(
+        "number-too-large",
+        f"the number has {len(mantissa):,} digits" if has_many_digits else "the number does not fit a double",
+        span,
+        f"more than {MAX_DIGITS} digits" if has_many_digits else f"an exponent beyond {MAX_EXPONENT}",
+        note="constants are exact rationals while the compiler computes and doubles when it emits",
+        help="write fewer digits, or the formula that the number comes from",
+    )
+    return False
+
+
 def time_index(report: Report, name: str, span: Span, is_state: bool) -> None:
-    """The error that every paper's notation runs into once: `S_{t-1}`, `k_t`, `S[-1]`, `x[t]`."""
+    """The error that every paper's notation runs into once: `S_{t-1}`, `x[t]`."""
     if is_state:
         edit = f"write `{name}` for the state before the token, `{name}'` for the state after it"
     else:
@@ -138,19 +167,6 @@ def time_index(report: Report, name: str, span: Span, is_state: bool) -> None:
         note="an equation holds for one token: `S` is the state before it, `S'` the state after it, other names are its values",
         help=edit,
     )
-
-
-def _check_number(report: Report, text: str, span: Span) -> None:
-    mantissa, _, exponent = text.lower().partition("e")
-    if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or "0")) > MAX_EXPONENT:
-        report.error(
-            "number-too-large",
-            "the number does not fit a double" if len(mantissa) <= MAX_DIGITS else f"the number has {len(mantissa)} digits",
-            span,
-            f"more than {MAX_DIGITS} digits" if len(mantissa) > MAX_DIGITS else f"an exponent beyond {MAX_EXPONENT}",
-            note="constants are exact rationals while the compiler computes and doubles when it emits",
-            help="write fewer digits, or the formula that the number comes from",
-        )
 
 
 _HINTS = {

@@ -141,10 +141,16 @@ class Builder:
 
     def _comment(self, span: Span) -> str:
         """The comment lines straight above `span`, without their `#`."""
-        lines = self.report.source.text[: span.start].split("\n")[:-1]
-        block = []
-        while lines and lines[-1].lstrip().startswith("#"):
-            block.append(lines.pop().strip().lstrip("#").removeprefix(" "))
+        text = self.report.source.text
+        block: list[str] = []
+        end = text.rfind("\n", 0, span.start)
+        while end >= 0:
+            begin = text.rfind("\n", 0, end) + 1
+            line = text[begin:end].strip()
+            if not line.startswith("#"):
+                break
+            block.append(line.lstrip("#").removeprefix(" "))
+            end = begin - 1
         return "\n".join(reversed(block))
 
     # --- declarations ---
@@ -438,7 +444,11 @@ class Builder:
 
     def power_literal(self, children, span):
         base, token = children
-        return s.Binary(span, "^", base, s.Number(token.span, Fraction(token.text)))
+        value = Fraction(token.text)
+        exponent: s.Node = s.Number(token.span, value)
+        if value < 0 and value.denominator == 1:  # as `x^-2`
+            exponent = s.Unary(token.span, s.Number(token.span, -value))
+        return s.Binary(span, "^", base, exponent)
 
     def transpose(self, children, span):
         return s.Transpose(span, children[0], children[1].text == "H")

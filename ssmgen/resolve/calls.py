@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .. import syntax
-from ..diagnostics import Label
 from ..functions import FUNCTIONS, Function
 from ..source import Span
 from ..spec import ONE, Apply, Dim, Expr, Rot, Type
@@ -193,7 +192,6 @@ def apply(function: Function, args: list[Expr], node: syntax.Call, scope: Scope)
                 f"`{scope.report.source.slice(argument.span)}` is {scope.shape(argument.type)}",
                 node.span,
                 f"arguments of `{function.name}` that differ",
-                secondary=(Label(first.span, scope.shape(first.type)), Label(argument.span, scope.shape(argument.type))),
                 help="arguments have one shape; a scalar goes with any",
             )
             raise Unresolved

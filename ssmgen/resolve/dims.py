@@ -14,12 +14,15 @@ def dim_of(node: syntax.Node, scope: Scope) -> Dim:
     dim = _linear(node, scope)
     value = scope.number(dim)
     if isinstance(value, Fraction) and (value.denominator != 1 or value < 1):
+        if dim in scope.odd:
+            raise Unresolved  # reported where it stands first
+        scope.odd[dim] = None
         settings = ", ".join(f"{name} = {scope.sizes[name]}" for name, _ in dim.terms)
         scope.report.error(
             "odd-dimension",
             f"`{dim}` is {value}, not a whole number of entries" if value.denominator != 1 else f"`{dim}` is {value}: a size is at least 1",
             node.span,
-            f"with {settings}" if settings else "",
+            f"with {settings}" if settings else "a size is a whole number of at least 1",
             help=f"give a default that `{dim}` divides evenly: `dim {dim.terms[0][0]} = {_better(dim, scope)}`" if dim.terms else "write a whole number",
         )
         raise Unresolved

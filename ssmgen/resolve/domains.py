@@ -50,14 +50,13 @@ def prove(name: str, value: spec.Expr, declared: Interval, span: Span, scope: Sc
         return found
     text = scope.report.source.slice(value.span)
     leaves = _ranges(value, scope)
-    reach = _reach(found, declared)
-    point = witness(value, declared, scope)
+    point = witness(value, declared, found, scope)
     label = f"declared in {declared}"
     if point is not None:
         at = ", ".join(f"{leaf} = {v:g}" for leaf, v in point[1].items())
         scope.report.error(
             "domain-violation",
-            f"`{name}` can reach {reach if reach is not None else f'{point[0]:.3g}'}: `{text}`{leaves}",
+            f"`{name}` can reach {_reach(found, declared)}: `{text}`{leaves}",
             value.span,
             f"ranges over {found}" + (f"; {point[0]:.4g} at {at}" if at else ""),
             secondary=(Label(span, label),),
@@ -76,13 +75,14 @@ def prove(name: str, value: spec.Expr, declared: Interval, span: Span, scope: Sc
     return declared
 
 
-def _reach(found: Interval, declared: Interval) -> str | None:
-    """The end of `found` that leaves `declared`, as text; None when it only touches an open end."""
+def _reach(found: Interval, declared: Interval) -> str:
+    """The end of `found` that leaves `declared`, or touches an open end of it, as text."""
     if found.high > declared.high:
         return "inf" if found.high == INFINITY else f"{found.high:.3g}"
     if found.low < declared.low:
         return "-inf" if found.low == -INFINITY else f"{found.low:.3g}"
-    return f"{found.low:.3g}" if found.low == declared.low and declared.low_open and not found.low_open else f"{found.high:.3g}"
+    touches_low = found.low == declared.low and declared.low_open and not found.low_open
+    return f"{(found.low if touches_low else found.high) + 0.0:.3g}"
 
 
 def _ranges(value: spec.Expr, scope: Scope) -> str:

@@ -67,6 +67,8 @@ def expect_state(name: str, span: Span, scope: Scope) -> State:
     """The state called `name`, or a report of what it is instead."""
     if name in scope.states:
         return scope.states[name]
+    if name in scope.broken:
+        raise Unresolved  # reported where it is declared
     states = list(scope.states)
     known = f"the states here: {', '.join(f'`{s}`' for s in states)}" if states else "declare it: `state S : real [N, P]`"
     fact = "an input, param or definition" if name in scope.declared else "nothing declares it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from .. import syntax
 from ..bounds import INDICES
@@ -32,7 +32,6 @@ class Context:
     entries: Type = SCALAR
     raw: tuple[str, Type, str] | None = None
     defining: str = ""
-    reads: dict[str, None] = field(default_factory=dict, compare=False)  # names used, filled in
 
     def inside(self, index: str, count: Dim) -> Context:
         """The same place within a loop."""
@@ -117,7 +116,8 @@ def _binary(node: syntax.Binary, scope: Scope, context: Context) -> Expr:
 def name(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> Expr:
     """What a bare name stands for."""
     scope.used[id] = None
-    context.reads[id] = None
+    if id in scope.broken:
+        raise Unresolved  # reported where it is declared
     if prime and id not in scope.states:
         raise _prime_on(id, span, scope, context)
     if any(id == index for index, _ in context.loops):
@@ -142,8 +142,6 @@ def name(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> Ex
         return SizeOf(SCALAR, span, Dim(terms=((id, building.number(1, span).value),)))
     if id in scope.constants:
         return Ref(SCALAR, span, id)
-    if id in scope.broken:
-        raise Unresolved  # reported where it is declared
     if id in scope.declared:
         if id == context.defining:
             scope.report.error(

@@ -292,6 +292,9 @@ class _LayerResolver:
     def _norm(self, node: syntax.Call, names):
         arguments, options = self._options(node, ("per", "bias", "eps"))
         operand = self._single(node, arguments, "y", names)
+        if len(names) > 1:
+            self._error("layer-option", f"one norm for {len(names)} values", node.span, "its weights would be shared",
+                        help=f"write one statement a value: `{names[0]} = {node.function}({names[0]})`")  # fmt: skip
         per = options["per"].id if isinstance(options.get("per"), syntax.Name) else "head" if node.function == "groupnorm" else "layer"
         if per not in ("head", "group", "layer"):
             self._error("layer-option", f"a norm is not `per {per}`", options["per"].span, "written here",

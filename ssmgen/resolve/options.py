@@ -26,7 +26,7 @@ def options_of(node: syntax.RecurrenceDecl, scope: Scope) -> tuple[tuple[str, st
 
 def _value(node: syntax.Option, scope: Scope) -> str | None:
     if node.name not in OPTIONS:
-        help = suggestion(node.name, OPTIONS) or "options: " + ", ".join(f"`@{name}`" for name in OPTIONS)
+        help = suggestion(f"@{node.name}", [f"@{name}" for name in OPTIONS]) or "options: " + ", ".join(f"`@{name}`" for name in OPTIONS)
         scope.report.error("unknown-option", f"there is no option `@{node.name}`", node.span, "not an option", help=help)
         return None
     allowed = OPTIONS[node.name]

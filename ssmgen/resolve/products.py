@@ -38,7 +38,9 @@ def sum_of(scope: Scope, left: Expr, right: Expr, span: Span) -> Expr:
     field = joined_field(left, right)
     for scalar, matrix in ((left, right), (right, left)):
         if scalar.type.is_scalar and _square(matrix.type) and not building.reads_state(matrix):
-            raise _mismatch(scope, left, right, span, "are added", f"a multiple of the identity is `{_factor(scope, scalar)} * I`")
+            is_one = isinstance(scalar, Const) and scalar.value == 1
+            help = "the identity matrix is `I`" if is_one else f"a multiple of the identity is `{_factor(scope, scalar)} * I`"
+            raise _mismatch(scope, left, right, span, "are added", help)
     if left.type.is_scalar or right.type.is_scalar or _shape(left) == _shape(right):
         shape = right.type if left.type.is_scalar else left.type
         return building.add(left, right, replace(shape, field=field), span)
@@ -75,10 +77,16 @@ def _mismatch(scope: Scope, left: Expr, right: Expr, span: Span, verb: str, help
         f"`{_text(scope, left)}` is {scope.shape(left.type)}; `{_text(scope, right)}` is {scope.shape(right.type)}",
         span,
         f"shapes that differ {verb}",
-        secondary=(Label(left.span, scope.shape(left.type)), Label(right.span, scope.shape(right.type))),
+        secondary=_labels_on_other_lines(scope, span, left, right),
         help=help,
     )
     return Unresolved()
+
+
+def _labels_on_other_lines(scope: Scope, span: Span, *operands: Expr) -> tuple[Label, ...]:
+    """The title names both shapes; a label beside it helps only where the operands stand on different lines."""
+    first = scope.report.source.position(span.start)[0]
+    return tuple(Label(o.span, scope.shape(o.type)) for o in operands if scope.report.source.position(o.span.start)[0] != first)
 
 
 # --- products ----------------------------------------------------------------------------------------------------

@@ -26,7 +26,10 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
     scope = Scope(report)
     declare_sizes(node, scope)
     structure = structure_of(node, scope)
-    node = desugar(node, structure, scope)
+    try:
+        node = desugar(node, structure, scope)
+    except Unresolved:
+        return None
     declare_names(node, scope)
     _states(node, scope)
     recurrent = define_symbols(node, scope)

@@ -34,6 +34,7 @@ class Scope:
     declared: dict[str, Span] = field(default_factory=dict)  # every name the item declares, also those still to come
     used: dict[str, None] = field(default_factory=dict)
     broken: dict[str, None] = field(default_factory=dict)  # declared, and already reported as faulty
+    odd: dict[Dim, None] = field(default_factory=dict)  # sizes already reported as no whole numbers
     axis: str = "head"  # what a declaration without `per` belongs to: 'head', or 'channel' when the states do
     in_attention: bool = False
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .. import syntax as s
+from ..diagnostics import Label
 from ..source import Span
 from .declared import Structure
-from .scope import Scope
+from .scope import Scope, Unresolved
 
 
 def written_out(node: s.RecurrenceDecl, structure: Structure, scope: Scope) -> s.RecurrenceDecl:
@@ -109,7 +110,21 @@ class _Writer:
 
     # --- the equation ---
 
+    def _check(self) -> None:
+        structure = self.structure
+        if structure.decay == "elementwise" and structure.normaliser != "none":
+            self.scope.report.error(
+                "unsupported-combination",
+                "an elementwise decay has no normaliser of one column",
+                structure.axes["normaliser"][1],
+                "one sum of keys for all values",
+                secondary=(Label(structure.axes["decay"][1], "every value forgets in its own way"),),
+                help="write the equation, with a normaliser `n : real [N, P]`, or `transition diagonal`",
+            )
+            raise Unresolved
+
     def result(self) -> s.RecurrenceDecl:
+        self._check()
         structure = self.structure
         unit = ("unit",) if self.has_delta else ()
         self.input("q", self.type(*((structure.mimo, self.N) if structure.mimo is not None else (self.N,))))

@@ -21,8 +21,11 @@ class _NoValue(Exception):
     pass
 
 
-def witness(expr: spec.Expr, declared: Interval, scope: Scope) -> tuple[float, dict[str, float]] | None:
-    """A value outside `declared` and the inputs and params that give it; None when none of the points tried does."""
+def witness(expr: spec.Expr, declared: Interval, found: Interval, scope: Scope) -> tuple[float, dict[str, float]] | None:
+    """A value outside `declared` and the inputs and params that give it; None when none of the points tried does.
+
+    A value on an open end counts where `found` says that the end is attained: floats alone reach limits by rounding.
+    """
     bounds = scope.bounds
     try:
         leaves = _leaves(expr, scope, {})
@@ -35,9 +38,18 @@ def witness(expr: spec.Expr, declared: Interval, scope: Scope) -> tuple[float, d
             value = _value(expr, at, scope)
         except (_NoValue, ArithmeticError, ValueError):
             continue
-        if math.isfinite(value) and (value < declared.low - MARGIN * max(1.0, abs(declared.low)) or value > declared.high + MARGIN * max(1.0, abs(declared.high))):
+        if math.isfinite(value) and (_is_outside(value, declared) or _is_on_end(value, declared, found)):
             return value, at
     return None
+
+
+def _is_outside(value: float, declared: Interval) -> bool:
+    return value < declared.low - MARGIN * max(1.0, abs(declared.low)) or value > declared.high + MARGIN * max(1.0, abs(declared.high))
+
+
+def _is_on_end(value: float, declared: Interval, found: Interval) -> bool:
+    low = value == declared.low == found.low and declared.low_open and not found.low_open
+    return low or (value == declared.high == found.high and declared.high_open and not found.high_open)
 
 
 def _points(name: str, bounds: Bounds) -> list[float]:

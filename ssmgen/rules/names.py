@@ -17,6 +17,13 @@ attention local {
   output softmax
 }
 """
+_DECLARED = """\
+recurrence declared {
+  dim        N = 64, P = 64
+  transition diagonal
+  readout    normalised
+}
+"""
 _RESET = with_line("  output o", "  reset  at document: a = 0\n  output o")
 
 RULES = (
@@ -142,6 +149,14 @@ RULES = (
         "An option that is read by nothing would look as if it had an effect.",
         with_line("  output", "  @chunks 64\n  output"),
         with_line("  output", "  @chunk 64\n  output"),
+    ),
+    Rule(
+        "unsupported-combination",
+        "Declared words that have no equation together",
+        "The declaration notation combines structures for which no equation can be written out.",
+        "A normaliser of one column divides all values alike, which is right only where all values forget alike.",
+        _DECLARED.replace("diagonal", "elementwise"),
+        _DECLARED,
     ),
     Rule(
         "init-outside-param",

@@ -11,15 +11,21 @@ from ..source import Source
 from . import jit
 
 
+def consoles():
+    """Standard output and standard error as rich consoles; a table in a file or a pipe is not folded to 80 columns."""
+    from rich.console import Console
+
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=132), Console(stderr=True)
+
+
 def verify(source: Source, device: str | None, path: Path | None) -> int:
     """Verify every recurrence of a source; 1 when a row failed."""
     import torch
-    from rich.console import Console
-
     from .verify import verify as verify_package
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    console, progress = Console(highlight=False), Console(stderr=True)
+    console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
         with progress.status(f"{spec.name} on {device}") as status:
@@ -37,11 +43,10 @@ def verify(source: Source, device: str | None, path: Path | None) -> int:
 def bench(source: Source, dims: Mapping[str, int], tokens: int, path: Path | None) -> int:
     """Time every recurrence of a source on the CPU, and on a GPU when there is one."""
     import torch
-    from rich.console import Console
 
     from . import bench as benching
 
-    console, progress = Console(highlight=False), Console(stderr=True)
+    console, progress = consoles()
     packages, rows = jit.packages(source, dims), []
     for spec in compiler.check(source, dims).after("resolve")[source.name].recurrences:
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -50,6 +55,8 @@ def bench(source: Source, dims: Mapping[str, int], tokens: int, path: Path | Non
             console.print(benching.table(spec, measured))
             rows += measured
     console.print(f"median of up to {benching.REPEATS} runs after {benching.WARMUPS}; random data inside the declared domains, batch 1")
+    if tokens > benching.LOOP:
+        console.print(f"autograd through the sequential reference is timed up to {benching.LOOP} tokens only: it is quadratic in the length")
     if path is not None:
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         console.print(f"{path} written")

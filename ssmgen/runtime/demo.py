@@ -122,7 +122,7 @@ def train(model, tokens, held_out, steps: int | None, report) -> tuple[list, lis
         if not math.isfinite(losses[-1][1]):
             raise AssertionError(f"the loss became {losses[-1][1]} at step {step}")
         fraction = step / steps if steps else (time.perf_counter() - begin) / BUDGET
-        if step % 50 == 0 or fraction >= 1:
+        if step % 25 == 0 or fraction >= 1:
             checks.append((step, held_out_loss()))
         report(min(fraction, 1.0), f"step {step}  loss {losses[-1][1]:.3f}  held out {checks[-1][1]:.3f}")
     return losses, checks
@@ -147,28 +147,29 @@ def write(model, vocabulary: list[str], prompt: str, length: int) -> tuple[str, 
     return "".join(vocabulary[t] for t in tokens), difference
 
 
-def smooth(points: list[tuple[int, float]], width: int = 20) -> list[tuple[int, float]]:
-    """Means of `width` neighbours: one batch's loss is noise."""
-    means = []
+def smooth(points: list[tuple[int, float]], count: int = 50) -> list[tuple[int, float]]:
+    """About `count` means of neighbours: one batch's loss is noise."""
+    means, width = [], max(1, len(points) // count)
     for start in range(0, len(points), width):
         part = points[start : start + width]
-        means.append((part[-1][0], sum(y for _, y in part) / len(part)))
+        means.append((part[len(part) // 2][0], sum(y for _, y in part) / len(part)))
     return means
 
 
 def main(out: Path, steps: int | None) -> int:
     """Run the demonstration; writes the package, the picture of the losses and the text below `out`."""
     import torch
-    from rich.console import Console
     from rich.markup import escape
 
     from .. import compiler
+    from ..module import layers_of
     from ..write import Origin, write_package
+    from .commands import consoles
     from .load import load
     from .plot import line_chart
-    from .verify import agreement
+    from .verify import verify
 
-    console = Console(highlight=False)
+    console, _ = consoles()
     begin = time.perf_counter()
     source = example()
     console.print(f"[bold]1. The spec[/] ({source.name})")
@@ -176,16 +177,24 @@ def main(out: Path, steps: int | None) -> int:
     build = compiler.build(source, SIZES)
     options = tuple(f"--dim {name}={SIZES[name]}" for name in sorted(SIZES))
     for name in sorted(build.packages):
-        write_package(out / name, build.packages[name], Origin(source.name, source.text, options))
+        write_package(out / name, build.packages[name], Origin(source.name, source.text, build.format, options))
         files = ", ".join(sorted(build.packages[name]))
         console.print(f"\n[bold]2. The package[/] {out / name}: {files} ({sum(build.timings.values()):.1f} s)")
     specification = build.trace.after("resolve")[source.name]
     layer = specification.layers[0]
-    package = load(out / layer.recurrence)
+    (spec,) = (each for each in specification.recurrences if layer in layers_of(specification, each))
+    package = load(out / spec.name)
 
-    console.print("\n[bold]3. The op against the sequential reference[/], float64, random inputs and cotangents")
-    for what, error in agreement(package, specification, layer.recurrence):
-        console.print(f"   {what:<28} relative error {error:.1e}")
+    console.print("\n[bold]3. The proof[/] at every build, exactly: " + str(build.trace.after("validate")[spec.name]))
+    console.print("   and by running it, against the reference, a second oracle and itself:")
+    report = verify(package, spec)
+    for name in dict.fromkeys(row.check for row in report.rows):
+        rows = [row for row in report.rows if row.check == name]
+        worst = max(rows, key=lambda row: row.error / row.tolerance if row.tolerance else row.error)
+        verdict = "pass" if all(row.passed for row in rows) else "FAIL"
+        console.print(f"   {verdict}  {name:<22} error {worst.error:.1e}, at most {worst.tolerance:.1e} ({worst.reason})")
+    if not report.passed:
+        raise AssertionError(f"{len(report.failures)} comparisons failed")
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     text = corpus()

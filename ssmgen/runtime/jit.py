@@ -14,7 +14,7 @@ from types import ModuleType
 
 from .. import __version__, compiler
 from ..source import Source
-from ..write import OUTPUT_FORMAT, Origin, write_package
+from ..write import Origin, write_package
 from .load import load
 
 
@@ -51,11 +51,11 @@ def packages(source: Source, dims: Mapping[str, int]) -> dict[str, ModuleType]:
     folder = cache_folder() / _key(source, dims)
     names = _cached(folder)
     if not names:
-        built = compiler.build(source, dims).packages
+        build = compiler.build(source, dims)
         options = tuple(f"--dim {name}={dims[name]}" for name in sorted(dims))
-        names = sorted(built)
+        names = sorted(build.packages)
         for name in names:
-            write_package(folder / name, built[name], Origin(source.name, source.text, options))
+            write_package(folder / name, build.packages[name], Origin(source.name, source.text, build.format, options))
         _record(folder, names)
     return {name: load(folder / name) for name in names}
 
@@ -69,7 +69,7 @@ def _source(text_or_path: str | os.PathLike) -> Source:
 
 def _key(source: Source, dims: Mapping[str, int]) -> str:
     sizes = [f"{name}={dims[name]}" for name in sorted(dims)]
-    parts = (__version__, str(OUTPUT_FORMAT), _compiler_stamp(), source.name, source.text, *sizes)
+    parts = (__version__, _compiler_stamp(), source.name, source.text, *sizes)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -47,9 +47,9 @@ def line_chart(path: Path, title: str, x_label: str, y_label: str, series: dict[
         colour = _COLOURS[index % len(_COLOURS)]
         corners = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line)
         parts.append(f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
-        place = _WIDTH - _RIGHT - 160 * (len(series) - index) + 12
-        parts.append(f'<line x1="{place}" x2="{place + 20}" y1="38" y2="38" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{place + 26}" y="42">{_escape(name)}</text>')
+        place = _WIDTH - _RIGHT - 110 * (len(series) - index)
+        parts.append(f'<line x1="{place}" x2="{place + 20}" y1="20" y2="20" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{place + 26}" y="24">{_escape(name)}</text>')
     path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 

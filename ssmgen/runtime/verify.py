@@ -15,8 +15,13 @@ from types import ModuleType
 
 from .. import spec
 from .load import load
-from .verify_checks import CHECKS, REFERENCE_CHECKS, Row
+from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Row
+from .verify_modules import layers, module
 from .verify_subject import Subject
+
+
+CHECKS = {**REFERENCE_CHECKS, **OP_CHECKS, "module": module, "layers": layers}
+"""Every check, in order, by the name that progress shows."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3)
 LONG = 2 * CHUNK + 3
 FLOOR = {"float32": 2e-6, "bfloat16": 4e-3}
 FEW = 150
+MIXED = 1e-4
 TWICE = "twice the eager reference's own error in this dtype, plus one rounding"
 
 
@@ -80,9 +81,8 @@ def op_precision(subject: Subject) -> Iterator[Row]:
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         case = subject.case(LONG, seed=3).to(dtype, params_dtype=torch.float32)
-        start = tuple(p.to(torch.float32) if p.dtype == torch.float64 else p for p in subject.start(subject.case(LONG, seed=3)))
-        start = tuple(p.to(torch.complex64) if p.is_complex() else p for p in start)
-        wide = tuple(p.to(torch.complex128 if p.is_complex() else torch.float64) if not _is_integer(p) else p for p in start)
+        start = _narrowed(subject.start(subject.case(LONG, seed=3)))
+        wide = tuple(_widened(p) for p in start)
         truth = subject.reference(case.to(torch.float64), wide)
         eager, op = subject.reference(case, start), subject.op(case, start)
         allowed = 2 * worst(zip(eager.tensors, truth.tensors, strict=True), typical) + FLOOR[name]
@@ -101,6 +101,9 @@ def op_gradients(subject: Subject) -> Iterator[Row]:
     expected = subject.gradients(subject.reference, case, start)
     for argument, gradient in subject.gradients(subject.op, case, start).items():
         yield Row("gradients = reference", argument, largest(gradient, expected[argument]), EXACT, SUMS)
+    for part, of in (("y", lambda run: run.tensors[:1]), ("the final state", lambda run: run.state)):
+        expected, found = (subject.gradients(call, case, start, of=of) for call in (subject.reference, subject.op))
+        yield Row("gradients = reference", f"all, of {part} alone", worst((found[n], expected[n]) for n in expected), EXACT, SUMS)
     yield _gradcheck("gradcheck", subject, lambda c, s: subject.op(c, s, chunk=2))
 
 
@@ -280,16 +283,13 @@ def extremes(subject: Subject) -> Iterator[Row]:
     """Gates at their ends in float32: finite wherever the float64 reference is finite and float32 can hold it."""
     import torch
 
-    gates = {s.name for s in subject.recurrence.symbols if s.kind == "input" and s.type.is_scalar or s.name.endswith("_raw")}
+    free = _free_gates(subject)
+    if not free:
+        return
     for size in (20.0, -20.0, 100.0, -100.0):
         case = subject.case(LONG, seed=15)
-        wild = {}
-        for name, x in case.inputs.items():
-            symbol = subject.recurrence.symbol(name)
-            is_free = name in gates and symbol.domain is None and not x.is_complex()
-            wild[name] = size + x if is_free else x
-        case = replace(case, inputs=wild)
-        start = tuple(p if _is_integer(p) else p.to(torch.complex64 if p.is_complex() else torch.float32) for p in subject.start(case))
+        case = replace(case, inputs={n: x + size if n in free else x for n, x in case.inputs.items()})
+        start = _narrowed(subject.start(case))
         narrow = case.to(torch.float32)
         truth = subject.reference(narrow.to(torch.float64), tuple(_widened(p) for p in start))
         slopes = subject.gradients(subject.reference, narrow.to(torch.float64), tuple(_widened(p) for p in start))
@@ -301,10 +301,44 @@ def extremes(subject: Subject) -> Iterator[Row]:
         )
 
 
+def _free_gates(subject: Subject) -> set[str]:
+    """Real inputs without a domain that gates are made of: scalars, and what `raw` stands for."""
+    inputs = [s for s in subject.recurrence.symbols if s.kind == "input" and s.domain is None and s.type.field == "real"]
+    return {s.name for s in inputs if s.type.is_scalar or s.name.endswith("_raw")}
+
+
 def _lost(actual, expected) -> int:
     """How many entries are not finite although they could be."""
     holdable = expected.isfinite() & (expected.abs() < 1e30)
     return int((holdable & ~actual.isfinite()).sum())
+
+
+def mixed_gates(subject: Subject) -> Iterator[Row]:
+    """Free gates at both ends within one chunk, in float32: no sum over the chunk may drown a small decay in a large one."""
+    import torch
+
+    free = _free_gates(subject)
+    if not free:
+        return
+    case = subject.case(LONG, seed=20)
+    generator = torch.Generator().manual_seed(20)
+    ends = {n: 20.0 * torch.randint(-1, 2, x.shape, generator=generator).to(x.device) for n, x in case.inputs.items() if n in free}
+    case = replace(case, inputs={n: x + ends[n] if n in free else x for n, x in case.inputs.items()}).to(torch.float32)
+    start = _narrowed(subject.start(subject.case(LONG, seed=20)))
+    wide = tuple(_widened(p) for p in start)
+    truth, eager, op = subject.reference(case.to(torch.float64), wide), subject.reference(case, start), subject.op(case, start)
+    allowed = 2 * worst(zip(eager.tensors, truth.tensors, strict=True), typical) + MIXED
+    found = worst(zip(op.tensors, truth.tensors, strict=True), typical)
+    yield Row("mixed gates", "y and final state, gates moved by -20, 0 or 20", found, allowed, TWICE + " of the running sum of log decays")
+
+
+def memory_layout(subject: Subject) -> Iterator[Row]:
+    """Inputs that are views with other strides, as a projection split into heads gives them."""
+    case = subject.case(LONG, seed=21)
+    start = subject.start(case)
+    views = replace(case, inputs={n: x.transpose(0, 1).contiguous().transpose(0, 1) for n, x in case.inputs.items()})
+    apart = tuple(part.transpose(0, -1).contiguous().transpose(0, -1) for part in start)
+    yield _exact("memory layout", "inputs and state with other strides", subject.op(views, apart), subject.op(case, start))
 
 
 def determinism(subject: Subject) -> Iterator[Row]:
@@ -312,7 +346,7 @@ def determinism(subject: Subject) -> Iterator[Row]:
     import torch
 
     case = subject.case(LONG, seed=16).to(torch.float32)
-    start = tuple(p if _is_integer(p) else p.to(torch.complex64 if p.is_complex() else torch.float32) for p in subject.start(case))
+    start = _narrowed(subject.start(case))
     first, second = subject.op(case, start), subject.op(case, start)
     pairs = list(zip(first.tensors, second.tensors, strict=True))
     slopes, again = subject.gradients(subject.op, case, start), subject.gradients(subject.op, case, start)
@@ -326,6 +360,12 @@ def determinism(subject: Subject) -> Iterator[Row]:
 
 def _is_integer(x) -> bool:
     return not (x.is_floating_point() or x.is_complex())
+
+
+def _narrowed(state: tuple) -> tuple:
+    import torch
+
+    return tuple(x if _is_integer(x) else x.to(torch.complex64 if x.is_complex() else torch.float32) for x in state)
 
 
 def _widened(x):
@@ -368,9 +408,9 @@ REFERENCE_CHECKS: dict[str, Check] = {
     "reference = interpreter": reference_interpreter,
     "reference gradients": reference_gradients,
 }
+"""What must hold of `reference.py` alone."""
 
-CHECKS: dict[str, Check] = {
-    **REFERENCE_CHECKS,
+OP_CHECKS: dict[str, Check] = {
     "op = reference": op_float64,
     "op gradients": op_gradients,
     "op precision": op_precision,
@@ -383,6 +423,8 @@ CHECKS: dict[str, Check] = {
     "reversed": direction,
     "causality": causality,
     "extreme gates": extremes,
+    "mixed gates": mixed_gates,
+    "memory layout": memory_layout,
     "determinism": determinism,
 }
-"""Every check, in order, by the name that progress shows."""
+"""What must hold of the operator."""

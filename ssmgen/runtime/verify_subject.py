@@ -118,8 +118,11 @@ class Subject:
 
     # --- gradients -----------------------------------------------------------------------------------------------
 
-    def gradients(self, call, case: Case, start: tuple[Tensor, ...], seed: int = 2) -> dict[str, Tensor]:
-        """Gradients of a random sum over `y` and the final state, by the names of inputs, params and parts of the state."""
+    def gradients(self, call, case: Case, start: tuple[Tensor, ...], of=None) -> dict[str, Tensor]:
+        """Gradients of a random sum over `y` and the final state, by the names of inputs, params and parts of the state.
+
+        `of` picks the tensors of a run that the sum is over; what it does not reach has the gradient zero.
+        """
         import torch
 
         leaves = {name: x.detach().clone().requires_grad_() for name, x in (*case.inputs.items(), *case.params.items())}
@@ -127,9 +130,9 @@ class Subject:
         named = {f"initial {n}": x.requires_grad_() for n, x in zip(self.names, parts, strict=True) if not _is_integer(x)}
         moved = replace(case, inputs={n: leaves[n] for n in case.inputs}, params={n: leaves[n] for n in case.params})
         run = call(moved, tuple(parts))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(2)
         total = 0.0
-        for tensor in run.tensors:
+        for tensor in run.tensors if of is None else of(run):
             if not _is_integer(tensor):
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
                 wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)

@@ -1,0 +1,180 @@
+"""Formulas of a discretization as expressions of the specification, and the divisors that may vanish in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from .. import algebra
+from ..bounds import Bounds
+from ..discretizations import _method as formulas
+from ..discretizations._method import Formula
+from ..expressions import constant
+from ..source import Span
+from ..spec import Expr, Ref, Symbol
+
+
+@dataclass(frozen=True)
+class Singular:
+    """A divisor that may vanish: where the method divides, and whether the whole formula has a limit there."""
+
+    divisor: Expr
+    has_limit: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`above / below`, kept apart so that a common factor can cancel first."""
+
+    above: Expr
+    below: Expr
+
+    def times(self, by: Expr) -> Expr:
+        return algebra.div(algebra.mul(by, self.above), self.below)
+
+
+@dataclass
+class Formulas:
+    """Evaluates formulas at z = dt * rate, and gathers what they divide by."""
+
+    step: Expr
+    parameters: dict[str, Expr]
+    symbols: dict[str, Symbol]
+    bounds: Bounds
+    singular: list[Singular] = field(default_factory=list)
+
+    def at(self, formula: Formula, rate: Expr, span: Span, step: Expr | None) -> Expr:
+        """`formula(dt * rate)`, times `step` when given, so that `dt expm1(dt a) / (dt a)` becomes `expm1(dt a) / a`."""
+        z = algebra.mul(self.step, rate)
+        if algebra.is_zero(rate):
+            limit = algebra.const(formulas.series(formula, 1, self.numbers())[0]) if not self._has_parameters(formula) else None
+            value = limit if limit is not None else self.expr(formula, z)
+            return value if step is None else algebra.mul(step, value)
+        if isinstance(formula, formulas.Quotient):
+            above, below = self.expr(formula.left, z), self.expr(formula.right, z)
+            above = above if step is None else algebra.mul(step, above)
+            divisor = rate if below == z else below
+            self._divides(divisor, self._has_limit(formula), span)
+            return algebra.div(above, below)
+        value = self.value(formula, z, span)
+        return value if step is None else algebra.mul(step, value)
+
+    def value(self, formula: Formula, z: Expr, span: Span) -> Expr:
+        for inner in _quotients(formula):
+            self._divides(self.expr(inner.right, z), self._has_limit(inner), span)
+        return self.expr(formula, z)
+
+    def expr(self, formula: Formula, z: Expr) -> Expr:
+        match formula:
+            case formulas.Number(value):
+                return algebra.const(value)
+            case formulas.Variable(name):
+                return z if name == "z" else self.parameters[name]
+            case formulas.Difference(formulas.Exponential(operand), formulas.Number(value)) if value == 1:
+                return algebra.apply("expm1", self.expr(operand, z))
+            case formulas.Sum(left, right):
+                return algebra.add(self.expr(left, z), self.expr(right, z))
+            case formulas.Difference(left, right):
+                return algebra.sub(self.expr(left, z), self.expr(right, z))
+            case formulas.Product(left, right):
+                return algebra.mul(self.expr(left, z), self.expr(right, z))
+            case formulas.Quotient(left, right):
+                return algebra.div(self.expr(left, z), self.expr(right, z))
+            case formulas.Exponential(operand):
+                return algebra.apply("exp", self.expr(operand, z))
+        raise ValueError(f"not a formula: {formula!r}")
+
+    def numbers(self) -> dict[str, Fraction]:
+        """Parameter values for series: their numbers, or a value at which nothing special happens."""
+        return {name: constant(value) if constant(value) is not None else Fraction(1, 3) for name, value in self.parameters.items()}
+
+    def _has_parameters(self, formula: Formula) -> bool:
+        return any(isinstance(f, formulas.Variable) and f.name != "z" for f in _parts(formula))
+
+    def _has_limit(self, formula: Formula) -> bool:
+        try:
+            formulas.series(formula, 1, self.numbers())
+        except ZeroDivisionError:
+            return False
+        return formulas.series(formula.right, 1, self.numbers())[0] == 0
+
+    # --- divided differences ---
+
+    def difference(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr | Ratio:
+        """`(f(start + change) - f(start)) / change`, without dividing by `change` where the formula allows."""
+        end = algebra.add(start, change)
+        match formula:
+            case formulas.Number():
+                return algebra.ZERO
+            case formulas.Variable(name):
+                return algebra.UNIT if name == "z" else algebra.ZERO
+            case formulas.Sum(left, right):
+                return algebra.add(self._difference_of(left, start, change, span), self._difference_of(right, start, change, span))
+            case formulas.Difference(left, right):
+                return algebra.sub(self._difference_of(left, start, change, span), self._difference_of(right, start, change, span))
+            case formulas.Product(left, right):
+                first = algebra.mul(self._difference_of(left, start, change, span), self.value(right, end, span))
+                return algebra.add(first, algebra.mul(self.value(left, start, span), self._difference_of(right, start, change, span)))
+            case formulas.Exponential(operand):
+                inside = algebra.mul(self._difference_of(operand, start, change, span), change)
+                below = self.value(operand, start, span)
+                self._divides(change, True, span)
+                return Ratio(algebra.mul(algebra.apply("exp", below), algebra.apply("expm1", inside)), change)
+            case formulas.Quotient(left, right):
+                if algebra.is_zero(self.value(right, start, span)):
+                    # 0/0 at the start: the limit is exact, from the series
+                    limit = algebra.const(formulas.series(formula, 1, self.numbers())[0])
+                    self._divides(change, True, span)
+                    return Ratio(algebra.sub(self.value(formula, end, span), limit), change)
+                below, above = self.value(right, start, span), self.value(right, end, span)
+                first = algebra.mul(self._difference_of(left, start, change, span), below)
+                second = algebra.mul(self.value(left, start, span), self._difference_of(right, start, change, span))
+                self._divides(above, False, span)
+                return algebra.div(algebra.sub(first, second), algebra.mul(below, above))
+        raise ValueError(f"not a formula: {formula!r}")
+
+    def _difference_of(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr:
+        found = self.difference(formula, start, change, span)
+        return found.times(algebra.UNIT) if isinstance(found, Ratio) else found
+
+    # --- divisors ---
+
+    def _divides(self, divisor: Expr, has_limit: bool, span: Span) -> None:
+        if not self._is_nonzero(divisor):
+            found = Singular(divisor, has_limit, span)
+            if found not in self.singular:
+                self.singular.append(found)
+
+    def _is_nonzero(self, expr: Expr) -> bool:
+        if expr.type.field == "complex":
+            real, imaginary = algebra.split_imaginary(self._opened(expr))
+            parts = [part for part in (real, imaginary) if part.type.field == "real"]
+            return len(parts) == 2 and any(not self.bounds.of(part).contains(0.0) for part in parts)
+        return not self.bounds.of(expr).contains(0.0)
+
+    def _opened(self, expr: Expr) -> Expr:
+        """Complex names replaced by their definitions, where `i` is written."""
+
+        def opened(node: Expr) -> Expr | None:
+            if isinstance(node, Ref) and node.type.field == "complex":
+                definition = self.symbols[node.name].definition if node.name in self.symbols else None
+                return None if definition is None else self._opened(definition)
+            return None
+
+        return algebra.rewrite(expr, opened)
+
+
+def _parts(formula: Formula):
+    yield formula
+    for value in vars(formula).values():
+        if isinstance(value, Formula):
+            yield from _parts(value)
+
+
+def _quotients(formula: Formula):
+    return (part for part in _parts(formula) if isinstance(part, formulas.Quotient))
+
+
+def depends_on_z(formula: Formula) -> bool:
+    return any(part == formulas.Z for part in _parts(formula))

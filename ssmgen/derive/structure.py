@@ -1,0 +1,83 @@
+"""What the linear part of one state's dynamics is made of, for formulas that are no polynomials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .. import algebra
+from ..source import Span
+from ..spec import Expr, Skew, State, Type
+from .chains import Polynomial
+
+
+@dataclass
+class Structure:
+    """The linear part of one state's dynamics, sorted by what each term does."""
+
+    scalar: Expr = algebra.ZERO
+    left: Expr | None = None  # a column on the key side
+    right: Expr | None = None  # a column on the value side
+    weight: Expr | None = None  # full weights
+    turning: Expr | None = None  # rates of turning
+    turning_type: Type | None = None
+    rank_one: list[tuple[str, Expr, Expr, Expr, Span]] = field(default_factory=list)  # side, coefficient, column, row, span
+
+    @property
+    def rate(self) -> Expr:
+        """The part that formulas take entry by entry: the scalar plus the column or the weights."""
+        total = self.scalar
+        for part in (self.left, self.right, self.weight):
+            if part is not None:
+                total = part if algebra.is_zero(total) else algebra.add(total, part)
+        return total
+
+
+class NoClosedForm(Exception):
+    """Why no formula but a polynomial can be evaluated on a transition."""
+
+    def __init__(self, span: Span, label: str):
+        super().__init__(label)
+        self.span, self.label = span, label
+
+
+def structure_of(state: State, linear: Polynomial, span: Span) -> Structure:
+    """The terms around `state`, sorted. Raises NoClosedForm for a dense matrix, other states, or parts that do not commute."""
+    found = Structure()
+    for item in linear:
+        if item.state.name != state.name:
+            raise NoClosedForm(item.span, f"`{item.state.name}` enters the dynamics of `{state.name}`")
+        factor = item.factors[item.place]
+        kinds = ([f.kind for f in item.left], [f.kind for f in item.right])
+        plain = not factor.transposed and not factor.conjugated and factor.weight is None and item.index is None
+        if plain and kinds == ([], []):
+            found.scalar = algebra.add(found.scalar, item.coefficient)
+        elif plain and kinds == (["diagonal"], []):
+            found.left = _plus(found.left, algebra.mul(item.coefficient, item.left[0].expr))
+        elif plain and kinds == ([], ["diagonal"]):
+            found.right = _plus(found.right, algebra.mul(item.coefficient, item.right[0].expr))
+        elif plain and kinds == (["dense"], []) and isinstance(item.left[0].expr, Skew):
+            found.turning = _plus(found.turning, algebra.mul(item.coefficient, item.left[0].expr.operand))
+            found.turning_type = item.left[0].expr.type
+        elif plain and kinds == (["column", "row"], []):
+            found.rank_one.append(("left", item.coefficient, item.left[0].expr, item.left[1].expr, item.span))
+        elif plain and kinds == ([], ["column", "row"]):
+            found.rank_one.append(("right", item.coefficient, item.right[0].expr, item.right[1].expr, item.span))
+        elif not factor.transposed and not factor.conjugated and kinds == ([], []) and item.index is None:
+            found.weight = _plus(found.weight, algebra.mul(item.coefficient, factor.weight))
+        else:
+            what = "a sum of rank-one terms" if item.index else "a transposed state" if factor.transposed else "a dense matrix"
+            raise NoClosedForm(item.span, f"{what} acts on `{state.name}`")
+    shapes = [found.left is not None, found.right is not None, found.weight is not None]
+    turns = found.turning is not None
+    mixed = sum(shapes) > 1 or (found.rank_one and (any(shapes) or turns or len(found.rank_one) > 1)) or (turns and any(shapes[1:]))
+    if mixed:
+        names = ("a diagonal on the key side", "a diagonal on the value side", "full weights")
+        words = [name for name, has in zip(names, shapes, strict=True) if has]
+        words += ["a rotation"] if turns else []
+        words += [f"{len(found.rank_one)} rank-one terms" if len(found.rank_one) > 1 else "a rank-one term"] if found.rank_one else []
+        raise NoClosedForm(span, " and ".join(words) + " do not commute")
+    return found
+
+
+def _plus(total: Expr | None, term: Expr) -> Expr:
+    return term if total is None else algebra.add(total, term)

@@ -1,0 +1,435 @@
+"""derive: the normal form is the equation, the reads are the output, the adjoint is the derivative."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import evaluate as ev
+import numpy as np
+import pytest
+
+from ssmgen import algebra, spec
+from ssmgen.derive import derive
+from ssmgen.derive.adjoint import ReadAdjoint, StepAdjoint, adjoint, index_of_read
+from ssmgen.derive.taps import previous
+from ssmgen.diagnostics import SpecError
+from ssmgen.expressions import key, uses_index
+from ssmgen.parse import parse
+from ssmgen.recurrence import MicroStep, Read, Recurrence, Transition
+from ssmgen.recurrence_text import equations, recurrence_text
+from ssmgen.resolve import resolve
+from ssmgen.source import NOWHERE, Source
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted([*ROOT.glob("examples/*.ssm"), *ROOT.glob("tests/sketches/*.ssm")])
+SIZES = {"N": 8, "P": 3}
+
+
+def resolved(text: str, name: str = "test.ssm") -> tuple[spec.Recurrence, ...]:
+    return resolve(parse(Source(name, text))).recurrences
+
+
+def recurrences() -> list:
+    found = []
+    for path in FILES:
+        for one in resolved(path.read_text(), path.name):
+            found.append(pytest.param(one, id=f"{path.stem}-{one.name}"))
+    return found
+
+
+RECURRENCES = recurrences()
+
+
+def environment(one: spec.Recurrence, seed: int = 0) -> ev.Env:
+    rng = np.random.default_rng(seed)
+    sizes = {name: SIZES.get(name, min(default, 4)) for name, default in one.dims} | dict(one.counts)
+    env = ev.Env(sizes, {})
+    env.names = ev.random_names(one, env, rng)
+    env.previous = ev.random_names(one, env, rng, learned=env.names)
+    env.before = ev.random_states(one, env, rng)
+    return env
+
+
+def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
+    """The states after a token of a recurrence in continuous time, structure unknown."""
+    order = [s.name for s in one.states]
+    shapes = {s.name: ev.shape_of(s.type, env) for s in one.states}
+    a, b = ev.linear_part(one, env)
+    # the older input was the previous token's; its matrix A plays no part
+    _, b_old = ev.linear_part(one, replace(env, names=env.previous))
+    args = [ev.evaluate(arg, env)[0, 0] for arg in one.discretization.args]
+    dt = args[0] if args else 1.0
+    z, eye = dt * a, np.eye(len(a))
+    match one.discretization.method:
+        case "none":
+            transition, write = a, eye
+        case "euler":
+            transition, write = eye + z, eye
+        case "implicit_euler":
+            transition = write = np.linalg.inv(eye - z)
+        case "exp_euler":
+            transition, write = ev.expm(z), eye
+        case "zoh":
+            transition, write = ev.expm(z), ev.phi_one(z)
+        case "bilinear":
+            half = np.linalg.inv(eye - z / 2)
+            transition, write = half @ (eye + z / 2), half
+        case "rk4":
+            transition = eye + z + z @ z / 2 + z @ z @ z / 6 + z @ z @ z @ z / 24
+            write = eye + z / 2 + z @ z / 6 + z @ z @ z / 24
+        case "exp_trapezoid":
+            transition, write = ev.expm(z), args[1] * eye
+            s = ev.packed(env.before, order) + dt * (1 - args[1]) * b_old
+            return ev.unpacked(transition @ s + dt * write @ b, shapes, order)
+        case other:
+            raise AssertionError(f"no oracle for {other}")
+    return ev.unpacked(transition @ ev.packed(env.before, order) + dt * write @ b, shapes, order)
+
+
+def check_step(one: spec.Recurrence, derived: Recurrence, seed: int) -> None:
+    env = environment(one, seed)
+    wanted = discretized(one, env) if one.dynamics else ev.updated(one, env)
+    got = ev.stepped_token(derived, env)
+    for state in one.states:
+        np.testing.assert_allclose(got[state.name], wanted[state.name], rtol=1e-9, atol=1e-9, err_msg=recurrence_text(derived))
+    env.after = wanted
+    said = ev.outputs_of([(o.name, o.value) for o in one.outputs], one, env)
+    read = ev.derived_outputs(derived, env)
+    for name, value in said.items():
+        np.testing.assert_allclose(read[name], value, rtol=1e-9, atol=1e-9, err_msg=recurrence_text(derived))
+
+
+@pytest.mark.parametrize("one", RECURRENCES)
+def test_normal_form_is_the_equation(one):
+    derived = derive(one)
+    derived.verify()
+    if derived.sequential:
+        assert not derived.steps
+        return
+    for seed in (0, 1):
+        check_step(one, derived, seed)
+
+
+# --- the adjoint -------------------------------------------------------------------------------------------------
+
+H = 1e-5
+
+
+def real_inner(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * np.conj(b)).real.sum())
+
+
+def assert_gradient(gradient: np.ndarray, loss, at: np.ndarray, rng: np.random.Generator, message: object = "") -> None:
+    """`gradient` is the derivative of `loss` at `at`, along a random direction (and an imaginary one)."""
+    along = [rng.normal(size=at.shape)]
+    if np.iscomplexobj(at):
+        along.append(1j * rng.normal(size=at.shape))
+    for direction in along:
+        slope = (loss(at + H * direction) - loss(at - H * direction)) / (2 * H)
+        assert slope == pytest.approx(real_inner(gradient, direction), rel=1e-5, abs=1e-6), message
+
+
+def exchanged(term, factor: spec.Expr, by: spec.Expr, one: spec.Recurrence):
+    """A term with every occurrence of a factor exchanged; generators and written factors alike."""
+    wanted = key(factor)
+
+    def swap(expr):
+        if expr is not None and key(expr) == key(algebra.transpose(factor)):
+            return algebra.transpose(by)
+        return by if expr is not None and key(expr) == wanted else expr
+
+    if isinstance(term, Transition):
+        left, right = (tuple(replace(g, column=swap(g.column), row=swap(g.row)) for g in side) for side in (term.left, term.right))
+        return replace(term, coefficient=swap(term.coefficient), left=left, right=right)
+    if term.tap == 1:
+        older = {name: previous(getattr(term, name), one) for name in ("key", "value")}
+        moved = {name: by for name, expr in older.items() if expr is not None and key(expr) == wanted}
+        return replace(term, coefficient=swap(term.coefficient), **moved)
+    return replace(term, coefficient=swap(term.coefficient), key=swap(term.key), value=swap(term.value))
+
+
+class StepLoss:
+    """<dS', S'> of one micro-step, S' a function of the states before it and of its factors."""
+
+    def __init__(self, one: spec.Recurrence, step: MicroStep, backward: StepAdjoint, rng: np.random.Generator):
+        self.one, self.step, self.backward, self.rng = one, step, backward, rng
+        env = environment(one, 3)
+        self.env = env if step.index is None else env.at(step.index, 2)
+        self.gradients = ev.random_states(one, env, rng)
+        env.names |= {f"d{name}": value for name, value in self.gradients.items()}
+        env.names |= {f"{name}~": value for name, value in ev.entering(step, env.before, env).items()}
+
+    def __call__(self, step: MicroStep, env: ev.Env) -> float:
+        after = ev.stepped(step, env.before, env)
+        return sum(real_inner(self.gradients[name], after[name]) for name in self.gradients)
+
+    def check_states(self) -> None:
+        handed = dict(self.backward.states)
+        for state in self.one.states:
+            at = self.env.before[state.name]
+            own = ev.evaluate(handed[state.name], self.env) if state.name in handed else np.zeros_like(at)
+            self.env.previous[f"d{state.name}"] = own
+
+            def loss(value: np.ndarray, name: str = state.name) -> float:
+                return self(self.step, replace(self.env, before={**self.env.before, name: value}))
+
+            assert_gradient(own, loss, at, self.rng, state.name)
+
+    def check_factor(self, factor: spec.Expr, gradient: spec.Expr) -> None:
+        over = [(t.index, t.rank) for t in (*self.step.transitions, *self.step.writes) if t.index and uses_index(factor, t.index)]
+        if over:
+            index, rank = over[0]
+            places = [self.env.at(index, r) for r in range(1, ev.size(rank, self.env) + 1)]
+            value, own = (np.stack([ev.evaluate(e, p) for p in places])[:, :, 0] for e in (factor, gradient))
+            rows = spec.Type(rank, factor.type.rows, factor.type.field)
+            by: spec.Expr = spec.Element(factor.type, NOWHERE, spec.Ref(rows, NOWHERE, "f*"), index)
+        else:
+            value, own = ev.evaluate(factor, self.env), ev.evaluate(gradient, self.env)
+            by = spec.Ref(factor.type, NOWHERE, "f*")
+        step = replace(
+            self.step,
+            transitions=tuple(exchanged(t, factor, by, self.one) for t in self.step.transitions),
+            writes=tuple(exchanged(w, factor, by, self.one) for w in self.step.writes),
+        )
+
+        def loss(moved: np.ndarray) -> float:
+            env = self.env
+            return self(step, replace(env, names={**env.names, "f*": moved}, previous={**env.previous, "f*": moved}))
+
+        assert_gradient(own, loss, value, self.rng, factor)
+
+
+def check_read(one: spec.Recurrence, read: ReadAdjoint, rng: np.random.Generator) -> None:
+    env = environment(one, 3)
+    env.after = ev.random_states(one, env, rng)
+    over = index_of_read(read.read, one)
+    places = [env] if over is None else [env.at(over[0], r) for r in range(1, ev.size(over[1], env) + 1)]
+    shapes = [ev.read(read.read, place) for place in places]
+    gradients = [rng.normal(size=v.shape) + (1j * rng.normal(size=v.shape) if np.iscomplexobj(v) else 0.0) for v in shapes]
+    env.names[f"d{read.read.name}"] = gradients[0] if over is None else np.stack(gradients)[:, :, 0]
+
+    def state_loss(moved: np.ndarray) -> float:
+        states = {read.read.state: moved}
+        return sum(real_inner(g, ev.read(read.read, replace(p, after=states, before=states))) for g, p in zip(gradients, places, strict=True))
+
+    state = (env.after if read.read.primed else env.before)[read.read.state]
+    assert_gradient(ev.evaluate(read.state, env), state_loss, state, rng)
+    if read.query is None:
+        return
+    for place, gradient in zip(places, gradients, strict=True):
+        by = replace(read.read, query=spec.Ref(read.read.query.type, NOWHERE, "f*"))
+
+        def query_loss(moved: np.ndarray, place: ev.Env = place, gradient: np.ndarray = gradient, by: Read = by) -> float:
+            return real_inner(gradient, ev.read(by, replace(place, names={**place.names, "f*": moved})))
+
+        assert_gradient(ev.evaluate(read.query, place), query_loss, ev.evaluate(read.read.query, place), rng)
+
+
+def check_adjoint(one: spec.Recurrence, derived: Recurrence) -> None:
+    found = adjoint(one, derived.steps, derived.reads)
+    rng = np.random.default_rng(5)
+    for step, backward in zip(derived.steps, found.steps, strict=True):
+        loss = StepLoss(one, step, backward, rng)
+        loss.check_states()
+        for factor, gradient in (*backward.factors, *backward.delayed):
+            loss.check_factor(factor, gradient)
+    for read in found.reads:
+        check_read(one, read, rng)
+
+
+@pytest.mark.parametrize("one", RECURRENCES)
+def test_adjoint_is_the_derivative(one):
+    derived = derive(one)
+    if not derived.sequential:
+        assert derived.adjoint
+        check_adjoint(one, derived)
+
+
+# --- one construct at a time -------------------------------------------------------------------------------------
+
+HEAD = """\
+recurrence one {
+  dim    N = 8, P = 3, R = 2
+  input  q, k, e : [N]; v, u : [P]; w : [N]; A : [N, N]; theta : [N/2]; ks : [R, N]; vs : [R, P]
+  input  g : scalar <= 0; beta : scalar in (0, 1); c : scalar; kr : [N] unit; dt : scalar > 0; rate : scalar in (-2, -0.1)
+  input  rates : [N] in (-2, -0.1); lam : scalar in (0, 1); half : [N/2] in (-2, -0.1); b : [P] in (-2, -0.1); W : [N, P] in (-2, -0.1)
+"""
+MATRIX = "  state  S : real [N, P]\n"
+READ = "  output y = S'^T q\n"
+
+
+def spec_of(body: str, head: str = HEAD) -> spec.Recurrence:
+    text = head + body + "}\n"
+    one = resolved(text)[0]
+    return one
+
+
+UPDATES = {
+    "delta by steps": MATRIX + "  update S' = exp(g) * S\n  S' = S' - beta * k (k^T S') + beta * k v^T\n" + READ,
+    "error first": MATRIX + "  update S' = exp(g) * S + beta * k (v - S^T e)^T\n" + READ,
+    "value side": MATRIX + "  update S' = S diag(b) - (S u) u^T + k v^T\n" + READ,
+    "both sides": MATRIX + "  update S' = diag(w) (S - (S u) u^T) diag(b) + k v^T\n" + READ,
+    "elementwise": MATRIX + "  update S' = W * S + k v^T\n" + READ,
+    "elementwise and delta": MATRIX + "  update S' = (I - beta * k k^T) (W * S) + k v^T\n" + READ,
+    "outer weights": MATRIX + "  update S' = (w b^T) * S + k v^T\n" + READ,
+    "dense": MATRIX + "  update S' = A S + A k v^T\n" + READ,
+    "rotation": MATRIX + "  update S' = rot(theta) (diag(w) S - e (e^T S)) + k v^T\n" + READ,
+    "ranks": MATRIX + "  update S' = exp(g) * (S + (sum r in 1..R: ks[r] vs[r]^T)) - (sum r in 1..R: ks[r] (ks[r]^T S))\n" + READ,
+    "steps": MATRIX + "  update S' = S\n  for j in 1..R: S' = (I - beta * ks[j] ks[j]^T) S' + ks[j] vs[j]^T\n  S' = exp(g) * S'\n" + READ,
+    "divided": MATRIX + "  update S' = (S + k v^T) / (1 + dt) - S / 2\n" + READ,
+    "taps": MATRIX + "  update S' = diag(w) (S + c * k[-1] v[-1]^T) + beta * k v^T\n" + READ,
+    "taps and delta": MATRIX + "  update S' = (I - beta * k k^T) diag(w) (S + c * e[-1] v[-1]^T) + k v^T\n" + READ,
+    "taps first": MATRIX + "  update S' = S + c * k[-1] v[-1]^T\n  S' = exp(g) * S' + k v^T\n" + READ,
+    "late tap": MATRIX + "  update S' = exp(g) * S + c * k[-1] v[-1]^T + k v^T\n" + READ,
+    "inside a let": MATRIX + "  let T : [N, N] = I - beta * k k^T\n  update S' = T (exp(g) * S) + k v^T\n" + READ,
+    "two states": "  state S, Z : real [N, P]\n  update Z' = c * Z - k (S^T k - v)^T\n  S' = exp(g) * S + Z' + Z\n" + READ,
+    "states of two shapes": "  state S : real [N, P]; n : real [N]\n  update n' = beta * n + k\n  S' = exp(g) * S + n' v^T\n" + READ,
+    "vector": "  state h : real [N]\n  update h' = w * h - k (e^T h) + A h + c * k\n  output y = q . h'\n",
+    "scalar": "  state h : real scalar\n  update h' = exp(g) * h + c\n  output y = h' * q\n",
+    "broadcast": "  state h : real [N]\n  update h' = w * h + c\n  output y = q . h' + h'\n",
+}
+OUTPUTS = {
+    "bonus": "(S + diag(e) k v^T)^T q",
+    "scaled": "c * N^-1/2 * S'^T (diag(w) q) + b * v",
+    "value side": "S' u",
+    "between": "k (q^T S' u)",
+    "turned": "S'^T (rot(theta) q)",
+    "ratio": "(S'^T q) / max(abs(k^T S' v), 1)",
+    "square": "(S'^T q) * (S'^T k)",
+    "both": "S'^T q + S^T k",
+    "sum": "sum r in 1..R: vs[r] * (S'^T ks[r])",
+    "sum of reads": "sum r in 1..R: c * S'^T ks[r]",
+    "row": "(q^T S')^T",
+    "whole": "S'",
+    "normed": "rmsnorm(S'^T q) + exp(S'^T k)",
+}
+
+
+@pytest.mark.parametrize("body", UPDATES.values(), ids=UPDATES)
+def test_updates(body):
+    one = spec_of(body)
+    derived = derive(one)
+    derived.verify()
+    for seed in (0, 1):
+        check_step(one, derived, seed)
+    check_adjoint(one, derived)
+
+
+@pytest.mark.parametrize("value", OUTPUTS.values(), ids=OUTPUTS)
+def test_outputs(value):
+    one = spec_of(MATRIX + f"  update S' = exp(g) * S + k v^T\n  output y = {value}\n")
+    derived = derive(one)
+    derived.verify()
+    check_step(one, derived, 0)
+    check_adjoint(one, derived)
+
+
+STRUCTURES = {
+    "scalar": (MATRIX, "rate * S + k v^T"),
+    "diagonal": (MATRIX, "diag(rates) S + beta * k v^T"),
+    "scalar and diagonal": (MATRIX, "rate * S + diag(rates) S + k v^T"),
+    "value side": (MATRIX, "S diag(b) + k v^T"),
+    "erase": (MATRIX, "beta * k (v - S^T k)^T"),
+    "scalar and erase": (MATRIX, "rate * S - beta * k (k^T S) + e v^T"),
+    "erase on the value side": (MATRIX, "rate * S - beta * (S u) u^T + k v^T"),
+    "turning": ("  state S : complex [N, P], rotates first N rows\n", "(rate + i * theta) S + k v^T"),
+    "pairs": ("  state S : complex [N, P], rotates first N rows\n", "(half + i * theta) S + k v^T"),
+    "elementwise": (MATRIX, "W * S + k v^T"),
+    "dense": (MATRIX, "A S + k v^T"),
+    "vector": ("  state S : real [N]\n", "rates * S + k"),
+    "ranks": (MATRIX, "rate * S + (sum r in 1..R: ks[r] vs[r]^T)"),
+    "two": ("  state S, Z : real [N, P]\n", "c * Z - S + k v^T"),
+}
+STEPS = {
+    "none": "none", "euler": "euler(dt)", "implicit_euler": "implicit_euler(dt)", "exp_euler": "exp_euler(dt)", "zoh": "zoh(dt)",
+    "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
+}  # fmt: skip
+UNDEFINED = {
+    "turning": ("zoh", "bilinear", "implicit_euler"),
+    "pairs": ("zoh", "bilinear", "implicit_euler"),
+    "elementwise": ("zoh", "bilinear", "implicit_euler", "rk4"),
+    "dense": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
+    "two": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
+}
+
+
+@pytest.mark.parametrize("method", STEPS)
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_discretization_of_structures(structure, method):
+    declared, value = STRUCTURES[structure]
+    second = "  dynamics dZ/dt = -Z + S\n" if structure == "two" else ""
+    read = "  output y = q . S'\n" if structure == "vector" else READ
+    one = spec_of(declared + f"  dynamics dS/dt = {value}\n{second}  discretize {STEPS[method]}\n" + read)
+    if method in UNDEFINED.get(structure, ()):
+        with pytest.raises(SpecError) as raised:
+            derive(one)
+        assert {d.slug for d in raised.value.diagnostics} == {"discretization-undefined"}
+        return
+    derived = derive(one)
+    derived.verify()
+    check_step(one, derived, 0)
+    check_adjoint(one, derived)
+
+
+# --- shapes of the normal form -----------------------------------------------------------------------------------
+
+
+def lines(body: str) -> list[str]:
+    return equations(derive(spec_of(body)))
+
+
+def test_one_value_has_one_form():
+    ways = [
+        "(I - beta * k k^T) (diag(w) S) + beta * k v^T",
+        "diag(w) S - beta * k (k^T (diag(w) S)) + beta * k v^T",
+        "diag(w) S + beta * k (v - (diag(w) S)^T k)^T",
+        "(I - beta * k k^T) diag(w) S + beta * k v^T",
+    ]
+    forms = [lines(MATRIX + f"  update S' = {way}\n" + READ)[0] for way in ways]
+    assert forms[0] == "S' = diag(w) S - beta * k (w * k)^T S + beta * k v^T"
+    assert set(forms[1:]) == {forms[0]}
+
+
+def test_equal_terms_are_collected():
+    assert lines(MATRIX + "  update S' = S - c * S + k v^T - 2 * k v^T\n" + READ)[0] == "S' = (1 - c) * S - k v^T"
+
+
+def test_taps_enter_before_the_transition():
+    found = lines(UPDATES["taps"])
+    assert found[:2] == ["S~ = S + c * (k v^T)[-1]", "S' = diag(w) S~ + beta * k v^T"]
+    assert lines(UPDATES["taps first"])[:2] == ["S~ = S + c * (k v^T)[-1]", "S' = exp(g) * S~ + k v^T"]
+    assert lines(UPDATES["late tap"])[0] == "S' = exp(g) * S + c * k[-1] v[-1]^T + k v^T"
+
+
+def test_implicit_euler_of_a_delta_rule_is_the_online_least_squares_gate():
+    one = spec_of(MATRIX + "  dynamics dS/dt = k (v - S^T k)^T\n  discretize implicit_euler(dt)\n" + READ)
+    assert equations(derive(one))[0] == "S' = S - dt / (1 + dt * (k^T k)) * k k^T S + dt / (1 + dt * (k^T k)) * k v^T"
+
+
+def test_exact_delta_rule():
+    one = spec_of(MATRIX + "  dynamics dS/dt = k (v - S^T k)^T\n  discretize zoh(dt)\n" + READ)
+    assert equations(derive(one))[0].startswith("S' = S + expm1(-(dt * (k^T k))) / (k^T k) * k k^T S")
+
+
+def test_micro_steps_stay_a_loop():
+    steps = derive(spec_of(UPDATES["steps"])).steps
+    assert [(s.index, str(s.count)) for s in steps] == [("j", "R"), (None, "None")]
+
+
+def test_unchanged_states_have_their_identity():
+    body = "  state S : real [N, P]; n : real [N]\n  update S' = S\n  for j in 1..R: S' = S' + ks[j] vs[j]^T\n  n' = w * n + k\n  output y = S'^T q * (n' . q)\n"
+    first, second = derive(spec_of(body)).steps
+    assert [(t.target, t.source, t.left) for t in first.transitions] == [("S", "S", ()), ("n", "n", ())]
+    assert second.transitions[0].target == "S" and not [w for w in second.writes if w.target == "S"]
+
+
+def test_sequential_by_declaration_and_by_nature():
+    assert derive(spec_of(MATRIX + "  update S' = tanh(S) + k v^T\n  form sequential\n" + READ)).sequential
+    body = "  state m, n : real scalar\n  update m' = max(g + m, c)\n  n' = exp(g + m - m') * n + exp(c - m')\n  output y = n'\n"
+    assert "maximum" in derive(spec_of(body)).sequential
+
+
+def test_outputs_share_reads():
+    derived = derive(spec_of(MATRIX + "  update S' = exp(g) * S + k v^T\n  output y = S'^T q + abs(S'^T q)\n"))
+    assert len(derived.reads) == 1

@@ -1,0 +1,72 @@
+"""Every message as a reader sees it: `diagnostics/<slug>.ssm` beside `<slug>.stderr`. `UPDATE=1` accepts what is printed.
+
+A slug that several passes raise has more pairs, `<slug>.<pass>.ssm`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from conftest import ROOT
+
+from ssmgen import render
+from ssmgen.compiler import build, check
+from ssmgen.diagnostics import SpecError
+from ssmgen.rules import RULES
+from ssmgen.source import Source
+
+FOLDER = ROOT / "tests" / "diagnostics"
+PAIRS = sorted(FOLDER.glob("*.ssm"))
+
+
+def found(source: Source) -> tuple:
+    """Every diagnostic of a source: errors of the pass that failed, else the warnings and notes, else why it is not lowered."""
+    try:
+        trace = check(source)
+    except SpecError as error:
+        return error.diagnostics
+    if trace.warnings:
+        return tuple(trace.warnings)
+    try:
+        build(source)
+    except SpecError as error:
+        return error.diagnostics
+    return ()
+
+
+def slug_of(path) -> str:
+    return path.stem.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_pair(path):
+    source = Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    diagnostics = found(source)
+    text = "\n\n".join(render.as_text(source, diagnostic) for diagnostic in diagnostics) + "\n"
+    expected = path.with_suffix(".stderr")
+    if os.environ.get("UPDATE"):
+        expected.write_text(text, encoding="utf-8")
+    assert slug_of(path) in {diagnostic.slug for diagnostic in diagnostics}
+    assert text == expected.read_text(encoding="utf-8"), "accept with: UPDATE=1 pytest tests/test_diagnostics.py"
+
+
+def test_every_rule_has_a_pair():
+    assert sorted(RULES) == sorted({slug_of(path) for path in PAIRS})
+
+
+def test_no_stray_expectation():
+    assert [path.stem for path in sorted(FOLDER.glob("*.stderr"))] == [path.stem for path in PAIRS]
+
+
+@pytest.mark.parametrize("slug", sorted(RULES))
+def test_example_raises_its_slug_alone(slug):
+    diagnostics = found(Source(f"{slug}.ssm", RULES[slug].example))
+    assert {diagnostic.slug for diagnostic in diagnostics} == {slug}
+    assert all(diagnostic.help for diagnostic in diagnostics if diagnostic.severity.value == "error"), "an error names an edit"
+
+
+@pytest.mark.parametrize("slug", sorted(RULES))
+def test_instead_compiles(slug):
+    trace = check(Source(f"{slug}.ssm", RULES[slug].instead))
+    assert slug not in {diagnostic.slug for diagnostic in trace.warnings}
