@@ -15,7 +15,6 @@ from .bounds import Bounds, bounds_of
 from .expressions import children, constant, covering, factors, is_imaginary_unit, key, uses_index, widest
 from .source import NOWHERE, Span
 from .spec import (
-    ONE,
     Add,
     Apply,
     Const,

@@ -23,7 +23,16 @@ MAX_CORNER_FACTORS = 5
 NATURAL = Interval(0.0, intervals.INFINITY, low_open=False)
 COUNT = Interval(1.0, intervals.INFINITY, low_open=False)
 
-INDICES = {"head": NATURAL, "heads": COUNT, "channel": NATURAL, "channels": COUNT, "layer": NATURAL, "layers": COUNT, "position": NATURAL, "n": NATURAL}
+INDICES = {
+    "head": NATURAL,
+    "heads": COUNT,
+    "channel": NATURAL,
+    "channels": COUNT,
+    "layer": NATURAL,
+    "layers": COUNT,
+    "position": NATURAL,
+    "n": NATURAL,
+}
 """What the built-in indices can be."""
 
 _BELOW = {"heads": "head", "channels": "channel", "layers": "layer"}

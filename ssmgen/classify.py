@@ -6,15 +6,18 @@ one more column, not a second recurrence.
 
 from __future__ import annotations
 
+from dataclasses import replace
 
 from . import algebra
 from .diagnostics import Diagnostic, Label, Severity
+from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence, Transition, Write
 from .source import NOWHERE
+from .spec import Delayed, Expr, Ref, StateRef
 
 
 def classify(recurrence: Recurrence) -> Classified:
@@ -29,10 +32,12 @@ def classify(recurrence: Recurrence) -> Classified:
         axes.append(value)
         if not value.is_lowered:
             refusals.append(_refusal(value, recurrence))
-    walks = ()
+    walks, outputs = [], recurrence.outputs
     if not refusals:
         walks, refusals = _walks(groups)
-    return Classified(recurrence, tuple(axes), tuple(walks), tuple(refusals))
+    if not refusals:
+        walks, outputs = _scaled(walks, outputs)
+    return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))
 
 
 def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
@@ -111,7 +116,7 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     one = getattr(write.coefficient, "value", None) == 1
     return Walk(
         key, None if one else write.coefficient, tuple(columns), decay_name, log_decay, tuple(readings), tuple(slices),
-        is_transposed, facts.transitions[0].span,
+        is_transposed, span=facts.transitions[0].span,
     )  # fmt: skip
 
 
@@ -129,6 +134,28 @@ def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[
         readings = [Reading("o", readings[0].query, readings[0].is_inclusive)]
         slices = [Slice(s.read, "o", s.column) for s in slices]
     return readings, slices
+
+
+def _scaled(walks: list[Walk], outputs: tuple[tuple[str, Expr], ...]) -> tuple[list[Walk], tuple[tuple[str, Expr], ...]]:
+    """An output that is one read times a number gives the number to the walk, where it costs nothing."""
+    if len(walks) != 1 or len(walks[0].readings) != 1 or len(outputs) != 1:
+        return walks, outputs
+    (name, value) = outputs[0]
+    number, above, below = factors(value)
+    reads = {s.read.name for s in walks[0].slices}
+    read = [f for f in above if isinstance(f, Ref) and f.name in reads]
+    rest = [f for f in (*above, *below) if f not in read]
+    if len(reads) != 1 or len(read) != 1 or not all(_is_number(f) for f in rest):
+        return walks, outputs
+    scale = algebra.product(number, tuple(f for f in above if f not in read), below)
+    if algebra.is_one(scale):
+        return walks, outputs
+    return [replace(walks[0], scale=scale)], ((name, read[0]),)
+
+
+def _is_number(expr: Expr) -> bool:
+    """Built of numbers and sizes alone."""
+    return all(not isinstance(node, (Ref, StateRef, Delayed)) for node in nodes(expr))
 
 
 def _not_positive(facts: Facts) -> Diagnostic:

@@ -45,7 +45,9 @@ class _Dim(click.ParamType):
 
 
 _dims = click.option("--dim", "dims", type=_Dim(), multiple=True, help="Another size than the spec's default: --dim N=64.")
-_out = click.option("--out", default=_DEFAULT_OUT, show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of packages.")
+_out = click.option(
+    "--out", default=_DEFAULT_OUT, show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of packages."
+)
 _file = click.argument("file", type=click.Path(path_type=Path))
 
 
@@ -213,7 +215,9 @@ def _check_built(files: tuple[Path, ...], out: Path, dims: dict[str, int]) -> in
         if not files and not path.is_file():
             raise UserError(f"{path}: the source of a package below `{out}` is gone; delete the package or bring the spec back")
         built, origin, _ = _build(path, out, sizes)
-        accept = " ".join(["ssmgen build", path.as_posix(), *origin.options, *([] if str(out) == _DEFAULT_OUT else ["--out", out.as_posix()])])
+        accept = " ".join(
+            ["ssmgen build", path.as_posix(), *origin.options, *([] if str(out) == _DEFAULT_OUT else ["--out", out.as_posix()])]
+        )
         for name, package in built.items():
             seen.add(name)
             found = check_package(out / name, package, origin)
@@ -346,7 +350,9 @@ def bench(file: Path, dims: tuple[tuple[str, int], ...], tokens: int, path: Path
 
 
 @cli.command()
-@click.option("--out", default="demo", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for what it makes.")
+@click.option(
+    "--out", default="demo", show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for what it makes."
+)
 @click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: what fits two minutes).")
 def demo(out: Path, steps: int | None) -> int:
     """Build an example, verify it, train a small character model with it, write text token by token. Needs torch."""

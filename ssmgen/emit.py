@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 
 from ._environment import render
-from .lower import Kernels
+from .kernel import Kernels
 from .module import layers_of, render_module, render_package
 from .op import op_package
 from .reference import reference_package
+from .selftest import render_self_test
 from .spec import Specification
+from .triton_kernels import triton_package
 
 FORMAT = 1
 """Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""
@@ -18,12 +20,18 @@ FORMAT = 1
 def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     """Render the package of one recurrence with the layers that use it."""
     spec = kernels.plan.classified.recurrence.spec
-    digest = hashlib.sha256(f"{FORMAT}\n{spec.dims}\n{specification.source.text}".encode()).hexdigest()[:8]
+    parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
+    digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}")
     layers = layers_of(specification, spec)
-    return {
+    files = {
         "__init__.py": render_package(spec, layers),
         "module.py": render_module(spec, layers),
         "op.py": render("torch/op.py.jinja", op=op),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
+        f"test_{spec.name}.py": render_self_test(spec),
     }
+    if op.has_kernels:
+        package = triton_package(kernels.walks[0], op.title, op.equations)
+        files["kernels.py"] = render("triton/chunk.py.jinja", kernels=package)
+    return dict(sorted(files.items()))

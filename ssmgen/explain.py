@@ -37,7 +37,12 @@ def _recurrence(trace: compiler.Trace, spec) -> str:
         blocks.append(_block("discretized", _discretization(derived.discrete)))
     ranges = [(symbol.name, str(symbol.interval)) for symbol in spec.symbols if symbol.kind in ("gate", "let")]
     blocks.append(_block("ranges proved", _columns(ranges)))
-    blocks.append(_block("place in the space", _columns([(a.axis, a.value, a.sentence + ("" if a.is_lowered else "  (no kernel yet)")) for a in classified.axes])))
+    blocks.append(
+        _block(
+            "place in the space",
+            _columns([(a.axis, a.value, a.sentence + ("" if a.is_lowered else "  (no kernel yet)")) for a in classified.axes]),
+        )
+    )
     blocks.append(_block("adjoint", list(derived.adjoint)))
     blocks.append(_block("how it runs", _plan(classified)))
     return "\n".join(block for block in blocks if block)

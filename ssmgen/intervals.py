@@ -78,9 +78,7 @@ class Interval:
 
     def hull(self, other: Interval) -> Interval:
         """The smallest interval that contains both."""
-        return _from_ends(
-            min(_low_end(self), _low_end(other), key=_low_order), max(_high_end(self), _high_end(other), key=_high_order)
-        )
+        return _from_ends(min(_low_end(self), _low_end(other), key=_low_order), max(_high_end(self), _high_end(other), key=_high_order))
 
     def meet(self, other: Interval) -> Interval:
         """The points of both. `self` when rounding leaves nothing in common."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .plan import Plan, Walk
+
 ROW, SOURCE, KEY, VALUE = "i", "j", "n", "p"
 
 
@@ -196,3 +198,37 @@ def tiles(node: Node) -> tuple[Tile, ...]:
     if isinstance(node, (Contract, Times, Plus, Minus)):
         return tiles(node.left) + tiles(node.right)
     return tiles(node.operand)
+
+
+# --- a plan's programs -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WalkKernels:
+    """The programs of one walk; `decay_gradient` is None when nothing decays."""
+
+    walk: Walk
+    forward: ChunkProgram
+    query_gradient: ChunkProgram
+    source_gradient: ChunkProgram
+    decay_gradient: ChunkProgram | None
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A plan with the programs that carry it."""
+
+    plan: Plan
+    walks: tuple[WalkKernels, ...]
+
+    def verify(self) -> None:
+        """Raise AssertionError when a program breaks the law of `kernel`."""
+        for walk in self.walks:
+            for program in programs(walk):
+                program.verify()
+
+
+def programs(walk: WalkKernels) -> tuple[ChunkProgram, ...]:
+    """Forward first."""
+    every = (walk.forward, walk.query_gradient, walk.source_gradient, walk.decay_gradient)
+    return tuple(p for p in every if p is not None)

@@ -14,44 +14,12 @@ An exclusive read takes G_i - g_i where an inclusive one takes G_i, and strictly
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .features import values
 from .kernel import (
-    KEY, ROW, SOURCE, VALUE, AsSource, Carry, ChunkProgram, Contract, CumSum, Exp, Last, Minus, Node, Plus, Step, Tile, Times,
+    KEY, ROW, SOURCE, VALUE, AsSource, Carry, ChunkProgram, Contract, CumSum, Exp, Kernels, Last, Minus, Node, Plus, Step, Tile, Times,
+    WalkKernels,
 )  # fmt: skip
 from .plan import Plan, Reading, Walk
-
-
-@dataclass(frozen=True)
-class WalkKernels:
-    """The programs of one walk; `decay_gradient` is None when nothing decays."""
-
-    walk: Walk
-    forward: ChunkProgram
-    query_gradient: ChunkProgram
-    source_gradient: ChunkProgram
-    decay_gradient: ChunkProgram | None
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """A plan with the programs that carry it."""
-
-    plan: Plan
-    walks: tuple[WalkKernels, ...]
-
-    def verify(self) -> None:
-        """Raise AssertionError when a program breaks the law of `kernel`."""
-        for walk in self.walks:
-            for program in programs(walk):
-                program.verify()
-
-
-def programs(walk: WalkKernels) -> tuple[ChunkProgram, ...]:
-    """Forward first."""
-    every = (walk.forward, walk.query_gradient, walk.source_gradient, walk.decay_gradient)
-    return tuple(p for p in every if p is not None)
 
 
 def lower(plan: Plan) -> Kernels:

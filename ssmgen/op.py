@@ -6,12 +6,14 @@ arguments, and says what calls what.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from .backends.torch_chunk import WalkFunction, walk_function
+from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
-from .lower import Kernels, WalkKernels, programs
+from .kernel import Kernels, WalkKernels, programs
 from .plan import Plan, Walk
 from .schedule import column_width
 from .spec import Recurrence as Spec
@@ -75,6 +77,11 @@ class WalkText:
     state_gradients_tuple: str
     step_reads_before: tuple[Line, ...]
     step_reads_after: tuple[Line, ...]
+    scale: str  # text of the number in front of the queries; empty when there is none
+    scale_call: str
+    scale_argument: str
+    scaled: tuple[Line, ...]
+    scaled_gradients: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class OpPackage:
     output_cast: str
     uses_math: bool
     has_groups: bool
+    has_kernels: bool
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
@@ -132,6 +140,12 @@ class OpPackage:
     step_call: str
 
 
+def has_kernels(plan: Plan) -> bool:
+    """Whether the fused kernels carry this plan: one walk, read by one query, forwards in time."""
+    walks = plan.classified.walks
+    return len(walks) == 1 and len(walks[0].readings) == 1 and not plan.is_reversed
+
+
 def op_package(kernels: Kernels, namespace: str) -> OpPackage:
     """The context of op.py for one recurrence."""
     return _Writer(kernels, namespace).package()
@@ -150,8 +164,9 @@ class _Writer:
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
+        self.has_kernels = has_kernels(self.plan)
         self.has_groups = any(self.tokens.operand_place(w, n).level != "h" for w in walks for n in self._operands(w) if n != "g")
-        output = self.recurrence.outputs[0][1].type
+        output = self.plan.classified.outputs[0][1].type
         self.output = output
         self.like = next((s for s in self.inputs if s.type == output), next((s for s in self.inputs if not s.type.is_scalar), self.inputs[0]))
 
@@ -178,6 +193,7 @@ class _Writer:
             r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings
         }
         places = {n: self.tokens.operand_place(walk, n) for n in names}
+        scale = self._scale(walk)
         timed = next(n for n in names if places[n].has_time)
         return WalkText(
             suffix=suffix,
@@ -215,7 +231,20 @@ class _Writer:
             state_gradients_tuple=_tuple([f"d_{s}" for s in states]),
             step_reads_before=tuple(step[r.name] for r in walk.readings if not r.is_inclusive),
             step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
+            scale=scale,
+            scale_call=f", {scale}" if scale else "",
+            scale_argument=", scale=scale" if scale else "",
+            scaled=tuple(Line("", q, f"{q} * scale") for q in queries) if scale else (),
+            scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
         )
+
+    def _scale(self, walk: Walk) -> str:
+        if walk.scale is None:
+            return ""
+        text = self.tokens.printer.text(walk.scale)
+        for name in sorted(self.sizes, key=len, reverse=True):
+            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
+        return text
 
     @staticmethod
     def _adjusted(name: str, place, timed: str) -> list[Line]:
@@ -255,7 +284,7 @@ class _Writer:
         like = identifier(self.like.name)
         shape = f"*{like}.shape[:2], {self._heads()}{self._output_tail()}"
         fakes = [f"{like}.new_empty({shape})"]
-        fakes += [f"torch.empty_like({s}, dtype=_arithmetic({', '.join(tensors)}))" for s in self.states]
+        fakes += [f"torch.empty_like({s}, dtype=_arithmetic({', '.join(tensors)}), memory_format=torch.contiguous_format)" for s in self.states]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
             fakes += [
@@ -282,6 +311,7 @@ class _Writer:
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math="math." in text,
             has_groups=self.has_groups,
+            has_kernels=self.has_kernels,
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,
@@ -289,7 +319,7 @@ class _Writer:
             signature=tuple([*(f"{t}: Tensor" for t in tensors), *rest]),
             forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
             body=tuple(self._body(tensors)),
-            forward_results=", ".join([f"y.to(kinds[{self.names.index(like)}])", *self.states, *kept]),
+            forward_results=", ".join([f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]),
             fake_results=tuple(fakes),
             backward_signature=tuple(
                 ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
@@ -297,7 +327,7 @@ class _Writer:
             backward_type=f"tuple[{', '.join(['Tensor'] * len(tensors))}]",
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=tuple(f"torch.empty_like({t})" for t in tensors),
+            backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
             context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
             settings=", ".join(["chunk", *self.constants]),
@@ -317,7 +347,7 @@ class _Writer:
                 [
                     f"kinds = [t.dtype for t in {_tuple(tensors)}]",
                     f"dtype = _arithmetic({', '.join(tensors)})",
-                    f"{', '.join(self.names)} = _in(dtype, {', '.join(self.names)})",
+                    f"{_target(self.names)} = _in(dtype, {', '.join(self.names)})",
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
@@ -331,12 +361,22 @@ class _Writer:
 
     def _body(self, tensors: list[str]) -> list[str]:
         groups = f"{self._groups()}, " if self.has_groups else ""
+        first = identifier(self.inputs[0].name)
         return [
             f"kinds = [t.dtype for t in {_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            f"{', '.join(tensors)} = _in(dtype, {', '.join(tensors)})",
-            f"chunks = _chunks({identifier(self.inputs[0].name)}.shape[1], chunk, {groups}cu_seqlens)",
+            *self._casts(tensors),
+            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens{', is_fused' if self.has_kernels else ''})",
         ]
+
+    def _casts(self, tensors: list[str]) -> list[str]:
+        """Arguments in the arithmetic's type; the kernels widen vectors themselves, as they load them."""
+        if not self.has_kernels:
+            return [f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})"]
+        vectors = [identifier(s.name) for s in self.inputs if not s.type.is_scalar]
+        rest = [t for t in tensors if t not in vectors]
+        lines = [f"is_fused = _is_fused({identifier(self.inputs[0].name)}, dtype)", f"{_target(rest)} = _in(dtype, {', '.join(rest)})"]
+        return [*lines, "if not is_fused:", f"    {_target(vectors)} = _in(dtype, {', '.join(vectors)})"] if vectors else lines
 
     def _gradient_body(self) -> list[str]:
         like = identifier(self.like.name)
@@ -353,10 +393,10 @@ class _Writer:
                 parts.append(f"from_readout[{readout.gives.index(name)}]")
             total = " + ".join(parts)
             if not parts:
-                results.append(f"torch.zeros_like({name}, dtype=kinds[{index}])")
+                results.append(f"torch.zeros_like({name}, dtype=kinds[{index}], memory_format=torch.contiguous_format)")
             else:
-                results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}])")
-        return results + [f"d_{s}.to(kinds[{len(self.names) + i}])" for i, s in enumerate(self.states)]
+                results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]).contiguous()")
+        return results + [f"d_{s}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
 
     def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
@@ -371,12 +411,8 @@ class _Writer:
     # --- sizes as text ---
 
     def _dim(self, size) -> str:
-        from .backends.torch_pointwise import _size
-
-        text = _size(size).text
+        text = size_text(size).text
         for name in sorted(self.sizes, key=len, reverse=True):
-            import re
-
             text = re.sub(rf"\b{name}\b", self.sizes[name], text)
         return text
 
@@ -456,6 +492,11 @@ def _tail(state: State) -> list:
 
 def _tuple(texts: list[str]) -> str:
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _target(names: list[str]) -> str:
+    """Names to unpack into; one name needs its comma."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")
 
 
 def _vector(type: Type) -> str:

@@ -57,7 +57,7 @@ class Slice:
 class Walk:
     """S_t = decay_t S_{t-1} + coefficient_t key_t value_t^T for states stacked side by side as value columns.
 
-    `key` None is the constant 1 (no key axis). `log_decay` None means the state does not decay. `columns` are stacked in
+    `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `key` None is the constant 1 (no key axis). `log_decay` None means the state does not decay. `columns` are stacked in
     order. `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side).
     """
 
@@ -69,16 +69,21 @@ class Walk:
     readings: tuple[Reading, ...]
     slices: tuple[Slice, ...]
     is_transposed: bool = False
+    scale: Expr | None = None
     span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True)
 class Classified:
-    """A recurrence with its place on every axis. `walks` is empty when an axis has no chunk form yet."""
+    """A recurrence with its place on every axis. `walks` is empty when an axis has no chunk form yet.
+
+    `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk.
+    """
 
     recurrence: Recurrence
     axes: tuple[AxisValue, ...]
     walks: tuple[Walk, ...]
+    outputs: tuple[tuple[str, Expr], ...]
     refusals: tuple[Diagnostic, ...] = ()
 
     def axis(self, name: str) -> AxisValue:

@@ -11,10 +11,13 @@ expression of the token alone. The output is an expression over `Read`s, the lin
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from .source import Span
-from .spec import Dim, Expr, Recurrence as Spec
+from .spec import Dim, Expr, Ref, StateRef
+from .spec import Recurrence as Spec
+
+BUILT_IN = ("head", "heads", "channel", "channels", "layer", "layers", "position", "pi", "i")
+"""Names that no declaration gives."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class DiscreteForm:
     weights: tuple[str, ...]  # for people, tap 0 first
     singular: str = ""  # where the textbook formula is 0/0 and what is emitted instead
     held_order: int | None = None
+    special: str = ""  # the value of a parameter at which the order is higher
 
 
 @dataclass(frozen=True)
@@ -135,17 +139,18 @@ class Recurrence:
             assert not self.steps and not self.reads, "a sequential recurrence has no affine form"
             return
         names = {s.name for s in self.spec.symbols} | {n for n, _ in self.hoisted}
+        names |= {n for n, _ in (*self.spec.constants, *self.spec.counts)} | set(BUILT_IN)
         states = {s.name for s in self.spec.states}
         for step in self.steps:
             for transition in step.transitions:
                 assert transition.target in states and transition.source in states, transition
                 for factor in _factors(transition):
-                    _assert_token_only(factor)
+                    _assert_token_only(factor, names | {step.index, transition.index})
             for write in step.writes:
                 assert write.target in states and write.tap in (0, 1), write
                 for factor in (write.coefficient, write.key, write.value):
                     if factor is not None:
-                        _assert_token_only(factor)
+                        _assert_token_only(factor, names | {step.index, write.index})
         for read in self.reads:
             assert read.state in states and read.name not in names, read
             if read.query is not None:
@@ -162,11 +167,10 @@ def _factors(transition: Transition):
             yield generator.row
 
 
-def _assert_token_only(expr: Expr) -> None:
-    from .spec import StateRef
-
+def _assert_token_only(expr: Expr, names: set[str | None] | None = None) -> None:
     for node in walk(expr):
         assert not isinstance(node, StateRef), f"a factor reads the state: {node}"
+        assert names is None or not isinstance(node, Ref) or node.name in names, f"no such name: {node}"
 
 
 def walk(expr: Expr):

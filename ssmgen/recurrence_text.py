@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .expressions import constant
 from .recurrence import DiscreteForm, Generator, MicroStep, Read, Recurrence, Transition, Write
-from .spec import Add, Apply, Const, Expr, Ref
+from .spec import Add, Apply, Const, Expr, Neg, Ref
 from .spec_text import expr_text
 
 
@@ -23,6 +23,7 @@ def recurrence_text(recurrence: Recurrence) -> str:
 
 def _discrete(form: DiscreteForm) -> list[str]:
     order = f": order {form.order}, {'exact' if form.held_order is None else f'order {form.held_order}'} for an input held during the step"
+    order += f", {form.special}" if form.special else ""
     lines = [f"discretized by {form.method}" + (order if form.order else "")]
     lines.append(f"  transition {form.transition}, input weights {', '.join(form.weights)}")
     return [*lines, f"  {form.singular}"] if form.singular else lines
@@ -92,8 +93,10 @@ def _write(term: Write) -> str:
 
 def _times(coefficient: Expr, product: str) -> str:
     value = constant(coefficient)
+    if isinstance(coefficient, Neg):
+        return f"-{_times(coefficient.operand, product)}"
     if not product:
-        return expr_text(coefficient)
+        return f"({expr_text(coefficient)})" if isinstance(coefficient, Add) else expr_text(coefficient)
     if value in (1, -1):
         return product if value == 1 else f"-{product}"
     text = expr_text(coefficient)

@@ -43,7 +43,7 @@ def as_text(source: Source, diagnostic: Diagnostic, *, colour: bool = False) -> 
     gutter = " " * width
     bar = paint("|", _FRAME)
     out = [
-        paint(f"{diagnostic.severity.value}[{diagnostic.slug}]", f"1;{main}") + paint(f": {diagnostic.title}", "1"),
+        paint(f"{diagnostic.severity.value}[{diagnostic.slug}]", f"1;{main}") + paint(f": {_plain(diagnostic.title)}", "1"),
         f"{gutter}{paint('-->', _FRAME)} {source.name}:{line}:{column}",
     ]
     if marks:
@@ -59,8 +59,8 @@ def as_text(source: Source, diagnostic: Diagnostic, *, colour: bool = False) -> 
     for word, text in (("note", diagnostic.note), ("help", diagnostic.help)):
         if text:
             first, *rest = text.split("\n")
-            out.append(f"{gutter} {paint('=', _FRAME)} {paint(word + ':', '1')} {first}")
-            out.extend(f"{gutter}   {' ' * len(word)}  {line}" for line in rest)
+            out.append(f"{gutter} {paint('=', _FRAME)} {paint(word + ':', '1')} {_plain(first)}")
+            out.extend(f"{gutter}   {' ' * len(word)}  {_plain(line)}" for line in rest)
     return "\n".join(line.rstrip() for line in out)
 
 
@@ -103,15 +103,16 @@ def _line(number: int, text: str, marks: list[tuple[int, int, str, bool]], width
         return columns[min(index, len(columns) - 1)] + max(index - len(columns) + 1, 0)
 
     cells: dict[int, tuple[str, str]] = {}
-    for start, end, _, is_primary in sorted(moved, key=lambda mark: mark[3]):
+    for start, end, _, is_primary in sorted(moved, key=lambda mark: (mark[0] - mark[1], mark[3])):  # the shorter one on top
         for place in range(column(start), max(column(end), column(start) + 1)):
             cells[place] = ("^", main) if is_primary else ("-", _FRAME)
-    order = sorted((column(start), label, main if is_primary else _FRAME) for start, end, label, is_primary in moved if label)
+    placed = sorted((column(start), is_primary, _plain(label)) for start, _, label, is_primary in moved if label)
+    order = [(place, label, main if is_primary else _FRAME) for place, is_primary, label in placed]
     edge = max(cells) + 1
     hanging = order[:-1]
     carets = "".join(paint(*cells[place]) if place in cells else " " for place in range(edge))
     out = [_code(number, _expanded(shown), width, bar, paint)]
-    if order and (len(order) == 1 or order[-1][0] == max(place for place, _, _ in order)):
+    if order:
         carets += " " + paint(order[-1][1], order[-1][2])
     out.append(f"{gutter} {bar} {carets}")
     while hanging:
@@ -158,6 +159,11 @@ def _width(character: str, column: int) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _plain(text: str) -> str:
+    """Words of a message, which may quote the user's text: one line, nothing that moves the cursor."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
 def _expanded(text: str) -> str:

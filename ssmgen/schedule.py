@@ -37,7 +37,7 @@ def schedule(classified: Classified) -> Plan:
 
 def _is_linear_in_reads(classified: Classified) -> bool:
     names = {r.name for r in classified.recurrence.reads}
-    return all(_degree(value, names) <= 1 for _, value in classified.recurrence.outputs)
+    return all(_degree(value, names) <= 1 for _, value in classified.outputs)
 
 
 def _degree(expr: Expr, names: set[str]) -> int:

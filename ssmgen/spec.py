@@ -125,7 +125,8 @@ class Delayed(Expr):
 @dataclass(frozen=True)
 class Element(Expr):
     """`k[j]`: row `j` of a [n, N] value as a column [N], or entry j of [n] as a scalar. `index` is a loop index name or
-    an exact number, counted from 1 as in the text."""
+    an exact number, counted from 1 as in the text. In an attention score `q` or `k`: the value at the query's or the key's
+    token."""
 
     base: Expr
     index: str | int
@@ -334,8 +335,8 @@ class Output:
 class DeclaredStructure:
     """What the declaration notation claims, to be held against what is inferred: axis -> (value, span), as written.
 
-    Axes: 'decay' (none | static | scalar | diagonal | elementwise | dense), 'correction' (none | delta | low_rank),
-    'rotation' (none | static | data), 'rows' (rank), 'taps', 'normaliser', 'time', 'form'.
+    Axes and values are the folders and files of `features`: 'decay', 'correction', 'rotation', 'rows', 'taps', 'current',
+    'normaliser', 'time', 'form'.
     """
 
     axes: tuple[tuple[str, str, Span], ...] = ()

@@ -110,7 +110,7 @@ class _Expressions:
         return f"({self.text(node)})"
 
     def range(self, low: s.Node, high: s.Node) -> str:
-        return f"{self.text(low, _SUM)}..{self.text(high, _SUM)}"
+        return f"{self.text(low, _SUM)}{'..' if _is_short(low) else ' .. '}{self.text(high, _SUM)}"
 
     def arguments(self, call: s.Call | s.StackItem, skip: tuple[str, ...] = ()) -> str:
         words = [self.text(arg) for arg in getattr(call, "args", ())]
@@ -316,4 +316,4 @@ def _between(word: s.Node, e: _Expressions) -> str:
         return e.text(word)
     position = next((value for key, value in word.keywords if key == "position"), None)
     arguments = e.arguments(word, skip=("position",))
-    return word.function + (f"({arguments})" if arguments else "") + (f" {e.text(position)}" if position else "")
+    return word.function + (f"({arguments})" if arguments or not position else "") + (f" {e.text(position)}" if position else "")

@@ -79,6 +79,7 @@ class TokenWriter:
         self.recurrence = classified.recurrence
         self.spec = self.recurrence.spec
         self.walks = classified.walks
+        self.outputs = classified.outputs
         self.arguments = arguments_of(self.recurrence)
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None and not is_learned(s)
@@ -257,14 +258,14 @@ class TokenWriter:
     def readout(self) -> TokenFunction:
         """The output from the reads."""
         names, lines = self.reads()
-        name, value = self.recurrence.outputs[0]
+        name, value = self.outputs[0]
         text = self.printer.text(value)
         return self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
 
     def readout_backward(self) -> TokenFunction:
         """Gradients of the reads, and of the arguments that the readout itself uses."""
         names, lines = self.reads()
-        _, value = self.recurrence.outputs[0]
+        _, value = self.outputs[0]
         self.printer.places["dy"] = Place(True, "h", not value.type.is_scalar)
         self.printer.texts["dy"] = "dy"
         found = cotangents(value, Ref(value.type, NOWHERE, "dy"))

@@ -164,7 +164,8 @@ def shape_of(type: spec.Type, env: Env) -> tuple[int, int]:
 
 def random_names(recurrence: spec.Recurrence, env: Env, rng: np.random.Generator, learned: dict | None = None) -> dict[str, np.ndarray]:
     """A value for every symbol: free ones drawn inside their domains, defined ones computed. `learned`: values of params."""
-    names = {name: np.array([[float(v)]]) for name, v in dict(head=1, heads=3, channel=2, channels=4, layer=1, layers=5, position=3).items()}
+    indices = dict(head=1, heads=3, channel=2, channels=4, layer=1, layers=5, position=3)
+    names = {name: np.array([[float(value)]]) for name, value in indices.items()}
     names |= {name: np.array([[float(v)]]) for name, v in recurrence.constants}
     for symbol in recurrence.symbols:
         if symbol.definition is not None:

@@ -1,11 +1,14 @@
-"""Builds a package whose op is the eager reference itself: a fault in what surrounds the op is then a fault of the module."""
+"""Packages for tests: as a build gives them, or with the eager reference as the op, so that a fault is one of the module."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
+from ssmgen.compiler import build
 from ssmgen.module import layers_of, render_module, render_package
 from ssmgen.parse import parse
 from ssmgen.reference import render_reference
@@ -35,23 +38,37 @@ def {name}_step(*tensors, state, **constants):
 '''
 
 
+@cache
+def built_package(path: Path):
+    """The imported package of the one recurrence of a specification, as a build gives it; imported once, as are its operators."""
+    ((name, files),) = build(Source(path.name, path.read_text(encoding="utf-8"))).packages.items()
+    return _imported(f"{name}_built", files, Path(tempfile.mkdtemp()))
+
+
 def package_over_reference(text: str, folder: Path, name: str = "spec.ssm"):
-    """The imported package of the one recurrence of `text` and its layers, written under `folder`."""
+    """The imported package of the one recurrence of `text` and its layers, over the reference as its op."""
     specification = resolve(parse(Source(name, text)))
     (recurrence,) = specification.recurrences
     layers = layers_of(specification, recurrence)
     inputs = [s for s in recurrence.symbols if s.kind in ("input", "gate") and s.definition is None]
-    target = folder / f"{recurrence.name}_over_reference"
-    target.mkdir(exist_ok=True)
-    (target / "op.py").write_text(OP.format(name=recurrence.name, inputs=len(inputs)))
-    (target / "reference.py").write_text(render_reference(recurrence))
-    (target / "module.py").write_text(render_module(recurrence, layers))
-    (target / "__init__.py").write_text(render_package(recurrence, layers))
+    files = {
+        "op.py": OP.format(name=recurrence.name, inputs=len(inputs)),
+        "reference.py": render_reference(recurrence),
+        "module.py": render_module(recurrence, layers),
+        "__init__.py": render_package(recurrence, layers),
+    }
+    return _imported(f"{recurrence.name}_over_reference", files, folder)
+
+
+def _imported(name: str, files: dict[str, str], folder: Path):
+    (folder / name).mkdir()
+    for path, text in files.items():
+        (folder / name / path).write_text(text, encoding="utf-8")
     sys.path.insert(0, str(folder))
     try:
-        for loaded in [m for m in sys.modules if m.split(".")[0] == target.name]:
+        for loaded in [module for module in sys.modules if module.split(".")[0] == name]:
             del sys.modules[loaded]
         importlib.invalidate_caches()
-        return importlib.import_module(target.name)
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(folder))

@@ -17,7 +17,13 @@ from ssmgen.intervals import WHOLE, Interval, closed
 from ssmgen.source import NOWHERE
 
 P, L, S, X, Y = (ref(symbol(name)) for name in ("p", "l", "s", "x", "y"))
-KNOWN = {"p": closed(0.0, 1.0), "l": Interval(0.0, 1.0, False, True), "s": Interval(0.0, 1.0), "x": WHOLE, "y": Interval(-math.inf, 2.0, True, False)}
+KNOWN = {
+    "p": closed(0.0, 1.0),
+    "l": Interval(0.0, 1.0, False, True),
+    "s": Interval(0.0, 1.0),
+    "x": WHOLE,
+    "y": Interval(-math.inf, 2.0, True, False),
+}
 ONE = number(1)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import evaluate as ev
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssmgen import algebra, spec
 from ssmgen.derive import derive
@@ -211,7 +213,8 @@ def check_read(one: spec.Recurrence, read: ReadAdjoint, rng: np.random.Generator
 
     def state_loss(moved: np.ndarray) -> float:
         states = {read.read.state: moved}
-        return sum(real_inner(g, ev.read(read.read, replace(p, after=states, before=states))) for g, p in zip(gradients, places, strict=True))
+        values = [ev.read(read.read, replace(place, after=states, before=states)) for place in places]
+        return sum(real_inner(g, value) for g, value in zip(gradients, values, strict=True))
 
     state = (env.after if read.read.primed else env.before)[read.read.state]
     assert_gradient(ev.evaluate(read.state, env), state_loss, state, rng)
@@ -335,6 +338,8 @@ STRUCTURES = {
     "erase on the value side": (MATRIX, "rate * S - beta * (S u) u^T + k v^T"),
     "turning": ("  state S : complex [N, P], rotates first N rows\n", "(rate + i * theta) S + k v^T"),
     "pairs": ("  state S : complex [N, P], rotates first N rows\n", "(half + i * theta) S + k v^T"),
+    "diagonal and erase": (MATRIX, "diag(rates) S - beta * k (k^T S) + e v^T"),
+    "value side and erase": (MATRIX, "S diag(b) - beta * (S u) u^T + e v^T"),
     "elementwise": (MATRIX, "W * S + k v^T"),
     "dense": (MATRIX, "A S + k v^T"),
     "vector": ("  state S : real [N]\n", "rates * S + k"),
@@ -348,6 +353,8 @@ STEPS = {
 UNDEFINED = {
     "turning": ("zoh", "bilinear", "implicit_euler"),
     "pairs": ("zoh", "bilinear", "implicit_euler"),
+    "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
+    "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "elementwise": ("zoh", "bilinear", "implicit_euler", "rk4"),
     "dense": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
     "two": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
@@ -418,7 +425,8 @@ def test_micro_steps_stay_a_loop():
 
 
 def test_unchanged_states_have_their_identity():
-    body = "  state S : real [N, P]; n : real [N]\n  update S' = S\n  for j in 1..R: S' = S' + ks[j] vs[j]^T\n  n' = w * n + k\n  output y = S'^T q * (n' . q)\n"
+    update = "  update S' = S\n  for j in 1..R: S' = S' + ks[j] vs[j]^T\n  n' = w * n + k\n"
+    body = f"  state S : real [N, P]; n : real [N]\n{update}  output y = S'^T q * (n' . q)\n"
     first, second = derive(spec_of(body)).steps
     assert [(t.target, t.source, t.left) for t in first.transitions] == [("S", "S", ()), ("n", "n", ())]
     assert second.transitions[0].target == "S" and not [w for w in second.writes if w.target == "S"]
@@ -433,3 +441,64 @@ def test_sequential_by_declaration_and_by_nature():
 def test_outputs_share_reads():
     derived = derive(spec_of(MATRIX + "  update S' = exp(g) * S + k v^T\n  output y = S'^T q + abs(S'^T q)\n"))
     assert len(derived.reads) == 1
+
+
+# --- any expression affine in the state --------------------------------------------------------------------------
+
+_ONE = spec_of(MATRIX + "  update S' = S\n" + READ)
+_REF = {s.name: spec.Ref(s.type, NOWHERE, s.name) for s in _ONE.symbols}
+_S = spec.StateRef(_ONE.states[0].type, NOWHERE, "S", False)
+
+
+def _plain(kind, type, *operands):
+    return kind(type, NOWHERE, *operands)
+
+
+def _transposed(x: spec.Expr) -> spec.Expr:
+    return _plain(spec.Transpose, spec.Type(x.type.cols, x.type.rows), x)
+
+
+def _times(x: spec.Expr, y: spec.Expr) -> spec.Expr:
+    return _plain(spec.MatMul, spec.Type(x.type.rows, y.type.cols), x, y)
+
+
+def affine():
+    """Matrices [N, P] of degree at most one in S, as plain nodes."""
+    keys, values = st.sampled_from([_REF[n] for n in ("k", "e", "w")]), st.sampled_from([_REF[n] for n in ("v", "u")])
+    scalars = st.sampled_from([_REF[n] for n in ("c", "beta", "g")])
+    outer = st.tuples(keys, values).map(lambda p: _times(p[0], _transposed(p[1])))
+
+    def larger(x):
+        return st.one_of(
+            st.tuples(x, x).map(lambda p: spec.Add(_S.type, NOWHERE, p)),
+            x.map(lambda m: _plain(spec.Neg, _S.type, m)),
+            st.tuples(scalars, x).map(lambda p: _plain(spec.Mul, _S.type, *p)),
+            x.map(lambda m: _plain(spec.Div, _S.type, m, _REF["dt"])),
+            x.map(lambda m: _plain(spec.Mul, _S.type, _REF["W"], m)),
+            st.tuples(keys, x).map(lambda p: _times(_plain(spec.Diag, _REF["A"].type, p[0]), p[1])),
+            st.tuples(keys, x).map(lambda p: _plain(spec.Mul, _S.type, _times(p[0], _transposed(_REF["v"])), p[1])),
+            x.map(lambda m: _times(_REF["A"], m)),
+            x.map(lambda m: _times(_plain(spec.Rot, _REF["A"].type, _REF["theta"]), m)),
+            st.tuples(keys, keys, x).map(lambda p: _times(p[0], _times(_transposed(p[1]), p[2]))),
+            st.tuples(keys, keys, x).map(lambda p: _times(p[0], _transposed(_times(_transposed(p[2]), p[1])))),
+            st.tuples(values, values, x).map(lambda p: _times(_times(p[2], p[0]), _transposed(p[1]))),
+            x.map(lambda m: _transposed(_times(_plain(spec.Diag, spec.Type(_S.type.cols, _S.type.cols), _REF["b"]), _transposed(m)))),
+        )
+
+    return st.recursive(st.just(_S) | outer, larger, max_leaves=6)
+
+
+@settings(max_examples=120, deadline=None)
+@given(affine())
+def test_normal_form_of_any_affine_expression(value):
+    one = replace(_ONE, update=(spec.Assignment("S", value, NOWHERE),))
+    try:
+        derived = derive(one)
+    except SpecError as error:
+        # full weights commute with nothing but diagonals
+        assert {d.slug for d in error.diagnostics} <= {"elementwise-after-product", "write-without-key"}
+        return
+    derived.verify()
+    env = environment(one)
+    np.testing.assert_allclose(ev.stepped_token(derived, env)["S"], ev.updated(one, env)["S"], rtol=1e-8, atol=1e-8)
+    assert len({(t.left, t.right) for t in derived.steps[0].transitions}) == len(derived.steps[0].transitions)

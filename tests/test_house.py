@@ -14,7 +14,12 @@ MODELS = re.compile(
     r"(?<![a-z])(mamba\d*|deltanet|deltaproduct|retnet|rwkv\d*|kimi|kda|gla|lightning|[msx]lstm|griffin|hgrn2?|s4d?|s5|[rg]?_?lru(?!_cache)|titans|longhorn)(?![a-z])",
     re.IGNORECASE,
 )
-CODE = sorted(p for top, kinds in (("ssmgen", ("*.py",)), ("templates", ("*.jinja",)), ("grammar", ("*.lark",))) for k in kinds for p in (ROOT / top).rglob(k))
+CODE = sorted(
+    p
+    for top, kinds in (("ssmgen", ("*.py",)), ("templates", ("*.jinja",)), ("grammar", ("*.lark",)))
+    for k in kinds
+    for p in (ROOT / top).rglob(k)
+)
 TEXT = sorted(p for top in ("ssmgen", "templates", "grammar", "examples", "tests", "docs", ".ci") for p in (ROOT / top).rglob("*")
               if p.is_file() and "__pycache__" not in p.parts) + [ROOT / "README.md", ROOT / "pyproject.toml"]  # fmt: skip
 
@@ -37,7 +42,11 @@ def names(paths):
 
 @names(CODE)
 def test_no_model_is_named_in_the_compiler(path):
-    found = [f"line {number}: {match[0]}" for number, line in enumerate(without_docstrings(path).split("\n"), 1) for match in MODELS.finditer(line)]
+    found = [
+        f"line {number}: {match[0]}"
+        for number, line in enumerate(without_docstrings(path).split("\n"), 1)
+        for match in MODELS.finditer(line)
+    ]
     assert found == []
 
 

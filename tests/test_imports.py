@@ -18,7 +18,6 @@ RIM = ("cli", "__main__", "__init__", "compiler", "explain", "render", "runtime"
 INSIDE = {
     "source": (),
     "intervals": (),
-    "kernel": (),
     "_registry": (),
     "_resources": (),
     "_environment": ("_resources",),
@@ -28,6 +27,7 @@ INSIDE = {
     "spec": ("source", "intervals"),
     "recurrence": ("source", "spec"),
     "plan": ("source", "diagnostics", "spec", "recurrence"),
+    "kernel": ("plan",),
     "discretizations": ("_registry",),
     "features": ("_registry", "kernel", "recurrence", "source", "spec"),
     "rules": ("_registry",),
@@ -43,7 +43,7 @@ OUTSIDE = {
     "jinja2": ("_environment",),
     "click": ("cli",),
     "rich": ("cli*", "runtime*"),
-    "sympy": ("algebra", "derive", "validate"),
+    "sympy": (),
     "torch": ("runtime*",),
     "triton": ("runtime*",),
     "numpy": ("runtime*",),
@@ -63,9 +63,17 @@ def part(path) -> str:
 def imports(path):
     """(line, is at top level, 'ssmgen' part or None, outside module or None) of every import of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in ast.walk(function)}
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
     typing_only = {
-        id(node) for test in ast.walk(tree) if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.dump(test.test) for node in ast.walk(test)
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.dump(test.test)
+        for node in ast.walk(test)
     }
     package = ("ssmgen", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(tree):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import inspect
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
 from oracles.mamba2_block import mamba2_block  # noqa: E402
-from packages import package_over_reference  # noqa: E402
+from packages import built_package, package_over_reference  # noqa: E402
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.ssm") if "\nlayer " in path.read_text(encoding="utf-8"))
 SHAPE = dict(d_model=8, N=3, P=4)
 
 BLOCK = """
@@ -71,7 +72,49 @@ layer everything(d_model, rank = 2) {
 """
 )
 
-BLOCKS = {"block": (BLOCK, "Mamba2Block", SHAPE), "everything": (KITCHEN_SINK, "Everything", dict(d_model=12))}
+CHANNELS = """
+recurrence mamba1 {
+  dim    N = 16
+  input  x : scalar per channel; dt : scalar per channel > 0; B, C : [N] per layer
+  param  A_log : [N] per channel init log(1..N); D : scalar per channel init 1
+  state  h : real [N] per channel
+  dynamics   dh/dt = -exp(A_log) * h + B * x
+  discretize exp_euler(dt)
+  output y = C . h' + D * x
+}
+
+layer mamba1_block(d_model, expand = 2) {
+  heads E = expand * d_model
+  x, z = linear(u)
+  x = silu(conv(4, bias))
+  B, C = linear(x)
+  dt = softplus(linear(x, rank = d_model / 4, bias))
+  y = mamba1(x, dt, B, C)
+  out = linear(y * silu(z))
+}
+"""
+
+TWICE = (
+    RETENTION
+    + """
+layer twice(d_model, decay = 1) {
+  heads H = 2
+  dim N = d_model / (2 * H), P = d_model / H
+  q, k = linear(u) * u[-1]
+  q, k = linear(q * k)
+  v, b = sigmoid(linear(u))
+  v = v * v[-1] + retention(q, k, v, b) - retention(k, q, v, b) / 2
+  out = linear(v ^ 2) * decay
+}
+"""
+)
+
+BLOCKS = {
+    "channels": (CHANNELS, "Mamba1Block", dict(d_model=4, N=3)),
+    "twice": (TWICE, "Twice", dict(d_model=8)),
+    "block": (BLOCK, "Mamba2Block", SHAPE),
+    "everything": (KITCHEN_SINK, "Everything", dict(d_model=12)),
+}
 
 
 @pytest.fixture(scope="module", params=sorted(BLOCKS))
@@ -304,3 +347,60 @@ def test_sizes_that_are_not_whole_are_refused(tmp_path):
 def test_module_says_its_sizes(tmp_path):
     package = package_over_reference(BLOCK, tmp_path)
     assert "heads=4, groups=2, N=3, P=4" in repr(package.Mamba2Block(**SHAPE))
+
+
+# --- the examples, with their own op -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.stem)
+def example(request):
+    """The layer of an example at small sizes."""
+    package = built_package(request.param)
+    (layer,) = (value for name, value in vars(package).items() if name.endswith("Block"))
+    small = {"N": 4, "P": 6}
+    torch.manual_seed(0)
+    return layer(d_model=24, **{n: v for n, v in small.items() if n in inspect.signature(layer).parameters}).double()
+
+
+def test_example_steps_splits_and_packs(example):
+    u = tokens(example, 1, 70)
+    whole = example(u)
+    state = example.allocate_state(1)
+    rows = [example.step(u[:, t], state=state) for t in range(70)]
+    torch.testing.assert_close(torch.stack(rows, dim=1), whole.y)
+    assert_same_state(state, whole.final_state)
+    first = example(u[:, :33])
+    second = example(u[:, 33:], state=first.final_state)
+    torch.testing.assert_close(torch.cat([first.y, second.y], dim=1), whole.y)
+    packed = example(u, cu_seqlens=torch.tensor([0, 33, 70]))
+    alone = example(u[:, 33:])
+    torch.testing.assert_close(packed.y, torch.cat([first.y, alone.y], dim=1))
+    assert_same_state(torch.utils._pytree.tree_map(lambda x: x[1:], packed.final_state), alone.final_state)
+
+
+def test_example_trains_every_parameter(example):
+    example.zero_grad()
+    example(tokens(example, 2, 9)).y.square().sum().backward()
+    for name, parameter in example.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_block_compiles_whole_and_exports():
+    torch._dynamo.reset()
+    package = built_package(ROOT / "examples" / "mamba2.ssm")
+    torch.manual_seed(0)
+    block = package.Mamba2Block(d_model=8, N=3, P=4).double()
+    u, ends = tokens(block, 1, 70), torch.tensor([0, 20, 70])
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    for given in ({}, {"state": random_state(block, 1)}, {"cu_seqlens": ends}):
+        mine, theirs = compiled(u, **given), block(u, **given)
+        torch.testing.assert_close(mine.y, theirs.y)
+        assert_same_state(mine.final_state, theirs.final_state)
+    compiled(u).y.sum().backward()
+    step = torch.compile(block.step, fullgraph=True, backend="aot_eager")
+    state = block.allocate_state(1)
+    rows = [step(u[:, t], state=state) for t in range(5)]
+    torch.testing.assert_close(torch.stack(rows, dim=1), block(u[:, :5]).y)
+    length = torch.export.Dim("length", min=2, max=4096)
+    exported = torch.export.export(block, (u[:, :40].contiguous(),), dynamic_shapes=({1: length},))
+    torch.testing.assert_close(exported.module()(u).y, block(u).y)

@@ -14,7 +14,9 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-SPEC = "recurrence kept { dim N = 8, P = 4\n input q, k : [N]; v : [P]\n state S : real [N, P]\n update S' = S + k v^T\n output y = S'^T q }\n"
+SPEC = (
+    "recurrence kept { dim N = 8, P = 4\n input q, k : [N]; v : [P]\n state S : real [N, P]\n update S' = S + k v^T\n output y = S'^T q }\n"
+)
 
 
 def done(*command, cwd, **environment):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import shutil
 import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
@@ -14,7 +13,7 @@ from ssmgen.parse import parse
 from ssmgen.reference import render_reference
 from ssmgen.resolve import resolve
 from ssmgen.runtime.load import load
-from ssmgen.runtime.verify import verify_reference
+from ssmgen.runtime.verify import REFERENCE_CHECKS, verify_checks
 from ssmgen.source import Source
 
 torch = pytest.importorskip("torch")
@@ -41,7 +40,7 @@ def package(recurrence, folder):
 
 
 def assert_verified(recurrence, folder):
-    report = verify_reference(package(recurrence, folder), recurrence)
+    report = verify_checks(package(recurrence, folder), recurrence, REFERENCE_CHECKS)
     assert report.passed, "\n".join(map(str, report.failures))
 
 
@@ -140,104 +139,6 @@ def test_everything_in_the_language(text, tmp_path):
     assert_verified(recurrence_of(text), tmp_path)
 
 
-# --- the papers --------------------------------------------------------------------------------------------------
-
-
-def example(name, folder):
-    (recurrence,) = recurrences(ROOT / "examples" / f"{name}.ssm")
-    return getattr(package(recurrence, folder), f"{name}_reference"), recurrence
-
-
-def randn(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def close(output, expected):
-    torch.testing.assert_close((output.y, *output.final_state[: len(expected) - 1]), expected, rtol=1e-11, atol=1e-11)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-B, T, H, N, P = 2, 9, 3, 6, 5
-
-
-def test_linear_attention(tmp_path):
-    from oracles import linear_attention
-
-    q, k, v, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), randn(B, H, N, P)
-    reference, _ = example("linear_attention", tmp_path)
-    close(reference(q, k, v), linear_attention.plain(q, k, v))
-    state = sys.modules[reference.__module__].State(S)
-    close(reference(q, k, v, initial_state=state), linear_attention.plain(q, k, v, S))
-
-
-def test_normalised_linear_attention(tmp_path):
-    from oracles import linear_attention
-
-    q, k, v = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P)
-    reference, _ = example("linear_attention_normalised", tmp_path)
-    close(reference(q, k, v), linear_attention.normalised(q, k, v))
-
-
-def test_retnet(tmp_path):
-    from oracles import retnet
-
-    q, k, v, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), randn(B, H, N, P)
-    position = torch.tensor([4, 11])
-    reference, _ = example("retnet", tmp_path)
-    close(reference(q, k, v), retnet.retnet(q, k, v))
-    state = sys.modules[reference.__module__].State(S, position)
-    output = reference(q, k, v, initial_state=state)
-    close(output, retnet.retnet(q, k, v, S, position))
-    assert output.final_state.position.tolist() == [4 + T, 11 + T]
-
-
-def test_lightning(tmp_path):
-    from oracles import lightning
-
-    q, k, v = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P)
-    reference, _ = example("lightning", tmp_path)
-    for layer in (0, 3):
-        close(reference(q, k, v, layer=layer, layers=8), lightning.lightning(q, k, v, layer, 8))
-
-
-def test_simple_gla(tmp_path):
-    from oracles import simple_gla
-
-    q, k, v, raw = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), 5 * randn(B, T, H)
-    reference, _ = example("simple_gla", tmp_path)
-    close(reference(q, k, v, raw), simple_gla.simple_gla(q, k, v, raw))
-
-
-def test_mamba2(tmp_path):
-    from oracles import mamba2
-
-    key, query, x, raw = randn(B, T, 2, N), randn(B, T, 2, N), randn(B, T, 4, P), randn(B, T, 4)
-    params = randn(4), randn(4), randn(4)
-    reference, _ = example("mamba2", tmp_path)
-    close(reference(key, query, x, raw, *params), mamba2.mamba2(key, query, x, raw, *params))
-
-
-def test_hnet_ema(tmp_path):
-    from oracles import hnet_ema
-
-    x, p = randn(B, T, H, P), torch.rand(B, T, H, dtype=torch.float64)
-    p[0, 0], p[0, 1] = 0, 1
-    reference, _ = example("hnet_ema", tmp_path)
-    close(reference(x, p), hnet_ema.hnet_ema(x, p))
-
-
-def test_mlstm_sigmoid(tmp_path):
-    from oracles import mlstm_sigmoid
-
-    q, k, v, i, f = 3 * randn(B, T, H, N), 3 * randn(B, T, H, N), randn(B, T, H, P), randn(B, T, H), randn(B, T, H)
-    reference, _ = example("mlstm_sigmoid", tmp_path)
-    close(reference(q, k, v, i, f), mlstm_sigmoid.mlstm_sigmoid(q, k, v, i, f))
-
-
 # --- the text ----------------------------------------------------------------------------------------------------
 
 
@@ -288,8 +189,17 @@ recurrence odd {
     assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree))
 
 
+def example(name, folder):
+    (recurrence,) = recurrences(ROOT / "examples" / f"{name}.ssm")
+    return getattr(package(recurrence, folder), f"{name}_reference")
+
+
+def randn(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
 def test_low_precision_inputs_are_computed_in_float32(tmp_path):
-    reference, _ = example("linear_attention", tmp_path)
+    reference = example("linear_attention", tmp_path)
     q, k, v = (randn(1, 4, 1, 4).to(torch.bfloat16) for _ in range(3))
     output = reference(q, k, v)
     assert output.y.dtype == torch.bfloat16 and output.final_state.S.dtype == torch.float32
@@ -298,7 +208,7 @@ def test_low_precision_inputs_are_computed_in_float32(tmp_path):
 
 
 def test_documents_may_be_empty(tmp_path):
-    reference, _ = example("linear_attention", tmp_path)
+    reference = example("linear_attention", tmp_path)
     q, k, v = (randn(1, 5, 2, 4) for _ in range(3))
     output = reference(q, k, v, cu_seqlens=torch.tensor([0, 0, 2, 2, 5]))
     assert output.y.shape == (1, 5, 2, 4) and output.final_state.S.shape == (4, 2, 4, 4)

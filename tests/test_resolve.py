@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,7 +14,6 @@ from ssmgen import spec
 from ssmgen.bounds import bounds_of
 from ssmgen.diagnostics import SpecError
 from ssmgen.parse import parse
-from ssmgen.render import as_text
 from ssmgen.resolve import resolve, verify_spec
 from ssmgen.resolve.building import walk
 from ssmgen.rules import domains, names, shapes, time
@@ -65,29 +66,6 @@ def test_what_is_printed_means_the_same(path):
         assert [(s.interval, s.per, s.type) for s in second.symbols] == [(s.interval, s.per, s.type) for s in first.symbols]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.slug)
-def test_rules(rule):
-    try:
-        found = resolve(parse(Source("example.ssm", rule.example))).warnings
-    except SpecError as error:
-        found = error.diagnostics
-    assert {d.slug for d in found} == {rule.slug}
-    assert resolved(rule.instead).warnings == ()
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.slug)
-def test_diagnostic_pairs(rule):
-    """To accept new texts: look at what is printed, then write it to the `.stderr` file."""
-    path = ROOT / "tests" / "diagnostics" / f"{rule.slug}.ssm"
-    source = Source(f"tests/diagnostics/{path.name}", path.read_text(encoding="utf-8"))
-    try:
-        found = resolve(parse(source)).warnings
-    except SpecError as error:
-        found = error.diagnostics
-    assert rule.slug in {d.slug for d in found}
-    assert "\n\n".join(as_text(source, d) for d in found) + "\n" == path.with_suffix(".stderr").read_text(encoding="utf-8")
-
-
 def test_every_error_has_a_span_a_fact_and_an_edit():
     for path in sorted((ROOT / "tests" / "diagnostics").glob("*.ssm")):
         if path.stem not in {rule.slug for rule in RULES}:
@@ -97,6 +75,26 @@ def test_every_error_has_a_span_a_fact_and_an_edit():
         except SpecError as error:
             for d in error.diagnostics:
                 assert d.primary.span.end > d.primary.span.start and d.primary.text and d.help, d
+
+
+def test_spoilt_text_is_explained_and_never_crashes():
+    """Names exchanged and primes added anywhere: a meaning, or an error with a place and an edit."""
+    chance = random.Random(0)
+    word = re.compile(r"[A-Za-z_]\w*|\d+|\^T|\s+|.")
+    texts = [text for path in SPECS if "layer " not in (text := path.read_text(encoding="utf-8"))]
+    for _ in range(250):
+        pieces = word.findall(re.sub(r"(?m)^#.*$", "", chance.choice(texts)))
+        places = [i for i, piece in enumerate(pieces) if piece[0].isalpha()]
+        for _ in range(chance.choice((1, 2))):
+            pieces[chance.choice(places)] = pieces[chance.choice(places)] + chance.choice(("", "", "", "'"))
+        try:
+            tree = parse(Source("spoilt.ssm", "".join(pieces)))
+        except SpecError:
+            continue
+        try:
+            resolve(tree)
+        except SpecError as error:
+            assert all(d.help and d.primary.span.end > d.primary.span.start for d in error.diagnostics)
 
 
 # --- types -------------------------------------------------------------------------------------------------------
@@ -141,23 +139,50 @@ def test_complex_factors_turn_real_pairs():
     turned = recurrence(*lines, "update S' = exp(a + i * w) S + k v^T", "output o = S'^T q")
     rotation = next(n for n in walk(turned.update[0].value) if isinstance(n, spec.Rot))
     assert rotation.type.rows == turned.states[0].type.rows
-    scaled = recurrence(lines[0].replace("N/4", "N/2"), "state S : complex [N, P], rotates first N rows",
-                        "update S' = exp(w * a + i * w) S + k v^T", "output o = S'^T q")  # fmt: skip
+    scaled = recurrence(
+        lines[0].replace("N/4", "N/2"),
+        "state S : complex [N, P], rotates first N rows",
+        "update S' = exp(w * a + i * w) S + k v^T",
+        "output o = S'^T q",
+    )
     assert "pairs(exp(w * a))" in spec_text(scaled)
 
 
 def test_rows_and_delays():
-    found = recurrence("input k : [R, N]; v : [R, P]; q : [N]", "state S : real [N, P]",
-                       "update S' = S + sum r in 1..R: k[-1][r] v[r]^T", "output y[r] = S'^T k[r]", head="test(R = 2)")  # fmt: skip
+    found = recurrence(
+        "input k : [R, N]; v : [R, P]; q : [N]",
+        "state S : real [N, P]",
+        "update S' = S + sum r in 1..R: k[-1][r] v[r]^T",
+        "output y[r] = S'^T k[r]",
+        head="test(R = 2)",
+    )
     assert found.counts == (("R", 2),) and found.outputs[0].index == "r"
     assert any(isinstance(n, spec.Delayed) for n in walk(found.update[0].value))
 
 
 def test_parameters_are_counts_or_constants():
-    found = recurrence("input k : [n, N]; v : [n, P]", "state S : real [N, P]", "update S' = c * S", "  for j in 1..n: S' = S' + k[j] v[j]^T",
-                       "output o = S'^T k[1]", head="test(n = 3, c = 1/2)")  # fmt: skip
+    found = recurrence(
+        "input k : [n, N]; v : [n, P]",
+        "state S : real [N, P]",
+        "update S' = c * S",
+        "  for j in 1..n: S' = S' + k[j] v[j]^T",
+        "output o = S'^T k[1]",
+        head="test(n = 3, c = 1/2)",
+    )
     assert found.counts == (("n", 3),) and found.constants == (("c", Fraction(1, 2)),)
     assert isinstance(found.update[1], spec.MicroLoop)
+
+
+def test_the_entry_index_of_an_init_is_not_a_state():
+    found = recurrence("input x : [N]", "param w : [N] init pi * n", "state n : real [N]", "update n' = w * n + x", "output n'")
+    assert expr_text(found.symbol("w").init) == "pi * n"
+
+
+def test_updates_add_up():
+    found = recurrence(
+        "input k : [N]; v : [P]", "state S : real [N, P]; z : real [N]", "update S' = 0.5 * S + k v^T", "update z' = z + S' v", "output z'"
+    )
+    assert [step.state for step in found.update] == ["S", "z"]
 
 
 def test_numbers_are_folded_exactly():
@@ -175,8 +200,13 @@ def test_raw_is_an_input_of_the_gate():
 
 
 def test_axes_are_inferred():
-    found = recurrence("input k : [N] per group; v : [P]; c : scalar per layer; q : [N]", "let a = k + c; b = a + q; d = 2 * c",
-                       "state S : real [N, P]", "update S' = S + (b + a + d) v^T", "output o = S'^T q")  # fmt: skip
+    found = recurrence(
+        "input k : [N] per group; v : [P]; c : scalar per layer; q : [N]",
+        "let a = k + c; b = a + q; d = 2 * c",
+        "state S : real [N, P]",
+        "update S' = S + (b + a + d) v^T",
+        "output o = S'^T q",
+    )
     assert [found.symbol(n).per for n in "abd"] == ["group", "head", "layer"]
     channels = recurrence("input x : scalar", "param w : scalar", "state h : real scalar per channel", "update h' = w * h + x", "output h'")
     assert [s.per for s in channels.symbols] == ["channel", "channel"]
@@ -201,16 +231,27 @@ def test_definitions_that_read_the_state_are_put_in():
 
 
 def test_inputs_that_read_the_state_have_weights_of_their_own():
-    found = recurrence("input x : [N]", "state h : real [P]", "input r, z = W x + U h",
-                       "update h' = sigmoid(z) * h + (1 - sigmoid(z)) * tanh(r)", "output h'")  # fmt: skip
+    found = recurrence(
+        "input x : [N]",
+        "state h : real [P]",
+        "input r, z = W x + U h",
+        "update h' = sigmoid(z) * h + (1 - sigmoid(z)) * tanh(r)",
+        "output h'",
+    )
     assert [s.name for s in found.symbols] == ["x", "W_r", "U_r", "W_z", "U_z"]
     assert found.recurrent_inputs == ("r", "z")
     assert [str(found.symbol(n).type) for n in ("W_r", "U_r")] == ["[P, N]", "[P, P]"]
 
 
 def test_complex_parametrisation():
-    found = recurrence("input u : scalar per channel", "param A : complex [N/2] per channel = -exp(log_re) + i * im init re 1/2, im pi * n",
-                       "state s : complex [N/2] per channel", "dynamics ds/dt = A * s + u", "discretize zoh(0.1)", "output y = Re(A . s')")  # fmt: skip
+    found = recurrence(
+        "input u : scalar per channel",
+        "param A : complex [N/2] per channel = -exp(log_re) + i * im init re 1/2, im pi * n",
+        "state s : complex [N/2] per channel",
+        "dynamics ds/dt = A * s + u",
+        "discretize zoh(0.1)",
+        "output y = Re(A . s')",
+    )
     assert [(s.name, s.definition is None) for s in found.symbols] == [("u", True), ("log_re", True), ("im", True), ("A", False)]
     assert expr_text(found.symbol("log_re").init) == "log(1/2)" and expr_text(found.symbol("im").init) == "pi * n"
 
@@ -228,19 +269,31 @@ def test_domains_are_proved():
         "f in (0, 1] = exp(-max(x, 0))": "(0, 1]",
         "g in (0, 2) = 2 * sigmoid(x)": "(0, 2)",
         "h in [-15, 15] = 15 * tanh(x / 15)": "(-15, 15)",
-        "j in (0, 1) = (1 - s) * lower + s * sigmoid(y)": None,
     }
     inputs = "q, k : [N]; v : [P]; x, y : scalar; lower : scalar in [0, 1); s : scalar in (0, 1)"
-    for gate, expected in list(gates.items())[:-1]:
+    for gate, expected in gates.items():
         found = memory(f"S' = {gate[0]} * S + k v^T", f"gate {gate}", inputs=inputs)
         assert str(found.symbol(gate[0]).interval) == expected, gate
-    text = "recurrence t {\n dim N = 4, P = 4\n input k : [N]; v : [P]; x : scalar\n gate a in (0, 1) = exp(x)\n state S : real [N, P]\n update S' = a * S\n output o = S'^T k\n}"
-    assert faults(text) == [("domain-violation", "exp(x)")]
+    lines = (
+        "input k : [N]",
+        "param x : scalar",
+        "gate a in (0, 1) = exp(x)",
+        "state S : real [N, N]",
+        "update S' = a * S",
+        "output o = S'^T k",
+    )
+    assert faults("recurrence t {\n dim N = 4\n " + "\n ".join(lines) + "\n}") == [("domain-violation", "exp(x)")]
 
 
 def test_a_constant_keeps_its_sign():
-    found = recurrence("input k : [N]; v : [P]; x : scalar", "gate g <= 0 = logsigmoid(x) / cap", "state S : real [N, P]", "update S' = exp(g) * S + k v^T",
-                       "output o = S'^T k", head="test(cap = 16)")  # fmt: skip
+    found = recurrence(
+        "input k : [N]; v : [P]; x : scalar",
+        "gate g <= 0 = logsigmoid(x) / cap",
+        "state S : real [N, P]",
+        "update S' = exp(g) * S + k v^T",
+        "output o = S'^T k",
+        head="test(cap = 16)",
+    )
     assert str(found.symbol("g").interval) == "(-inf, 0)"
 
 
@@ -253,8 +306,20 @@ CORRECTIONS = ("", ", delta", ", delta(order = read_first)", ", low_rank")
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_declared_structures_are_written_out(decay, correction):
-    for more in ("", "write rank R", "write steps R", "taps 2", "field complex angles data", "field complex angles static shared",
-                 "readout normalised", "normaliser max", "readout before", "readout bonus", "mimo R", "time reversed"):  # fmt: skip
+    for more in (
+        "",
+        "write rank R",
+        "write steps R",
+        "taps 2",
+        "field complex angles data",
+        "field complex angles static shared",
+        "readout normalised",
+        "normaliser max",
+        "readout before",
+        "readout bonus",
+        "mimo R",
+        "time reversed",
+    ):
         if decay == "elementwise" and ("complex" in more or "normalise" in more):
             continue
         found = recurrence(f"transition {decay}{correction}", more, dims="N = 8, P = 4, R = 2")
@@ -271,8 +336,14 @@ def test_claims_beside_an_equation_are_kept():
 
 
 def test_mimo_widens_an_equation():
-    found = recurrence("input B, C : [N]; x : [P]", "state S : real [N, P]", "update S' = 0.9 * S + B x^T", "mimo R", "output y = S'^T C + x",
-                       dims="N = 8, P = 4, R = 2")  # fmt: skip
+    found = recurrence(
+        "input B, C : [N]; x : [P]",
+        "state S : real [N, P]",
+        "update S' = 0.9 * S + B x^T",
+        "mimo R",
+        "output y = S'^T C + x",
+        dims="N = 8, P = 4, R = 2",
+    )
     assert expr_text(found.update[0].value) == "0.9 * S + sum r in 1..R: B[r] (mix_x[r] * x)^T"
     assert expr_text(found.outputs[0].value) == "S'^T C[r] + x" and found.outputs[0].index == "r"
     assert str(found.symbol("B").type) == "[R, N]"
@@ -307,6 +378,15 @@ def test_printing_needs_no_more_parentheses_than_it_takes(text):
 
 
 def test_numbers():
-    shown = {"1/2": "1/2", "3": "3", "1e-4": "1e-4", "0.6065306597": "0.6065306597", "1/10": "0.1", "-5": "-5", "1/3": "1/3", "1/12345": "1/12345"}
+    shown = {
+        "1/2": "1/2",
+        "3": "3",
+        "1e-4": "1e-4",
+        "0.6065306597": "0.6065306597",
+        "1/10": "0.1",
+        "-5": "-5",
+        "1/3": "1/3",
+        "1/12345": "1/12345",
+    }
     for written, expected in shown.items():
         assert number_text(Fraction(written)) == expected

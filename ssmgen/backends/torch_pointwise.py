@@ -88,7 +88,7 @@ class Printer:
             case Const():
                 return _number(expr.value)
             case SizeOf():
-                return _size(expr.size)
+                return size_text(expr.size)
             case Ref():
                 place = self.places.get(expr.name) or INDICES.get(expr.name)
                 if place is None:
@@ -233,7 +233,8 @@ def _number(value: Fraction) -> Text:
     return Text(text, SIGN if value < 0 else ATOM, NUMBER)
 
 
-def _size(size) -> Text:
+def size_text(size) -> Text:
+    """A size as text over the names of its sizes."""
     terms = []
     for name, coefficient in size.terms:
         if coefficient == 1:

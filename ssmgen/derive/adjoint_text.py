@@ -6,7 +6,8 @@ from .. import algebra
 from ..expressions import key, uses_index
 from ..recurrence import Recurrence
 from ..source import NOWHERE
-from ..spec import Add, Delayed, Expr, Ref, StateRef
+from ..spec import Add, Delayed, Expr, Neg, Ref, StateRef, SumOver
+from ..spec_text import expr_text
 from .adjoint import Adjoint, ReadAdjoint
 
 
@@ -24,6 +25,8 @@ class _Words:
         self.recurrence = recurrence
         self.adjoint = adjoint
         self.statics = {s.name for s in recurrence.spec.symbols if s.static or s.kind == "param"}
+        # a reversed recurrence comes from the token behind
+        self.older, self.newer = ("t+1", "t-1") if recurrence.spec.time == "reversed" else ("t-1", "t+1")
         self.moving = {s.name for s in recurrence.spec.symbols} - self.statics
         self.gradients = {f"d{s.name}" for s in recurrence.spec.states}
         # an output that is one read lends it its name
@@ -31,9 +34,7 @@ class _Words:
 
     def text(self, expr: Expr, at: str) -> str:
         """`expr` with every per-token name subscripted `at`; states before the step belong to the token before."""
-        from ..spec_text import expr_text
-
-        before = {"": "", "t": "t-1", "t+1": "t"}[at]
+        before = {"": "", "t": self.older, self.newer: "t"}[at]
 
         def subscript(node: Expr) -> Expr | None:
             match node:
@@ -49,7 +50,8 @@ class _Words:
                     return _named(node, name, at if primed else before)
             return None
 
-        return _joined([expr_text(algebra.rewrite(term, subscript)) for term in (expr.terms if isinstance(expr, Add) else (expr,))])
+        terms = expr.terms if isinstance(expr, Add) else (expr,)
+        return _joined([_signed(algebra.rewrite(term, subscript)) for term in terms])
 
     def factor(self, expr: Expr, at: str) -> str:
         """The gradient of a factor: `dk_t`, `d(exp(g_t))`."""
@@ -65,6 +67,12 @@ class _Words:
                 query, total = found.get(key(read.read.query), (read.read.query, None))
                 found[key(query)] = query, read.query if total is None else algebra.add(total, read.query)
         return list(found.values())
+
+
+def _signed(term: Expr) -> str:
+    if isinstance(term, Neg) and not isinstance(term.operand, (Add, SumOver)):
+        return f"-{expr_text(term.operand)}"
+    return expr_text(term)
 
 
 def _joined(terms: list[str]) -> str:
@@ -87,18 +95,18 @@ class _Equations(_Words):
         handed = dict(step.states)
         for state in self.recurrence.spec.states:
             terms = [handed[state.name]] if state.name in handed else []
-            terms = [self.text(part, "t+1") for term in terms for part in (term.terms if isinstance(term, Add) else (term,))]
+            terms = [self.text(part, self.newer) for term in terms for part in (term.terms if isinstance(term, Add) else (term,))]
             for read in self.adjoint.reads:
                 if read.read.state == state.name:
-                    terms.append(self.text(read.state, "t" if read.read.primed else "t+1"))
+                    terms.append(self.text(read.state, "t" if read.read.primed else self.newer))
             yield f"d{state.name}_t = {_joined(terms or ['0'])}"
         for query, gradient in self.queries(self.adjoint.reads):
             yield f"{self.factor(query, 't')} = {self.text(gradient, 't')}"
         for factor, gradient in step.factors:
             yield f"{self.factor(factor, 't')} = {self.text(gradient, 't')}"
         for factor, gradient in step.delayed:
-            # the write of t enters again at t+1, through the gradient handed back from there
-            yield f"{self.factor(factor, 't+1')} += {self.text(gradient, 't+1')}"
+            # the write of t enters again a token later, through the gradient handed back from there
+            yield f"{self.factor(factor, self.newer)} += {self.text(gradient, self.newer)}"
 
 
 class _Program(_Words):
@@ -124,4 +132,3 @@ class _Program(_Words):
             yield f"{self.factor(query, '')} = {self.text(gradient, '')}"
         for read in reads:
             yield f"d{read.read.state} += {self.text(read.state, '')}"
-

@@ -358,8 +358,9 @@ def broadcast(item: Chain, type: Type, span: Span) -> Chain:
     return chain(item.coefficient, (*ones, *item.factors, *others), type.rows, type.cols, item.index, span)
 
 
-def two_states(left: StateRef, right: StateRef, span: Span) -> Refusal:
-    """The refusal for a product of two states."""
+def two_states(left: StateRef, right: StateRef, span: Span, kept: str = "") -> Refusal:
+    """The refusal for a product of two states; `kept` is the text of one factor alone."""
+    edit = f"keep one factor, `{kept}`" if kept else "let one factor depend on the token alone"
     if left.name == right.name:
         return Refusal(
             "nonlinear-state",
@@ -367,7 +368,7 @@ def two_states(left: StateRef, right: StateRef, span: Span) -> Refusal:
             span,
             f"`{left.name}` appears to degree 2",
             note="a chunk form, a scan and an adjoint recurrence exist only for updates of degree one in the states",
-            help="let the second factor depend on the token alone, or declare `form sequential`",
+            help=f"{edit}, or declare `form sequential`",
             states=(left.name,),
         )
     return Refusal(
@@ -376,7 +377,7 @@ def two_states(left: StateRef, right: StateRef, span: Span) -> Refusal:
         span,
         "a product of two states",
         note="states may be added to each other, each times factors of the token alone",
-        help="let one factor depend on the token alone, or declare `form sequential`",
+        help=f"{edit}, or declare `form sequential`",
         states=(left.name, right.name),
     )
 
@@ -409,4 +410,3 @@ def chain_expr(item: Chain) -> Expr:
     body = product_expr(item.factors)
     value = item.coefficient if body is None else algebra.mul(item.coefficient, body)
     return algebra.sum_over(*item.index, value) if item.index else value
-

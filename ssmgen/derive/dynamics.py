@@ -15,7 +15,7 @@ from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, references
+from ..expressions import children, constant, key, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
 from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
@@ -149,13 +149,13 @@ class _Discretizer:
 
     def _sorted(self, state: State, linear: Polynomial, span: Span) -> Structure:
         try:
-            found = structure_of(state, linear, span)
+            found = structure_of(state, linear, span, _has_inverses(self.method))
         except NoClosedForm as obstacle:
             raise self._undefined(state, obstacle.span, f"`{self.name}` has no closed form for this transition", obstacle.label) from None
         self.rates.append(found.rate)
         return found
 
-    def _undefined(self, state: State, span: Span, title: str, label: str) -> Refusal:
+    def _undefined(self, state: State, span: Span, title: str, label: str, help: str = "") -> Refusal:
         general = [n for n, m in methods().items() if m.parameters and n != self.name and _is_polynomial(m)]
         return Refusal(
             "discretization-undefined",
@@ -163,7 +163,7 @@ class _Discretizer:
             span,
             label,
             note=f"`{self.name}` needs {formulas.text(self.method.transition, {'z': 'dt*A'})} of the matrix A that acts on `{state.name}`",
-            help="use a method that is a polynomial in A: " + " or ".join(f"`{n}(dt)`" for n in general),
+            help=help or "use a method that is a polynomial in A: " + " or ".join(f"`{n}(dt)`" for n in general),
             states=(state.name,),
         )
 
@@ -182,7 +182,7 @@ class _Discretizer:
             return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
         if found.turning is not None:
             title = f"the input weight of `{self.name}` does not keep pairs real"
-            raise self._undefined(state, item.span, title, "this input would be turned")
+            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
         if found.weight is not None:
             raise self._undefined(
                 state, item.span, f"the input weight of `{self.name}` is a full matrix", "weighed entry by entry, this is no outer product"
@@ -201,14 +201,17 @@ class _Discretizer:
             place = item.place
             weighted = Factor("state", item.factors[place].expr, weight=value)
             return (chain(item.coefficient, (*item.left, weighted, *item.right), item.rows, item.cols, item.index, item.span),)
+        return (self._diagonal(found, item, value),)
+
+    def _diagonal(self, found: Structure, item: Chain, value: Expr) -> Chain:
         factor = Factor("diagonal", value)
         factors = (*item.factors, factor) if found.right is not None else (factor, *item.factors)
-        return (chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span),)
+        return chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span)
 
     def _turned(self, state: State, found: Structure, item: Chain) -> Polynomial:
         if self.method.transition != formulas.exp(formulas.Z):
             title = f"`{self.name}` of a rate of turning is no rotation"
-            raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them")
+            raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them", _FOR_PAIRS)
         if found.left is not None and not _is_paired(found.left):
             raise Refusal(
                 "rotation-unequal-decay",
@@ -231,6 +234,8 @@ class _Discretizer:
         if not self.dt.type.is_scalar:
             title = f"`{self.name}` has no closed form for this transition"
             raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
+        if found.left is not None or found.right is not None:
+            return self._beside_diagonal(found, item, formula, step)
         along = algebra.inner(row, column)  # the one eigenvalue that is not zero
         change = algebra.mul(self.dt, algebra.mul(coefficient, along))
         start = algebra.mul(self.dt, found.scalar)
@@ -246,6 +251,27 @@ class _Discretizer:
         amount = difference.times(rate) if isinstance(difference, Ratio) else algebra.mul(difference, rate)
         if step is not None:
             amount = algebra.mul(step, amount)
+        size = item.rows if side == "left" else item.cols
+        one = Chain(amount, factors, size, size, None, span)
+        return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
+
+    def _beside_diagonal(self, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
+        """`f(D + c u w^T)` for f(z) = (a + b z) / (1 - g z) = alpha + beta / (1 - g z), by the formula of Sherman and Morrison:
+
+        f(D) + beta g dt c / (1 - g dt c w^T E u) (E u) (E w)^T  with  E = (1 - g dt D)^-1
+        """
+        side, coefficient, column, row, span = found.rank_one[0]
+        beta, pole = formulas.partial_fraction(formula)
+        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate, span, None)
+        kept = self._diagonal(found, item, self.formulas.at(formula, found.rate, span, step))
+        reach = algebra.mul(algebra.const(pole), algebra.mul(self.dt, coefficient))
+        along = algebra.inner(row, algebra.mul(resolvent, column))
+        below = algebra.sub(algebra.UNIT, algebra.mul(reach, along))
+        if not (key(row) == key(column) and self.formulas.is_positive(resolvent) and self.formulas.is_nonpositive(reach)):
+            self.formulas.divides(below, False, span)
+        amount = algebra.div(algebra.mul(algebra.const(beta), reach), below)
+        amount = amount if step is None else algebra.mul(step, amount)
+        factors = (Factor("column", algebra.mul(resolvent, column)), Factor("row", algebra.mul(resolvent, row)))
         size = item.rows if side == "left" else item.cols
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
@@ -271,7 +297,21 @@ class _Discretizer:
         singular = ""
         if _removable(method.write):
             singular = f"{formulas.text(method.write, names)} is 0/0 at {name} = 0 (limit 1); written as expm1({step}*{name}) / {name}"
-        return DiscreteForm(self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held)
+        return DiscreteForm(
+            self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names)
+        )
+
+    def _special(self, names: dict[str, str]) -> str:
+        """Where a parameter that is no number would raise the order."""
+        known = self.formulas.numbers()
+        for name, value in self.formulas.parameters.items():
+            found = formulas.special_value(self.method, name, known) if constant(value) is None else None
+            if found is not None:
+                return f"order {found[1]} where {names[name]} = {found[0]}"
+        return ""
+
+
+_FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`"
 
 
 def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
@@ -279,6 +319,10 @@ def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
         return step
     shown = formulas.text(formula, names)
     return f"{step} * ({shown})" if not shown.isidentifier() else f"{step} * {shown}"
+
+
+def _has_inverses(method: Method) -> bool:
+    return None not in (formulas.partial_fraction(method.transition), formulas.partial_fraction(method.write))
 
 
 def _is_polynomial(method: Method) -> bool:
@@ -340,20 +384,21 @@ def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> No
             report.warning(
                 "singular-step",
                 f"`{method}` divides by a rate that may be 0",
-                found.divisor.span if found.divisor.span != NOWHERE else found.span,
+                found.span,
                 "not provably different from 0",
                 secondary=secondary,
                 note="the weight has a limit there, but its formula is 0/0: exactly at 0 the result is not a number",
                 help="bound the rate away from 0, as in `A <= -1e-4 = min(..., -1e-4)`, or use `exp_euler`",
             )
         else:
-            report.error(
+            # nothing bounds a complex name: where its value could meet a pole is for the user to judge
+            say = report.warning if found.divisor.type.field == "complex" else report.error
+            say(
                 "singular-step",
                 f"`{method}` has a pole that the declared domains do not exclude",
-                found.divisor.span if found.divisor.span != NOWHERE else found.span,
+                found.span,
                 "this rate may reach the pole",
                 secondary=secondary,
                 note=f"the transition is {formulas.text(methods()[method].transition, {'z': 'dt*A'})}",
                 help="declare the rate `<= 0` and the step `> 0`, or use `exp_euler`",
             )
-

@@ -27,6 +27,7 @@ from ..spec import (
     Symbol,
     Transpose,
 )
+from ..spec_text import expr_text
 from .chains import (
     Chain,
     Factor,
@@ -95,6 +96,8 @@ class Expander:
                 return tuple(found)
             case Neg():
                 return tuple(scale(item, algebra.const(-1), expr.span) for item in self._expand(expr.operand))
+            case Mul() | MatMul() if self.reads_state(expr.left) and self.reads_state(expr.right):
+                raise two_states(self._first_state(expr.left), self._first_state(expr.right), expr.span, expr_text(expr.left))
             case Mul():
                 return self._product(expr)
             case Div():
@@ -126,10 +129,7 @@ class Expander:
         left, right = expr.left, expr.right
         if left.type.is_scalar or right.type.is_scalar:
             return collect(product(a, b, expr.span) for a in self._expand(left) for b in self._expand(right))
-        inside = [e for e in (left, right) if self.reads_state(e)]
-        if len(inside) == 2:
-            raise two_states(self._first_state(left), self._first_state(right), expr.span)
-        whole, other = (right, left) if inside[0] is left else (left, right)
+        whole, other = (right, left) if self.reads_state(left) else (left, right)
         weights = self.token(whole)
         found = []
         for item in self._expand(other):
@@ -160,7 +160,7 @@ class Expander:
             return self._expand(expr.base)
         if self.reads_state(expr.base):
             state = self._first_state(expr.base)
-            raise two_states(state, state, expr.span)
+            raise two_states(state, state, expr.span, expr_text(expr.base))
         raise self._inside(expr, "a power", "")
 
     def _summed(self, item: Chain, expr: SumOver) -> Chain:
@@ -257,4 +257,3 @@ class Expander:
                     found.append(chain(algebra.mul(a.coefficient, b.coefficient), factors, a.rows, a.cols, span=expr.span))
             return tuple(found)
         return (chain(algebra.UNIT, (Factor("dense", expr),), expr.type.rows, expr.type.cols, span=expr.span),)
-

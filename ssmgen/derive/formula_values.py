@@ -10,7 +10,7 @@ from ..bounds import Bounds
 from ..discretizations import _method as formulas
 from ..discretizations._method import Formula
 from ..expressions import constant
-from ..source import Span
+from ..source import NOWHERE, Span
 from ..spec import Expr, Ref, Symbol
 
 
@@ -47,6 +47,7 @@ class Formulas:
     def at(self, formula: Formula, rate: Expr, span: Span, step: Expr | None) -> Expr:
         """`formula(dt * rate)`, times `step` when given, so that `dt expm1(dt a) / (dt a)` becomes `expm1(dt a) / a`."""
         z = algebra.mul(self.step, rate)
+        span = rate.span if rate.span != NOWHERE else span
         if algebra.is_zero(rate):
             limit = algebra.const(formulas.series(formula, 1, self.numbers())[0]) if not self._has_parameters(formula) else None
             value = limit if limit is not None else self.expr(formula, z)
@@ -55,14 +56,14 @@ class Formulas:
             above, below = self.expr(formula.left, z), self.expr(formula.right, z)
             above = above if step is None else algebra.mul(step, above)
             divisor = rate if below == z else below
-            self._divides(divisor, self._has_limit(formula), span)
+            self.divides(divisor, self._has_limit(formula), span)
             return algebra.div(above, below)
         value = self.value(formula, z, span)
         return value if step is None else algebra.mul(step, value)
 
     def value(self, formula: Formula, z: Expr, span: Span) -> Expr:
         for inner in _quotients(formula):
-            self._divides(self.expr(inner.right, z), self._has_limit(inner), span)
+            self.divides(self.expr(inner.right, z), self._has_limit(inner), span)
         return self.expr(formula, z)
 
     def expr(self, formula: Formula, z: Expr) -> Expr:
@@ -119,18 +120,18 @@ class Formulas:
             case formulas.Exponential(operand):
                 inside = algebra.mul(self._difference_of(operand, start, change, span), change)
                 below = self.value(operand, start, span)
-                self._divides(change, True, span)
+                self.divides(change, True, span)
                 return Ratio(algebra.mul(algebra.apply("exp", below), algebra.apply("expm1", inside)), change)
             case formulas.Quotient(left, right):
                 if algebra.is_zero(self.value(right, start, span)):
                     # 0/0 at the start: the limit is exact, from the series
                     limit = algebra.const(formulas.series(formula, 1, self.numbers())[0])
-                    self._divides(change, True, span)
+                    self.divides(change, True, span)
                     return Ratio(algebra.sub(self.value(formula, end, span), limit), change)
                 below, above = self.value(right, start, span), self.value(right, end, span)
                 first = algebra.mul(self._difference_of(left, start, change, span), below)
                 second = algebra.mul(self.value(left, start, span), self._difference_of(right, start, change, span))
-                self._divides(above, False, span)
+                self.divides(above, False, span)
                 return algebra.div(algebra.sub(first, second), algebra.mul(below, above))
         raise ValueError(f"not a formula: {formula!r}")
 
@@ -140,11 +141,20 @@ class Formulas:
 
     # --- divisors ---
 
-    def _divides(self, divisor: Expr, has_limit: bool, span: Span) -> None:
+    def divides(self, divisor: Expr, has_limit: bool, span: Span) -> None:
+        """Note a division, unless the divisor is provably not 0."""
         if not self._is_nonzero(divisor):
             found = Singular(divisor, has_limit, span)
             if found not in self.singular:
                 self.singular.append(found)
+
+    def is_positive(self, expr: Expr) -> bool:
+        """Whether every entry is provably > 0."""
+        return expr.type.field == "real" and self.bounds.of(expr).is_positive
+
+    def is_nonpositive(self, expr: Expr) -> bool:
+        """Whether every entry is provably <= 0."""
+        return expr.type.field == "real" and self.bounds.of(expr).is_nonpositive
 
     def _is_nonzero(self, expr: Expr) -> bool:
         if expr.type.field == "complex":

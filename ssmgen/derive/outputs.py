@@ -27,6 +27,8 @@ class _Reads:
             if (read.state, read.primed, read.side) == (state, primed, side) and _same(read.query, query):
                 return read.name
         name = f"_r{len(self.found)}"
+        while name in self.expander.symbols:
+            name = f"_{name}"
         self.found.append(Read(name, state, primed, query, side, span))
         return name
 

@@ -40,8 +40,11 @@ class NoClosedForm(Exception):
         self.span, self.label = span, label
 
 
-def structure_of(state: State, linear: Polynomial, span: Span) -> Structure:
-    """The terms around `state`, sorted. Raises NoClosedForm for a dense matrix, other states, or parts that do not commute."""
+def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: bool) -> Structure:
+    """The terms around `state`, sorted. Raises NoClosedForm for a dense matrix, other states, or parts that do not commute.
+
+    `has_inverses`: the formulas are (a + b z) / (1 - g z), which need no commuting of a diagonal and a rank-one term.
+    """
     found = Structure()
     for item in linear:
         if item.state.name != state.name:
@@ -69,7 +72,11 @@ def structure_of(state: State, linear: Polynomial, span: Span) -> Structure:
             raise NoClosedForm(item.span, f"{what} acts on `{state.name}`")
     shapes = [found.left is not None, found.right is not None, found.weight is not None]
     turns = found.turning is not None
-    mixed = sum(shapes) > 1 or (found.rank_one and (any(shapes) or turns or len(found.rank_one) > 1)) or (turns and any(shapes[1:]))
+    mixed = sum(shapes) > 1 or (turns and any(shapes[1:])) or (found.rank_one and (turns or len(found.rank_one) > 1))
+    if found.rank_one and any(shapes):
+        # a diagonal beside a rank-one term on the same side: inverses are closed (Sherman and Morrison), exponentials are not
+        beside = found.left if found.rank_one[0][0] == "left" else found.right
+        mixed = mixed or beside is None or not has_inverses
     if mixed:
         names = ("a diagonal on the key side", "a diagonal on the value side", "full weights")
         words = [name for name, has in zip(names, shapes, strict=True) if has]

@@ -98,7 +98,7 @@ class _Steps:
                 state.span,
                 f"`{state.name}` is the state before the token",
                 note="a micro-step reads the state that the one before it left: `S'`",
-                help=f"write `{state.name}'`, or measure against the old state in a `let` before the loop",
+                help=f"write `{state.name}'`",
                 states=(state.name,),
             )
         old = StateRef(state.type, state.span, state.name, False)

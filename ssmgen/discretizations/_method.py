@@ -223,6 +223,20 @@ def coefficients(formula: Formula) -> tuple[Formula, ...] | None:
     return None
 
 
+def partial_fraction(formula: Formula) -> tuple[Fraction, Fraction] | None:
+    """`(beta, g)` with `formula = alpha + beta / (1 - g z)`; None for other formulas."""
+    if not isinstance(formula, Quotient):
+        return None
+    above, below = coefficients(formula.left), coefficients(formula.right)
+    if above is None or below is None or len(above) > 2 or len(below) != 2:
+        return None
+    if not all(isinstance(c, Number) for c in above + below) or 0 in (below[0].value, below[1].value):
+        return None
+    numbers = [c.value / below[0].value for c in above] + [Fraction(0)]
+    pole = -below[1].value / below[0].value
+    return numbers[0] + numbers[1] / pole, pole
+
+
 def _folded(formula: Formula) -> Formula:
     match formula:
         case Sum(Number(a), Number(b)):

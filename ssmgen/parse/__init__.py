@@ -24,7 +24,9 @@ def parse(source: Source) -> File:
     grammar = tables.load()
     tokens = layout(tokenise(report), grammar.keywords, report)
     end = Token(tables.END, "", Span(len(source.text), len(source.text)))
-    file, faults = run(tokens, end, grammar, Builder(report))
+    builder = Builder(report)
+    file, faults = run(tokens, end, grammar, builder)
+    builder.report_ambiguous()
     for fault in faults:
         messages.explain(fault, report)
     report.raise_if_errors()

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..source import Span
-from .layout import BROKEN, ITEMS, NEWLINE
+from .layout import BROKEN, ITEMS, NEWLINE, RESERVED, STATEMENTS
 from .tables import END, Tables
 from .tokens import MAX_ERRORS, Token
+
+
+STARTS = tuple(word for word in STATEMENTS if word in RESERVED)
 
 
 class Spliced(list):
@@ -38,16 +41,17 @@ class Automaton:
 
     def takes(self, kind: str) -> bool:
         """Whether `kind` may follow: its reductions followed on the states alone."""
-        states = list(self.states)
+        left, pushed = len(self.states), []  # the states are the first `left` of ours, then `pushed`
         while True:
-            action = self.tables.states[states[-1]].get(kind, 0)
+            action = self.tables.states[pushed[-1] if pushed else self.states[left - 1]].get(kind, 0)
             if action >= 0:
                 return action > 0
             production = self.tables.productions[-action - 1]
-            if production.length:
-                del states[-production.length :]
-            states.append(self.tables.states[states[-1]][production.origin] - 1)
-            if kind == END and states[-1] == self.tables.accept:
+            popped = min(production.length, len(pushed))
+            del pushed[len(pushed) - popped :]
+            left -= production.length - popped
+            pushed.append(self.tables.states[pushed[-1] if pushed else self.states[left - 1]][production.origin] - 1)
+            if kind == END and pushed[-1] == self.tables.accept:
                 return True
 
     def expected(self) -> tuple[str, ...]:
@@ -107,7 +111,7 @@ def run(tokens: list[Token], end: Token, tables: Tables, build: Callable[[str, l
             item = ([*automaton.states], [*automaton.values])
         kind = next((k for k in token.kinds or (token.kind,) if automaton.takes(k)), None)
         if kind is None:
-            resumed, depth_after = _skip(tokens, index, depth)
+            resumed, depth_after = _skip(tokens, index, depth, has_moved=before is not None)
             if not any(each.kind == BROKEN for each in tokens[index : resumed + 1]):  # a bracket was reported already
                 faults.append(SyntaxFault(token, before, line, automaton.expected()))
             if len(faults) >= MAX_ERRORS:
@@ -125,16 +129,19 @@ def run(tokens: list[Token], end: Token, tables: Tables, build: Callable[[str, l
     return (None if faults else automaton.values[0][0]), faults
 
 
-def _skip(tokens: list[Token], index: int, depth: int) -> tuple[int, int]:
+def _skip(tokens: list[Token], index: int, depth: int, has_moved: bool) -> tuple[int, int]:
     """Where to go on after a fault at `index`, and the depth of braces there: the end of the statement (its `_NEWLINE` or the
-    item's `}`), or the next item."""
-    first, inside = index, depth > 0
+    item's `}`), a line that begins with a statement's keyword, or the next item. `has_moved` is False where reading went on last:
+    the token there cannot be a place to go on again."""
+    first, inside = index if has_moved else index + 1, depth > 0
     while index < len(tokens) - 1:
         kind = tokens[index].kind
         if inside and depth == 1 and kind in (NEWLINE, "}"):
             return index, depth
-        if depth == 0 and index > first and tokens[index].is_first and tokens[index].text in ITEMS:
+        if inside and depth == 1 and index >= first and tokens[index].is_first and tokens[index].text in STARTS:
+            return index, depth
+        if depth == 0 and index >= first and tokens[index].is_first and tokens[index].text in ITEMS:
             return index, depth
         depth = max(depth + (kind == "{") - (kind == "}"), 0)
         index += 1
-    return (index, 0) if index > first else (index + 1, 0)
+    return max(index, first), 0

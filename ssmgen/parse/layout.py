@@ -78,6 +78,8 @@ class _Lines:
                 self.item = token.text
             elif token.is_first and self.in_round and token.text in RESERVED and token.text in STATEMENTS:
                 self._close_until(self.braces, token, virtual=True)
+            if self.braces == 1 and self.result[-1].kind == "{":
+                self.statement = token.text
             if token.is_first and self.result:
                 self._line_end(token, following)
             if token.kind == ";" and not self.in_round:
@@ -119,8 +121,6 @@ class _Lines:
                 self.report.raise_if_errors()
             is_interval = bool(self.result) and self.result[-1].text == "in"
             self.open.append((token, is_interval))
-            if token.kind == "{" and self.braces == 1:
-                self.statement = ""
         elif token.kind in _CLOSERS.values() and self.open:
             opener, is_interval = self.open[-1]
             if _CLOSERS[opener.kind] == token.kind or (is_interval and token.kind in ")]"):

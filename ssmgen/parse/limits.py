@@ -8,7 +8,7 @@ from functools import cache
 
 from .. import syntax as s
 from ..diagnostics import Report
-from .tokens import time_index
+from .tokens import shown, time_index
 
 MAX_DEPTH = 200
 MAX_MAGNITUDE = 300.0
@@ -88,7 +88,7 @@ def _walk(root: s.Node, states: tuple[str, ...], has_t: bool, report: Report) ->
         if size[id(node)] is not None and abs(size[id(node)]) > MAX_MAGNITUDE:
             report.error(
                 "number-too-large",
-                f"`{_short(report.source.slice(node.span))}` does not fit a double",
+                f"`{shown(report, node.span)}` does not fit a double",
                 node.span,
                 f"about 10^{size[id(node)]:.0f}" if math.isfinite(size[id(node)]) else "beyond every bound",
                 note="constants are exact rationals while the compiler computes and doubles when it emits",
@@ -133,7 +133,3 @@ def _mentions(node: s.Node, name: str) -> bool:
             return True
         pending.extend(children(node))
     return False
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 and "\n" not in text else text.split("\n")[0][:57] + "..."

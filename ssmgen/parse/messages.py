@@ -9,7 +9,7 @@ from ..source import Span
 from .driver import SyntaxFault
 from .layout import ITEMS, NEWLINE, RESERVED, SEMICOLON, STATEMENTS
 from .tables import END
-from .tokens import Token, time_index
+from .tokens import Token, shown, time_index
 
 _VALUES = ("NAME", "FUNCTION", "NUMBER", "(", "-", "sum")
 _OPERATORS = ("+", "-", "*", "/", ".", "^", "POWER", "TRANSPOSE", "[", "'")
@@ -229,14 +229,14 @@ def _unexpected(fault: SyntaxFault, report: Report) -> bool:
 
 
 def _written(token: Token, report: Report) -> str:
-    return report.source.slice(token.span) or token.text
+    return shown(report, token.span) or token.text
 
 
 def _found(token: Token, report: Report) -> str:
     """The token as a reader calls it."""
     if token.kind == END:
         return "the end of the file"
-    if token.kind in (NEWLINE, SEMICOLON) and "\n" in _written(token, report):
+    if token.kind in (NEWLINE, SEMICOLON) and "\n" in report.source.slice(token.span):
         return "the end of the line"
     return f"`{_written(token, report)}`"
 

@@ -57,15 +57,26 @@ def build(grammar: str) -> dict:
     order = {number: index for index, number in enumerate(rules)}
     table = parser["parser"]["parser"]
     symbols = {number: spelling.get(name, name if name == END else f"<{name}>") for number, name in table["tokens"].items()}
-    position = {state: index for index, state in enumerate(table["states"])}
+    shift = 0  # lark's code for it; the other is 1, a reduction
+
+    # Lark numbers states by the order of sets: number them by first reach from the start, symbols in alphabetical order.
+    start, accept = table["start_states"]["start"], table["end_states"]["start"]
+    rows = {state: sorted(((symbols[symbol], entry) for symbol, entry in row.items()), key=lambda pair: pair[0]) for state, row in table["states"].items()}
+    reached = {start: 0}
+    queue = [start]
+    for state in queue:
+        for _, (kind, target) in rows[state]:
+            if kind == shift and target not in reached:
+                reached[target] = len(reached)
+                queue.append(target)
 
     def action(kind: int, argument) -> int:
-        return position[argument] + 1 if kind == 0 else -(order[argument["@"]] + 1)
+        return reached[argument] + 1 if kind == shift else -(order[argument["@"]] + 1)
 
     return {
         "grammar": digest(grammar),
-        "start": position[table["start_states"]["start"]],
-        "accept": position[table["end_states"]["start"]],
+        "start": reached[start],
+        "accept": reached[accept],
         "keywords": sorted(text for text in spelling.values() if text.isalpha() and text.islower()),
         "productions": [
             [
@@ -78,7 +89,7 @@ def build(grammar: str) -> dict:
             ]
             for rule in rules.values()
         ],
-        "states": [{symbols[symbol]: action(*entry) for symbol, entry in row.items()} for row in table["states"].values()],
+        "states": [{symbol: action(*entry) for symbol, entry in rows[state]} for state in queue],
     }
 
 

@@ -106,6 +106,12 @@ def _too_large(report: Report, title: str, span: Span, label: str) -> None:
     report.raise_if_errors()
 
 
+def shown(report: Report, span: Span) -> str:
+    """The text under `span` for a message: on one line, cut when long."""
+    text = " ".join(report.source.slice(span).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _token(report: Report, group: str, text: str, span: Span, is_first: bool) -> Token:
     if group == "word":
         return Token("word", _name(report, text, span), span, is_first)
@@ -161,7 +167,7 @@ def time_index(report: Report, name: str, span: Span, is_state: bool) -> None:
         edit = f"write `{name}` for this token's value, `{name}[-1]` for the previous token's"
     report.error(
         "time-index",
-        f"`{report.source.slice(span)}` carries a time index",
+        f"`{shown(report, span)}` carries a time index",
         span,
         "time is not written",
         note="an equation holds for one token: `S` is the state before it, `S'` the state after it, other names are its values",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .. import syntax as s
 from ..diagnostics import Report
 from ..source import Span
-from .tokens import Token
+from .tokens import Token, shown
 
 
 class _Value(NamedTuple):
@@ -90,6 +90,7 @@ class Builder:
 
     def __init__(self, report: Report):
         self.report = report
+        self.ambiguous: dict[int, tuple[s.Binary, Span]] = {}  # by the id of the node so far: the quotient, its factors
 
     def __call__(self, rule: str, children: list, span: Span) -> Any:
         return getattr(self, rule)(children, span)
@@ -309,7 +310,7 @@ class Builder:
                     equation.right.span,
                     "no `=` here",
                     note="an update says what each state is after the token",
-                    help=f"write `S' = {self.report.source.slice(equation.right.span)}`, with the state's name for S",
+                    help=f"write `S' = {shown(self.report, equation.right.span)}`, with the state's name for S",
                 )
             return s.Assign(equation.span, None, False, None, equation.right)
         if not isinstance(left, s.Name) or (is_update and (subscript is not None or not left.prime)) or (not is_update and left.prime):
@@ -318,7 +319,7 @@ class Builder:
         return s.Assign(equation.span, left.id, left.prime, subscript, equation.right, left.span)
 
     def _refuse_target(self, target: s.Node, left: s.Node, is_update: bool) -> None:
-        written = self.report.source.slice(target.span)
+        written = shown(self.report, target.span)
         if is_update and isinstance(left, s.Name) and left is target:
             fact, edit = "without a prime this is the state before the token", f"write `{written}' = ...`"
         elif is_update:
@@ -424,20 +425,26 @@ class Builder:
 
     def ambiguous_division(self, children, span):
         quotient, factor = children
-        source = self.report.source
-        whole = source.slice(quotient.span)
-        bottom, top = quotient.right, quotient.left
-        self.report.error(
-            "ambiguous-division",
-            f"`{source.slice(span)}` can be read in two ways",
-            factor.span,
-            "in the numerator, or in the denominator?",
-            secondary=(),
-            note="`/` and a space bind alike in print, so the language asks for one more sign",
-            help=f"write `{source.slice(top.span)} / ({source.slice(bottom.span)} {source.slice(factor.span)})` "
-            f"or `({whole}) {source.slice(factor.span)}`",
-        )
-        return s.Binary(span, "juxtapose", quotient, factor)
+        first = self.ambiguous.pop(id(quotient), (quotient, factor.span))
+        node = s.Binary(span, "juxtapose", quotient, factor)
+        self.ambiguous[id(node)] = (first[0], first[1].to(Span(factor.span.start, span.end)))
+        return node
+
+    def report_ambiguous(self) -> None:
+        """Report every quotient with factors behind it, once."""
+        def text(span: Span) -> str:
+            return shown(self.report, span)
+
+        for quotient, factors in self.ambiguous.values():
+            whole, top, bottom = text(quotient.span), text(quotient.left.span), text(quotient.right.span)
+            self.report.error(
+                "ambiguous-division",
+                f"`{text(quotient.span.to(factors))}` can be read in two ways",
+                factors,
+                "in the numerator, or in the denominator?",
+                note="readers differ on whether `/` or a space binds tighter, so the language asks for one more sign",
+                help=f"write `{top} / ({bottom} {text(factors)})` or `({whole}) {text(factors)}`",
+            )
 
     def negative(self, children, span):
         return s.Unary(span, children[0])

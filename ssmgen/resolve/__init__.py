@@ -45,7 +45,9 @@ def resolve(file: syntax.File) -> spec.Specification:
                 stacks += [stack] if stack is not None else []
     report.raise_if_errors()
     found = tuple(d for d in report.found if d.severity is not Severity.ERROR)
-    return spec.Specification(file.source, tuple(recurrences), tuple(attentions), tuple(layers), tuple(stacks), found)
+    result = spec.Specification(file.source, tuple(recurrences), tuple(attentions), tuple(layers), tuple(stacks), found)
+    verify_spec(result)
+    return result
 
 
 def _unique_names(file: syntax.File, report: Report) -> None:

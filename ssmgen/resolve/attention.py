@@ -51,7 +51,13 @@ def _errors(report: Report) -> int:
 
 def _score(node: syntax.AttentionDecl, clause: syntax.AttentionClause | None, scope: Scope) -> spec.Expr | None:
     if clause is None or clause.value is None:
-        scope.report.error("missing-score", f"`{node.name}` has no score", node.name_span, "an attention scores queries against keys", help="write `score D^-1/2 * q . k`")
+        scope.report.error(
+            "missing-score",
+            f"`{node.name}` has no score",
+            node.name_span,
+            "an attention scores queries against keys",
+            help="write `score D^-1/2 * q . k`",
+        )
         return None
     try:
         score = expression(clause.value, scope, Context("score"))
@@ -59,7 +65,11 @@ def _score(node: syntax.AttentionDecl, clause: syntax.AttentionClause | None, sc
         return None
     if not score.type.is_scalar or score.type.field != "real":
         scope.report.error(
-            "shape-mismatch", f"the score is {scope.shape(score.type)}", clause.value.span, str(score.type), help="a score is one number: `q . k` of two columns"
+            "shape-mismatch",
+            f"the score is {scope.shape(score.type)}",
+            clause.value.span,
+            str(score.type),
+            help="a score is one number: `q . k` of two columns",
         )
         return None
     check_arguments(score, scope)
@@ -94,5 +104,7 @@ def _output(node: syntax.AttentionDecl, clause: syntax.AttentionClause | None, s
         return ""
     text = scope.report.source.slice(clause.value.span) if clause.value is not None else ""
     if text not in OUTPUTS:
-        scope.report.error("unknown-option", f"an attention cannot output `{text}`", clause.span, "not a weighting", help="write `output softmax`")
+        scope.report.error(
+            "unknown-option", f"an attention cannot output `{text}`", clause.span, "not a weighting", help="write `output softmax`"
+        )
     return text

@@ -22,7 +22,14 @@ def call(node: syntax.Call, scope: Scope, context, resolve: Resolver) -> Expr:
         return _product(node, scope, context, resolve)
     function = FUNCTIONS.get(node.function)
     if function is None:
-        if any(node.function == index for index, _ in context.loops) or node.function in ("head", "channel", "layer", "heads", "layers", "raw"):
+        if any(node.function == index for index, _ in context.loops) or node.function in (
+            "head",
+            "channel",
+            "layer",
+            "heads",
+            "layers",
+            "raw",
+        ):
             return _product(node, scope, context, resolve)
         raise _unknown(node, scope)
     _check_arity(node, function, scope)
@@ -131,7 +138,9 @@ def _matrix(function: Function, args: list[Expr], node: syntax.Call, scope: Scop
     operand = building.as_column(args[0])
     if function.name == "diag":
         if not operand.type.is_column:
-            raise _needs_column(function, operand, node, scope, "a scalar multiplies without `diag`: `a * S`" if operand.type.is_scalar else "")
+            raise _needs_column(
+                function, operand, node, scope, "a scalar multiplies without `diag`: `a * S`" if operand.type.is_scalar else ""
+            )
         return building.diagonal(operand, Type(operand.type.rows, operand.type.rows, operand.type.field), node.span)
     if operand.type.field == "complex":
         raise _needs_real(function, operand, node, scope)

@@ -15,7 +15,15 @@ from ..source import NOWHERE, Span
 from ..spec import DeclaredStructure
 from .scope import Scope, Unresolved, names_in, suggestion
 
-DECAYS = {"identity": "none", "none": "none", "static": "static", "scalar": "scalar", "diagonal": "diagonal", "elementwise": "elementwise", "dense": "dense"}
+DECAYS = {
+    "identity": "none",
+    "none": "none",
+    "static": "static",
+    "scalar": "scalar",
+    "diagonal": "diagonal",
+    "elementwise": "elementwise",
+    "dense": "dense",
+}
 CORRECTIONS = ("delta", "low_rank")
 ORDERS = ("forget_first", "read_first")
 READOUTS = ("plain", "normalised", "before", "bonus")
@@ -131,7 +139,9 @@ def _order(word: syntax.Node, structure: Structure, scope: Scope) -> None:
         raise _unknown(argument, word.function, ("order = forget_first", "order = read_first"), scope)
     for name, value in word.keywords:
         if name != "order" or _word(value) not in ORDERS:
-            raise _unknown(value if name == "order" else syntax.Name(word.span, name), word.function, ORDERS if name == "order" else ("order",), scope)
+            raise _unknown(
+                value if name == "order" else syntax.Name(word.span, name), word.function, ORDERS if name == "order" else ("order",), scope
+            )
         structure.order = _word(value)
 
 

@@ -22,7 +22,11 @@ def domain_of(node: syntax.DomainNode, scope: Scope) -> Interval:
     interval = Interval(low + 0.0, high + 0.0, node.low_open or math.isinf(low), node.high_open or math.isinf(high))
     if low > high or (low == high and (node.low_open or node.high_open)):
         scope.report.error(
-            "empty-domain", f"no number lies in {interval}", node.span, "the ends are the wrong way round", help=f"write `in ({high:g}, {low:g})`"
+            "empty-domain",
+            f"no number lies in {interval}",
+            node.span,
+            "the ends are the wrong way round",
+            help=f"write `in ({high:g}, {low:g})`",
         )
         raise Unresolved
     return interval
@@ -124,6 +128,9 @@ def _check_arguments(value: spec.Expr, scope: Scope, bounds) -> None:
         case spec.Pow(base=argument, exponent=spec.Const(value=power)) if power.denominator != 1 and argument.type.field == "real":
             domain = Interval(0.0, INFINITY, power < 0, True)
             needs = f"a power {power} is defined on {domain}"
+        case spec.Pow(base=argument, exponent=exponent) if not isinstance(exponent, spec.Const) and value.type.field == "real":
+            domain = Interval(0.0, INFINITY)
+            needs = f"a power that is no fixed number is defined on {domain}"
         case _:
             return
     found = bounds.of(argument)

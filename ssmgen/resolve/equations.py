@@ -12,7 +12,8 @@ from .building import as_column, is_unsized, sized, walk
 from .dims import dim_of
 from .domains import check_arguments
 from .expressions import Context, count_of, expression
-from .scope import Scope, Unresolved, suggestion, walk as walk_syntax
+from .scope import Scope, Unresolved, suggestion
+from .scope import walk as walk_syntax
 from .symbols import check_axes, unsized
 
 # --- states ------------------------------------------------------------------------------------------------------
@@ -43,7 +44,11 @@ def _check_turning(node: syntax.StateDecl, turning: Dim, shape: list[Dim], field
     number, least = scope.number(rows), scope.number(turning)
     if field != "complex":
         scope.report.error(
-            "field-mismatch", f"`{node.name}` rotates and is real", node.type.span, "only pairs of a complex state turn", help="declare it `complex`"
+            "field-mismatch",
+            f"`{node.name}` rotates and is real",
+            node.type.span,
+            "only pairs of a complex state turn",
+            help="declare it `complex`",
         )
         raise Unresolved
     if not isinstance(least, str) and not isinstance(number, str):
@@ -58,7 +63,11 @@ def _check_turning(node: syntax.StateDecl, turning: Dim, shape: list[Dim], field
             raise Unresolved
         if least % 2:
             scope.report.error(
-                "odd-dimension", f"{turning} = {least} rows are no pairs", node.type.rotates[1].span, "an odd number of rows", help="let an even number of rows turn"
+                "odd-dimension",
+                f"{turning} = {least} rows are no pairs",
+                node.type.rotates[1].span,
+                "an odd number of rows",
+                help="let an even number of rows turn",
             )
             raise Unresolved
 
@@ -79,12 +88,12 @@ def expect_state(name: str, span: Span, scope: Scope) -> State:
 # --- update ------------------------------------------------------------------------------------------------------
 
 
-def update_of(node: syntax.Update, scope: Scope) -> tuple[spec.Assignment | spec.MicroLoop, ...]:
+def update_of(body: tuple[syntax.Node, ...], scope: Scope) -> tuple[spec.Assignment | spec.MicroLoop, ...]:
     """The steps of one token, in order."""
     steps: list[spec.Assignment | spec.MicroLoop] = []
     context = Context("update")
     assigned: dict[str, Span] = {}
-    for step in node.body:
+    for step in body:
         try:
             if isinstance(step, syntax.ForLoop):
                 steps.append(_micro_loop(step, scope, context, assigned))
@@ -123,7 +132,11 @@ def _micro_loop(node: syntax.ForLoop, scope: Scope, context: Context, assigned: 
     for step in node.body:
         if isinstance(step, syntax.ForLoop):
             scope.report.error(
-                "not-a-count", "a loop of micro-steps holds no further loop", step.span, "a loop in a loop", help="index one loop over all micro-steps"
+                "not-a-count",
+                "a loop of micro-steps holds no further loop",
+                step.span,
+                "a loop in a loop",
+                help="index one loop over all micro-steps",
             )
             raise Unresolved
         try:
@@ -191,7 +204,11 @@ def outputs_of(node: syntax.Output, scope: Scope) -> tuple[spec.Output, ...]:
         try:
             if isinstance(step, syntax.ForLoop):
                 scope.report.error(
-                    "not-an-index", "an output needs no loop", step.span, "a loop in an output", help="write one row of it: `y[r] = S'^T q[r]`"
+                    "not-an-index",
+                    "an output needs no loop",
+                    step.span,
+                    "a loop in an output",
+                    help="write one row of it: `y[r] = S'^T q[r]`",
                 )
                 raise Unresolved
             found.append(_output(step, scope, {o.name: o.span for o in found}))
@@ -224,7 +241,9 @@ def _output(node: syntax.Assign, scope: Scope, earlier: dict[str, Span]) -> spec
         raise unsized(value, scope)
     if value.type.field == "complex":
         text = scope.report.source.slice(node.value.span)
-        scope.report.error("field-mismatch", f"the output `{name}` is complex", node.value.span, "complex", help=f"outputs are real: `Re({text})`")
+        scope.report.error(
+            "field-mismatch", f"the output `{name}` is complex", node.value.span, "complex", help=f"outputs are real: `Re({text})`"
+        )
         raise Unresolved
     check_arguments(value, scope)
     check_axes(value, scope)

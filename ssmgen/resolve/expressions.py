@@ -129,6 +129,8 @@ def name(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> Ex
             help=f"use it to pick a row: `k[{id}]`",
         )
         raise Unresolved
+    if id == "n" and context.place == "init" and id not in scope.sizes and id not in scope.constants and not _is_static_symbol(id, scope):
+        return Ref(SCALAR, span, "n")
     if id in scope.states:
         return _state(id, prime, span, scope, context)
     if id == "raw" and context.raw is not None and id not in scope.declared:
@@ -155,8 +157,6 @@ def name(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> Ex
         raise scope.later_name(id, span)
     if id == "I":
         return products.identity(span)
-    if id == "n" and context.place == "init":
-        return Ref(SCALAR, span, "n")
     if id in INDICES and id != "n":
         if id == "position" and context.place in ("static", "init"):
             raise _not_static(id, span, scope, "the position in the sequence")
@@ -164,6 +164,10 @@ def name(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> Ex
     if id in FUNCTIONS:
         return calls.bare(id, span, scope)
     raise scope.unknown_name(id, span)
+
+
+def _is_static_symbol(id: str, scope: Scope) -> bool:
+    return id in scope.symbols and scope.symbols[id].static
 
 
 def _prime_on(id: str, span: Span, scope: Scope, context: Context) -> Unresolved:
@@ -261,7 +265,8 @@ def _subscript(node: syntax.Subscript, scope: Scope, context: Context) -> Expr:
             if base.type.rows != count:
                 scope.report.error(
                     "shape-mismatch",
-                    f"`{index}` runs over {count} = {scope.number(count)}; `{scope.report.source.slice(node.base.span)}` is {scope.shape(base.type)}",
+                    f"`{index}` runs over {count} = {scope.number(count)}; "
+                    f"`{scope.report.source.slice(node.base.span)}` is {scope.shape(base.type)}",
                     node.span,
                     f"has {base.type.rows} rows",
                     help=f"the loop and the rows have one size: `1..{base.type.rows}`"
@@ -324,7 +329,9 @@ def _in_time(node: syntax.Subscript, base: syntax.Name, offset: int, scope: Scop
         raise Unresolved
     value = expression(base, scope, context)
     if offset != -1 or not isinstance(value, Ref) or base.id not in scope.symbols or scope.symbols[base.id].static:
-        raise _bad_time(node, f"`{base.id}`", scope, is_value=isinstance(value, Ref) and base.id in scope.symbols and not scope.symbols[base.id].static)
+        raise _bad_time(
+            node, f"`{base.id}`", scope, is_value=isinstance(value, Ref) and base.id in scope.symbols and not scope.symbols[base.id].static
+        )
     if context.place in ("static", "init", "dynamics"):
         raise _not_static(f"{base.id}[-1]", node.span, scope, "the previous token's value")
     return Delayed(value.type, node.span, base.id)
@@ -350,7 +357,11 @@ def _attention_position(node: syntax.Subscript, base: Expr, scope: Scope, contex
         return Element(base.type, node.span, base, node.index.id)
     text = scope.report.source.slice(node.index.span)
     loops = [index for index, _ in context.loops]
-    help = f"loop indices here: {', '.join(f'`{i}`' for i in loops)}" if loops else "an index is a whole number, or counts a loop: `for j in 1..n: ... k[j]`"
+    help = (
+        f"loop indices here: {', '.join(f'`{i}`' for i in loops)}"
+        if loops
+        else "an index is a whole number, or counts a loop: `for j in 1..n: ... k[j]`"
+    )
     scope.report.error("not-an-index", f"`{text}` does not count rows", node.index.span, "not a loop index", help=help)
     raise Unresolved
 
@@ -362,7 +373,11 @@ def count_of(low: syntax.Node, high: syntax.Node, index: str, span: Span, scope:
     """The number of steps of `index in low..high`; the first is 1."""
     if not (isinstance(low, syntax.Number) and low.value == 1):
         scope.report.error(
-            "not-a-count", f"`{index}` starts at `{scope.report.source.slice(low.span)}`", low.span, "rows count from 1", help="write `1..R`"
+            "not-a-count",
+            f"`{index}` starts at `{scope.report.source.slice(low.span)}`",
+            low.span,
+            "rows count from 1",
+            help="write `1..R`",
         )
         raise Unresolved
     if not set(names_in(high)) <= set(scope.sizes) and set(names_in(high)) & {*scope.declared, *scope.constants}:

@@ -22,6 +22,7 @@ INPUT = "u"
 NORMS = ("rmsnorm", "layernorm", "groupnorm")
 OPERATIONS = ("linear", "conv", *NORMS)
 COLUMN_FUNCTIONS = ("unit", "softmax")
+SYNONYMS = {"swish": "silu", "dense": "linear", "short_conv": "conv", "depthwise": "conv"}
 NORM_EPS = Fraction(1, 100_000)
 
 
@@ -151,6 +152,8 @@ class _LayerResolver:
         result = self.scope[last.names[0]]
         result.was_read = True
         self.widths.be(result.slot, spec.Width("none", (sizes.named(model),)), self.decl.name_span)
+        if self.report.has_errors:
+            return
         if not self.scope[INPUT].was_read:
             self.every_value.insert(0, (INPUT, self.scope[INPUT]))
         for name, value in self.every_value:
@@ -187,13 +190,13 @@ class _LayerResolver:
             return kind(() if value.is_number else (value.slot,), span, name)
         if name in self.sizes.names:
             return spec.LayerSize((), span, sizes.named(name), Fraction(1))
-        self._undefined(name, span)
+        self._undefined([name], span)
         return spec.LayerRef((Slot(),), span, name)
 
-    def _undefined(self, name: str, span: Span) -> None:
-        self.widths.faults += 1
-        self._error("undefined-layer-value", f"`{name}` is not defined here", span, "no earlier statement defines it",
-                    help=self._nearest(name, self.scope) or f"the layer's input is `{INPUT}`")  # fmt: skip
+    def _undefined(self, names: list[str], span: Span, edit: str = "") -> None:
+        verb = "is" if len(names) == 1 else "are"
+        self._error("undefined-layer-value", f"{listed(names)} {verb} not defined here", span, "no earlier statement defines it",
+                    help=edit or self._nearest(names[0], self.scope) or f"the layer's input is `{INPUT}`")  # fmt: skip
 
     def _shift(self, node: syntax.Subscript, name: str, index: syntax.Node):
         offset = index.operand.value if isinstance(index, syntax.Unary) and isinstance(index.operand, syntax.Number) else None
@@ -201,7 +204,7 @@ class _LayerResolver:
             self._error("layer-option", f"`{name}[...]` reaches another token than the last", index.span, "only `[-1]` here",
                         note="a layer carries one earlier value of a name", help=f"write `{name}[-1]`, or `conv(width)`")  # fmt: skip
         if name not in self.scope or self.scope[name].is_param:
-            self._undefined(name, node.span)
+            self._undefined([name], node.span)
             return spec.LayerRef((Slot(),), node.span, name)
         value = self.scope[name]
         value.was_read = True
@@ -284,6 +287,10 @@ class _LayerResolver:
         if len(arguments) > 1:
             operand = self._value(arguments[0], names)
         else:
+            missing = [name for name in names if name not in self.scope]
+            if missing:
+                self._undefined(missing, node.span, f"project first: `{', '.join(missing)} = linear({INPUT})`")
+                return spec.LayerRef(tuple(Slot() for _ in names), node.span, names[0])
             references = [self._reference(name, node.span) for name in names]
             slots = tuple(spread(reference.widths, 1)[0] for reference in references)
             operand = references[0] if len(names) == 1 else spec.LayerGroup(slots, node.span, names)
@@ -318,7 +325,6 @@ class _LayerResolver:
                 note=f"inputs come in the order of their declaration: {wanted}",
                 help=f"write `{callee.name}({', '.join(port.name for port in callee.inputs)})`",
             )
-            self.widths.faults += 1
         for operand, port in zip(operands, callee.inputs, strict=False):
             for slot in operand.widths:
                 self._need_count(port.width, node.span)
@@ -402,10 +408,11 @@ class _LayerResolver:
             return None
         frozen = tuple(freeze(statement) for statement in statements)
         for statement in frozen:
-            for node in walk(statement.value):
+            # The innermost one is where a width can be written.
+            for node in reversed(list(walk(statement.value))):
                 if isinstance(node, spec.LayerValue) and None in node.widths:
                     self._error("cannot-infer-width", "nothing says how wide this value is", node.span, "computed here",
-                                help="give the projection inside its `width = ...`")  # fmt: skip
+                                help=f"say it in the projection: `linear(..., width = 2 * {self.sizes.model})`")  # fmt: skip
                     return None
         return frozen
 
@@ -421,8 +428,9 @@ class _LayerResolver:
     def _nearest(self, name: str, known: Iterable[str]) -> str:
         from difflib import get_close_matches
 
-        found = get_close_matches(name, list(known), n=1)
+        found = [SYNONYMS[name]] if name in SYNONYMS else get_close_matches(name, list(known), n=1)
         return f"did you mean `{found[0]}`?" if found else ""
 
     def _error(self, slug: str, title: str, span: Span, label: str, *, note: str = "", help: str) -> None:
+        self.widths.faults += 1
         self.report.error(slug, title, span, label, note=note, help=help)

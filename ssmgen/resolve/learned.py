@@ -91,7 +91,12 @@ def _weight(name: str, right: syntax.Node, declaration: syntax.InputDecl, target
         # a channel or head that holds a scalar weighs it with a scalar
         type = Type(target.rows, factor.type.rows) if not factor.type.is_scalar else Type(target.rows, ONE)
         init = spec.Apply(Type(), declaration.span, "normal", ())
-        scale = spec.Pow(Type(), declaration.span, spec.SizeOf(Type(), declaration.span, factor.type.rows), spec.Const(Type(), declaration.span, Fraction(-1, 2)))
+        scale = spec.Pow(
+            Type(),
+            declaration.span,
+            spec.SizeOf(Type(), declaration.span, factor.type.rows),
+            spec.Const(Type(), declaration.span, Fraction(-1, 2)),
+        )
         spread = init if factor.type.is_scalar else spec.Mul(Type(), declaration.span, scale, init)
         define(weight, "param", declaration.name_span or declaration.span, scope, type=type, per=axis, init=spread, static=True)
         scope.used[weight] = None

@@ -1,6 +1,6 @@
 """`mimo R`: keys and queries of the equation get R rows, the value R learned mixtures, the output R rows.
 
-    B x^T  ->  sum r in 1..R: B[r] (mix_x[r] * x)^T          y = C^T S'  ->  y[r] = C[r]^T S'
+B x^T  ->  sum r in 1..R: B[r] (mix_x[r] * x)^T          y = C^T S'  ->  y[r] = C[r]^T S'
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def widened(body: tuple[syntax.Node, ...], structure, scope: Scope) -> tuple[syn
             case syntax.Dynamics():
                 node = replace(node, value=summed(node.value))
             case syntax.Update():
-                node = replace(node, body=tuple(replace(s, value=summed(s.value)) if isinstance(s, syntax.Assign) else s for s in node.body))
+                node = replace(
+                    node, body=tuple(replace(s, value=summed(s.value)) if isinstance(s, syntax.Assign) else s for s in node.body)
+                )
             case syntax.Output():
                 node = replace(node, body=tuple(_rowwise(s, keys, read) for s in node.body))
         result.append(node)
@@ -78,7 +80,11 @@ def _rowwise(assign: syntax.Node, keys: tuple[str, ...], read) -> syntax.Node:
 
 def _columns(body: tuple[syntax.Node, ...], size: tuple[str, ...]) -> tuple[str, ...]:
     """Inputs declared as columns of one size, and the lets made of them."""
-    found = [s.name for s in body if isinstance(s, syntax.InputDecl) and s.type is not None and len(s.type.shape) == 1 and names_in(s.type.shape[0]) == size]
+    found = [
+        s.name
+        for s in body
+        if isinstance(s, syntax.InputDecl) and s.type is not None and len(s.type.shape) == 1 and names_in(s.type.shape[0]) == size
+    ]
     found = [name for name in found if not _is_fraction(body, name)]
     for statement in body:
         if isinstance(statement, syntax.LetDecl) and any(name in names_in(statement.value) for name in found):

@@ -33,7 +33,11 @@ def sum_of(scope: Scope, left: Expr, right: Expr, span: Span) -> Expr:
     """`left + right`: one type, or a scalar beside anything but a square matrix. A row beside a column of its length becomes one:
     papers print `q^T S + D x`."""
     left, right = _same_size(left, right)
-    if (left.type.is_row, right.type.is_row) in ((True, False), (False, True)) and left.type.rows == right.type.cols and left.type.cols == right.type.rows:
+    if (
+        (left.type.is_row, right.type.is_row) in ((True, False), (False, True))
+        and left.type.rows == right.type.cols
+        and left.type.cols == right.type.rows
+    ):
         left, right = building.as_column(left), building.as_column(right)
     field = joined_field(left, right)
     for scalar, matrix in ((left, right), (right, left)):
@@ -318,6 +322,9 @@ def _parts(expr: Expr) -> tuple[Expr | None, Expr | None] | None:
                 return None
             real = _total([_times(a[0], b[0], expr.span), _minus(_times(a[1], b[1], expr.span), expr.span)], expr.span)
             return real, _total([_times(a[0], b[1], expr.span), _times(a[1], b[0], expr.span)], expr.span)
+        case Div(left=left, right=right) if right.type.field == "real":
+            inner = _parts(left)
+            return None if inner is None else tuple(None if p is None else building.div(p, right, expr.span) for p in inner)
     return None
 
 

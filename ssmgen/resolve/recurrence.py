@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from .. import spec, syntax
+from ..bounds import INDICES
 from ..diagnostics import Label, Report, Severity
 from ..discretizations import methods
 from ..functions import FUNCTIONS
@@ -34,14 +35,13 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
     _states(node, scope)
     recurrent = define_symbols(node, scope)
 
-    update: tuple = ()
+    written = tuple(step for s in node.body if isinstance(s, syntax.Update) for step in s.body)
+    update = update_of(written, scope)
     dynamics: list[spec.Dynamics] = []
     outputs: tuple[spec.Output, ...] = ()
     discretization = None
     for statement in node.body:
         match statement:
-            case syntax.Update():
-                update = (*update, *update_of(statement, scope))
             case syntax.Dynamics():
                 _try(lambda s=statement: dynamics.append(dynamics_of(s, scope)))
             case syntax.Discretize():
@@ -128,7 +128,11 @@ def _parameter_value(name: str, value: syntax.Node | None, node: syntax.Node, sc
     result = expression(value, scope, Context("static"))
     if not isinstance(result, spec.Const):
         scope.report.error(
-            "static-expression-required", f"the default of `{name}` is not a number", value.span, "not an exact number", help="write the number itself"
+            "static-expression-required",
+            f"the default of `{name}` is not a number",
+            value.span,
+            "not an exact number",
+            help="write the number itself",
         )
         raise Unresolved
     return result.value
@@ -141,7 +145,11 @@ def _dim(node: syntax.DimDecl, scope: Scope) -> None:
     scope.declared[node.name] = node.span
     if node.default is None:
         scope.report.error(
-            "static-expression-required", f"the dim `{node.name}` has no default size", node.span, "a size needs one", help=f"write `{node.name} = 64`"
+            "static-expression-required",
+            f"the dim `{node.name}` has no default size",
+            node.span,
+            "a size needs one",
+            help=f"write `{node.name} = 64`",
         )
         raise Unresolved
     value = dim_of(node.default, scope).value(scope.sizes)
@@ -168,6 +176,7 @@ def _size_names(node: syntax.Node) -> frozenset[str]:
 
 # --- names -------------------------------------------------------------------------------------------------------
 
+_BUILT_IN = tuple(name for name in INDICES if name != "n")  # `n` counts entries inside an init only
 _NAMED = (syntax.ParamDecl, syntax.InputDecl, syntax.LetDecl, syntax.GateDecl, syntax.StateDecl)
 
 
@@ -180,6 +189,14 @@ def declare_names(node: syntax.RecurrenceDecl | syntax.AttentionDecl, scope: Sco
         name = statement.name
         if name in scope.declared:
             duplicate(name, span, scope.declared[name], scope)
+        elif name in _BUILT_IN:
+            scope.report.error(
+                "duplicate-name",
+                f"`{name}` is a built-in index",
+                span,
+                "has a meaning of its own everywhere",
+                help=f"give the name another letter, such as `{name}_`",
+            )
         elif name in FUNCTIONS and FUNCTIONS[name].kind != "constant":
             scope.report.error(
                 "duplicate-name",
@@ -324,7 +341,9 @@ def _reset_value(name: str, value: syntax.Node, statement: syntax.Reset, scope: 
     if name not in scope.symbols:
         if name in scope.declared:
             fact = "a state starts from 0 at every document anyway" if name in scope.states else "reads the state"
-            scope.report.error("not-resettable", f"`{name}` cannot be set at a document", statement.span, fact, help="set a let or a gate: `a = 0`")
+            scope.report.error(
+                "not-resettable", f"`{name}` cannot be set at a document", statement.span, fact, help="set a let or a gate: `a = 0`"
+            )
             raise Unresolved
         definitions = [s.name for s in scope.symbols.values() if s.kind in ("let", "gate")]
         help = suggestion(name, definitions) or f"name it first: `let {name} = ...`"
@@ -332,7 +351,13 @@ def _reset_value(name: str, value: syntax.Node, statement: syntax.Reset, scope: 
         raise Unresolved
     result = expression(value, scope, Context("reset"))
     if not result.type.is_scalar:
-        scope.report.error("shape-mismatch", f"`{name}` is reset to {scope.shape(result.type)}", value.span, "not a scalar", help="one number for all entries")
+        scope.report.error(
+            "shape-mismatch",
+            f"`{name}` is reset to {scope.shape(result.type)}",
+            value.span,
+            "not a scalar",
+            help="one number for all entries",
+        )
         raise Unresolved
     return result
 
@@ -341,10 +366,19 @@ def _reset_value(name: str, value: syntax.Node, statement: syntax.Reset, scope: 
 
 
 def _check_complete(node: syntax.RecurrenceDecl, scope: Scope, update: tuple, dynamics: list[spec.Dynamics]) -> None:
-    found = {kind: [s for s in node.body if isinstance(s, kind)] for kind in (syntax.Update, syntax.Dynamics, syntax.Output, syntax.StateDecl, syntax.Discretize)}
+    found = {
+        kind: [s for s in node.body if isinstance(s, kind)]
+        for kind in (syntax.Update, syntax.Dynamics, syntax.Output, syntax.StateDecl, syntax.Discretize)
+    }
     report = scope.report
     if not found[syntax.StateDecl]:
-        report.error("missing-state", f"`{node.name}` has no state", node.name_span, "a recurrence carries something", help="declare it: `state S : real [N, P]`")
+        report.error(
+            "missing-state",
+            f"`{node.name}` has no state",
+            node.name_span,
+            "a recurrence carries something",
+            help="declare it: `state S : real [N, P]`",
+        )
     if found[syntax.Update] and found[syntax.Dynamics]:
         report.error(
             "update-and-dynamics",
@@ -374,7 +408,9 @@ def _check_complete(node: syntax.RecurrenceDecl, scope: Scope, update: tuple, dy
         duplicate("discretize", found[syntax.Discretize][1].span, found[syntax.Discretize][0].span, scope)
     _check_states_change(node, scope, found)
     if not found[syntax.Output]:
-        report.error("missing-output", f"`{node.name}` gives nothing", node.name_span, "no output", help="read the state: `output y = S'^T q`")
+        report.error(
+            "missing-output", f"`{node.name}` gives nothing", node.name_span, "no output", help="read the state: `output y = S'^T q`"
+        )
 
 
 def _check_states_change(node: syntax.RecurrenceDecl, scope: Scope, found: dict) -> None:
@@ -390,7 +426,11 @@ def _check_states_change(node: syntax.RecurrenceDecl, scope: Scope, found: dict)
         if state.name not in changed:
             how = f"`dynamics d{state.name}/dt = ...`" if found[syntax.Dynamics] else f"`update {state.name}' = ...`"
             scope.report.error(
-                "missing-update", f"nothing says what `{state.name}` becomes", state.span, "a state without an equation", help=f"write {how}"
+                "missing-update",
+                f"nothing says what `{state.name}` becomes",
+                state.span,
+                "a state without an equation",
+                help=f"write {how}",
             )
 
 
@@ -402,4 +442,3 @@ def warn_unused(node: syntax.RecurrenceDecl | syntax.AttentionDecl, scope: Scope
             scope.report.warning(
                 "unused-declaration", f"`{statement.name}` is declared and never used", span, "not used", help="remove it, or use it"
             )
-

@@ -98,7 +98,9 @@ class Scope:
         if name == "raw":
             help = "`raw` stands only in the expression of a gate; declare an input instead"
         else:
-            help = self.suggestion(name, self.candidates(functions=True)) or f"declare it: `input {name} : scalar` or `param {name} : scalar`"
+            help = (
+                self.suggestion(name, self.candidates(functions=True)) or f"declare it: `input {name} : scalar` or `param {name} : scalar`"
+            )
         self.report.error("unknown-name", f"there is no `{name}` here", span, "nothing declares this name", help=help)
         return Unresolved()
 

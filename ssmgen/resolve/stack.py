@@ -35,14 +35,14 @@ def resolve_stack(decl: syntax.StackDecl, layers: Iterable[syntax.LayerDecl | sp
         if word not in CLAUSES.get(keyword, ()):
             report.error("unknown-stack-part", f"`{keyword} {word}` is nothing a stack has", decl.name_span, "in this stack",
                          help=f"write `{keyword} {CLAUSES.get(keyword, ('tied',))[0]}`")  # fmt: skip
+    if sum(d.severity.value == "error" for d in report.found) > before:
+        return None
     total, depth = sum(count for count, _, _ in pattern), params.get("layers")
     if total and depth is not None and depth % total:
         report.warning("stack-cut-short", f"{depth} layers are not a whole number of repetitions", decl.name_span,
                        f"the pattern has {total} layers",
                        note="the last repetition stops where the layers are used up",
                        help=f"choose `layers = {int(depth // total) * total or total}` for whole repetitions")  # fmt: skip
-    if sum(d.severity.value == "error" for d in report.found) > before:
-        return None
     return spec.Stack(decl.name, report.source, decl.comment, tuple(params.items()), pattern, between, decl.clauses, decl.span)
 
 

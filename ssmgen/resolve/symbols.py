@@ -82,7 +82,11 @@ def input_symbol(node: syntax.InputDecl | syntax.GateDecl, scope: Scope) -> None
 def _require_entries(name: str, type: Type, span: Span, scope: Scope) -> None:
     if type.is_scalar:
         scope.report.error(
-            "shape-mismatch", f"`{name}` is a scalar, and `unit` is the length of a column", span, "a scalar", help=f"declare `{name} : [N] unit`"
+            "shape-mismatch",
+            f"`{name}` is a scalar, and `unit` is the length of a column",
+            span,
+            "a scalar",
+            help=f"declare `{name} : [N] unit`",
         )
         raise Unresolved
 
@@ -255,7 +259,9 @@ def _raw_input(node: syntax.GateDecl, raw: tuple[str, Type, str], scope: Scope, 
     scope.used[name] = None
 
 
-def _define_value(node: syntax.LetDecl | syntax.GateDecl, kind: str, value: Expr, domain: Interval | None, interval: Interval, scope: Scope) -> None:
+def _define_value(
+    node: syntax.LetDecl | syntax.GateDecl, kind: str, value: Expr, domain: Interval | None, interval: Interval, scope: Scope
+) -> None:
     span = node.name_span or node.span
     flags = tuple(f for f in (node.type.flags if node.type is not None else ()) if f != "unit")
     is_unit = not value.type.is_scalar and scope.bounds.is_unit(value)
@@ -328,7 +334,11 @@ def unsized(value: Expr, scope: Scope) -> Unresolved:
         if isinstance(node, spec.Identity | spec.Rot) and is_unsized(node):
             what = "I" if isinstance(node, spec.Identity) else scope.report.source.slice(node.span)
             scope.report.error(
-                "shape-mismatch", f"nothing says how large `{what}` is", node.span, "no size", help="its size comes from what it is added to or multiplied with"
+                "shape-mismatch",
+                f"nothing says how large `{what}` is",
+                node.span,
+                "no size",
+                help="its size comes from what it is added to or multiplied with",
             )
             break
     return Unresolved()
@@ -341,7 +351,7 @@ def _complex_for_real(name: str, value: Expr, scope: Scope) -> Unresolved:
         f"`{name}` is real; its value is complex",
         value.span,
         "complex",
-        help=f"take a part, `Re({text})`, or declare `{name} : complex {value.type if value.type.field == 'real' else str(value.type).removeprefix('complex ')}`",
+        help=f"take a part, `Re({text})`, or declare `{name} : complex {str(value.type).removeprefix('complex ')}`",
     )
     return Unresolved()
 

@@ -158,7 +158,9 @@ class _Writer:
                 self.input("theta", self.type(*shape))
             else:
                 spacing = self.op("/", self.times(s.Unary(self.span, self.number(2)), self.name("n")), self.N)
-                self.param("theta", self.type(*shape, per="head"), init=self.op("^", self.number(10000), spacing) if shape else self.number(1))
+                self.param(
+                    "theta", self.type(*shape, per="head"), init=self.op("^", self.number(10000), spacing) if shape else self.number(1)
+                )
         if self.has_delta:
             self.gate("beta", self.rowed(), 0, 1, "sigmoid")
         elif structure.correction == "low_rank":
@@ -264,7 +266,9 @@ class _Writer:
         is_before = structure.readout in ("before", "bonus")
         state = self.name(self.state, prime=not is_before)
         if structure.readout == "bonus":
-            state = self.op("+", state, self.over_rows(self.matmul(self.times(self.name("u"), self.of_row("k")), self.transposed(self.of_row("v")))))
+            state = self.op(
+                "+", state, self.over_rows(self.matmul(self.times(self.name("u"), self.of_row("k")), self.transposed(self.of_row("v"))))
+            )
         scale = s.Binary(self.span, "^", self.N, self.number(Fraction(-1, 2)))
         read = self.matmul(self.times(scale, self.transposed(state)), query)
         if structure.normaliser != "none":

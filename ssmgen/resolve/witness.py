@@ -55,7 +55,13 @@ def _is_on_end(value: float, declared: Interval, found: Interval) -> bool:
 def _points(name: str, bounds: Bounds) -> list[float]:
     interval = bounds.known.get(name, INDICES.get(name, WHOLE))
     width = min(interval.high - interval.low, 1.0)
-    ends = [interval.high, interval.low, interval.high - 0.01 * width, interval.low + 0.01 * width, 0.5 * interval.low + 0.5 * interval.high]
+    ends = [
+        interval.high,
+        interval.low,
+        interval.high - 0.01 * width,
+        interval.low + 0.01 * width,
+        0.5 * interval.low + 0.5 * interval.high,
+    ]
     points = [p for p in (*ends, *_PROBES) if math.isfinite(p) and interval.contains(p)]
     return list(dict.fromkeys(round(p) if name in INDICES else p for p in points))
 

@@ -18,7 +18,8 @@ RULES = (
     Rule(
         "unprovable-domain",
         "A domain that interval analysis cannot prove",
-        "The expression may well stay in its domain, but bounds of its parts do not show it; or a `unit` column is not unit by construction.",
+        "The expression may well stay in its domain, but bounds of its parts do not show it; "
+        "or a `unit` column is not unit by construction.",
         "What is not proved is not used: a wrong belief about a range is an overflow in some kernel, for some data, later.",
         with_line("sigmoid(a_raw)", "exp(a_raw) * exp(-a_raw) / 2"),
         with_line("sigmoid(a_raw)", "exp(-softplus(a_raw)) / 2"),
@@ -26,7 +27,8 @@ RULES = (
     Rule(
         "undefined-argument",
         "A function applied where it is not defined",
-        "The argument of `log`, `sqrt`, `rsqrt`, `log1p`, `inv_softplus` or of a fractional power can leave the numbers on which it is defined.",
+        "The argument of `log`, `sqrt`, `rsqrt`, `log1p`, `inv_softplus` or of a fractional power can leave the numbers "
+        "on which it is defined.",
         "Outside, the result is NaN, and one NaN spreads through the state to every later token.",
         with_line("sigmoid(a_raw)", "sigmoid(sqrt(a_raw))"),
         with_line("sigmoid(a_raw)", "sigmoid(sqrt(softplus(a_raw)))"),

@@ -6,8 +6,12 @@ from ._rule import Rule
 from ._specimen import MEMORY, with_line, without_line
 
 _UPDATE = "  update S' = a * S + k v^T\n"
-_CONTINUOUS = with_line(_UPDATE, "  dynamics dS/dt = -a * S + k v^T\n  discretize exp_euler(dt)\n").replace("a_raw : scalar", "a_raw : scalar; dt : scalar > 0")
-_LEARNED = with_line("  gate   a in (0, 1) = sigmoid(a_raw)\n", "  param  b : scalar per head init 1\n  gate   a in (0, 1) = sigmoid(a_raw + b)\n")
+_CONTINUOUS = with_line(_UPDATE, "  dynamics dS/dt = -a * S + k v^T\n  discretize exp_euler(dt)\n").replace(
+    "a_raw : scalar", "a_raw : scalar; dt : scalar > 0"
+)
+_LEARNED = with_line(
+    "  gate   a in (0, 1) = sigmoid(a_raw)\n", "  param  b : scalar per head init 1\n  gate   a in (0, 1) = sigmoid(a_raw + b)\n"
+)
 _ATTENTION = """\
 attention local {
   dim    D = 64

@@ -100,7 +100,7 @@ def _median(function, given, backward: bool, device: str) -> float:
         return time.perf_counter() - begin
 
     begin, taken = time.perf_counter(), []
-    for repeat in range(WARMUPS + REPEATS):
+    for _ in range(WARMUPS + REPEATS):
         taken.append(once())
         if time.perf_counter() - begin > ENOUGH and len(taken) > 1:
             break

@@ -22,14 +22,15 @@ def consoles():
 def verify(source: Source, device: str | None, path: Path | None) -> int:
     """Verify every recurrence of a source; 1 when a row failed."""
     import torch
+
     from .verify import verify as verify_package
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
-        with progress.status(f"{spec.name} on {device}") as status:
-            report = verify_package(packages[spec.name], spec, device=device, progress=lambda check: status.update(f"{spec.name}: {check}"))
+        with progress.status(spec.name) as status:
+            report = verify_package(packages[spec.name], spec, device=device, progress=status.update)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")
@@ -56,7 +57,9 @@ def bench(source: Source, dims: Mapping[str, int], tokens: int, path: Path | Non
             rows += measured
     console.print(f"median of up to {benching.REPEATS} runs after {benching.WARMUPS}; random data inside the declared domains, batch 1")
     if tokens > benching.LOOP:
-        console.print(f"autograd through the sequential reference is timed up to {benching.LOOP} tokens only: it is quadratic in the length")
+        console.print(
+            f"autograd through the sequential reference is timed up to {benching.LOOP} tokens only: it is quadratic in the length"
+        )
     if path is not None:
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         console.print(f"{path} written")

@@ -204,10 +204,14 @@ def main(out: Path, steps: int | None) -> int:
     cut = len(tokens) * 95 // 100
     model = character_model(getattr(package, camel(layer.name)), len(vocabulary)).to(device)
     count = sum(p.numel() for p in model.parameters())
-    console.print(f"\n[bold]4. Training[/] {LAYERS} layers, {count:,} parameters, {len(text):,} characters of Python's own documentation, {device}")
+    console.print(
+        f"\n[bold]4. Training[/] {LAYERS} layers, {count:,} parameters, {len(text):,} characters of Python's own documentation, {device}"
+    )
     losses, checks = _with_bar(console, lambda report: train(model, tokens[:cut], tokens[cut:], steps, report))
     tokens_second = len(losses) * BATCH * WINDOW
-    console.print(f"   held-out loss {checks[0][1]:.3f} -> {checks[-1][1]:.3f} nats a character after {len(losses)} steps, {tokens_second:,} tokens")
+    console.print(
+        f"   held-out loss {checks[0][1]:.3f} -> {checks[-1][1]:.3f} nats a character after {len(losses)} steps, {tokens_second:,} tokens"
+    )
     chart = out / "loss.svg"
     line_chart(chart, f"{layer.name}: {count:,} parameters", "step", "nats a character", {"training": smooth(losses), "held out": checks})
     console.print(f"   {chart}")
@@ -242,6 +246,8 @@ def _with_bar(console, work):
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(TextColumn("  "), BarColumn(30), TextColumn("{task.percentage:3.0f}%  {task.description}"), TimeRemainingColumn(), console=console) as bar:
+    with Progress(
+        TextColumn("  "), BarColumn(30), TextColumn("{task.percentage:3.0f}%  {task.description}"), TimeRemainingColumn(), console=console
+    ) as bar:
         task = bar.add_task("", total=1.0)
         return work(lambda fraction, words: bar.update(task, completed=fraction, description=words))

@@ -32,7 +32,7 @@ def examine() -> list[Finding]:
         Finding("ssmgen", __version__),
         Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
     ]
-    found += [_package(name) for name in ("sympy", "lark", "jinja2", "click", "rich")]
+    found += [_package(name) for name in ("lark", "jinja2", "click", "rich")]
     torch = _package("torch", "not installed: `check`, `explain` and `build` work; pip install 'ssmgen[torch]' for the rest")
     found.append(torch)
     triton = _package("triton", "not installed: the op runs its torch form")
@@ -42,7 +42,9 @@ def examine() -> list[Finding]:
     driver = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split("\n")[0]
     found.append(Finding("driver", driver or "no NVIDIA driver", "ok" if driver else "note"))
     archs = _archs() if torch.state == "ok" else []
-    found += [Finding("device", words) for _, words in archs] or [Finding("device", "no GPU: the op runs its torch form on the CPU", "note")]
+    found += [Finding("device", words) for _, words in archs] or [
+        Finding("device", "no GPU: the op runs its torch form on the CPU", "note")
+    ]
     for arch in sorted({arch for arch, _ in archs}):
         version = known_bad.version(triton.value) if triton.state == "ok" else None
         for row in known_bad.matching(arch, version, known_bad.version(ptxas)):

@@ -73,6 +73,12 @@ class _Token:
     delayed: dict[str, Tensor]
     position: Tensor
     loops: dict[str, int] = field(default_factory=dict)
+    known: dict[str, Tensor] = field(default_factory=dict)
+
+    def assign(self, state: str, value: Tensor) -> None:
+        """What was computed from the state as it was is forgotten."""
+        self.after[state] = value
+        self.known.clear()
 
 
 class _Walk:
@@ -211,11 +217,12 @@ class _Walk:
                 for j in range(1, self._number(item.count) + 1):
                     token.loops[item.index] = j
                     for assignment in item.body:
-                        token.after[assignment.state] = self._value(token, assignment.value)
+                        token.assign(assignment.state, self._value(token, assignment.value))
             else:
-                token.after[item.state] = self._value(token, item.value)
-        stepped = {d.state: self._discretized(token, d) for d in self.spec.dynamics}
-        token.after.update(stepped)
+                token.assign(item.state, self._value(token, item.value))
+        stepped = [(d.state, self._discretized(token, d)) for d in self.spec.dynamics]
+        for state, value in stepped:
+            token.assign(state, value)
 
     # --- continuous time -----------------------------------------------------------------------------------------
 
@@ -266,7 +273,9 @@ class _Walk:
             return torch.tensor([[[[float(self.lanes)]]]], dtype=torch.float64)
         if name == "position":
             return token.position
-        return self._value(token, self.spec.symbol(name).definition)
+        if name not in token.known:
+            token.known[name] = self._value(token, self.spec.symbol(name).definition)
+        return token.known[name]
 
     def _value(self, token: _Token, expr: spec.Expr) -> Tensor:
         import torch
@@ -298,9 +307,7 @@ class _Walk:
                 return torch.pow(self._value(token, expr.base), self._value(token, expr.exponent))
             case spec.MatMul():
                 left, right = self._value(token, expr.left), self._value(token, expr.right)
-                if left.is_complex() or right.is_complex():
-                    left, right = left.to(torch.complex128), right.to(torch.complex128)
-                return torch.einsum("...ij,...jk->...ik", left, right)
+                return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2)
             case spec.Transpose():
                 value = self._value(token, expr.operand).transpose(2, 3)
                 return value.conj() if expr.conjugate else value

@@ -1,4 +1,5 @@
-"""Imports an emitted folder as a package under a name of its own, so that two folders of one name never meet."""
+"""Imports an emitted folder as a package under a name made of what its files say: two packages of one name never meet, and
+two copies of one package, whose operators could not be registered twice, are one module."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from types import ModuleType
 
 
 def load(folder: str | Path) -> ModuleType:
-    """The package in `folder`. The same files give the same module again, as its operators register once.
+    """The package in `folder`. The same files give the same module again, from wherever they are loaded.
 
     Raises FileNotFoundError when there is no `__init__.py`; whatever the package raises while it is imported passes through.
     """
@@ -35,7 +36,7 @@ def load(folder: str | Path) -> ModuleType:
 
 
 def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256(str(folder).encode())
+    digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,9 +1,9 @@
 """The cell magic `%%ssm`: a cell that holds a specification becomes the package of that name.
 
-    %load_ext ssmgen
+%load_ext ssmgen
 
-    %%ssm N=64 P=32
-    recurrence retention { ... }
+%%ssm N=64 P=32
+recurrence retention { ... }
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ def line_chart(path: Path, title: str, x_label: str, y_label: str, series: dict[
     points = [point for line in series.values() for point in line]
     x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points))
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
-    x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1e-9)
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    x_high = max(x_high, x_low + 1e-9)  # a single point has no width
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def x_at(x: float) -> float:
@@ -55,7 +56,9 @@ def line_chart(path: Path, title: str, x_label: str, y_label: str, series: dict[
 
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers 1, 2 or 5 times a power of ten apart that enclose `low..high`, about six of them."""
-    span = max(high - low, abs(high) * 1e-6, 1e-9)
+    if high <= low:
+        high = low + max(abs(low), 1e-9)
+    span = high - low
     rough = span / 5
     power = 10.0 ** floor(log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)

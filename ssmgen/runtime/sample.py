@@ -8,14 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import spec
-from ..expressions import nodes
+from ..small import arguments_of
 from .interpret import POINTWISE
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ODD = (5, 3, 7, 2, 9, 4)
-"""Multipliers of the sizes, in order of declaration: odd, and different from each other."""
 
 
 @dataclass(frozen=True)
@@ -58,54 +55,6 @@ class Case:
     def take(self, batch: Tensor) -> Case:
         """Some sequences, in a given order."""
         return replace(self, inputs={name: x[batch] for name, x in self.inputs.items()})
-
-
-def arguments_of(recurrence: spec.Recurrence) -> tuple[list[spec.Symbol], list[spec.Symbol]]:
-    """Inputs and learned params, in the order of the emitted functions."""
-    given = [s for s in recurrence.symbols if s.definition is None]
-    return [s for s in given if s.kind != "param"], [s for s in given if s.kind == "param"]
-
-
-def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str, int]:
-    """Small sizes for every dim that make every shape of the spec whole: odd where nothing asks for a factor."""
-    factors = {name: 1 for name, _ in recurrence.dims}
-    for size in _all_sizes(recurrence):
-        for name, coefficient in size.terms:
-            if name in factors:
-                factors[name] = math.lcm(factors[name], coefficient.denominator)
-    for size in _even_sizes(recurrence):
-        for name, coefficient in size.terms:
-            if name in factors:
-                factors[name] = math.lcm(factors[name], 2 * coefficient.denominator)
-    odd = (3, 2, 3, 2, 3, 2) if tiny else ODD
-    sizes = {name: factor * (odd[i % len(odd)] if factor == 1 or not tiny else 1) for i, (name, factor) in enumerate(factors.items())}
-    return sizes | dict(recurrence.counts)
-
-
-def all_nodes(recurrence: spec.Recurrence):
-    """Every node of every expression of a recurrence."""
-    values = [s.definition for s in recurrence.symbols if s.definition is not None]
-    for item in recurrence.update:
-        values += [a.value for a in (item.body if isinstance(item, spec.MicroLoop) else (item,))]
-    values += [item.value for item in (*recurrence.dynamics, *recurrence.outputs)]
-    values += recurrence.discretization.args if recurrence.discretization is not None else ()
-    for value in values:
-        yield from nodes(value)
-
-
-def _all_sizes(recurrence: spec.Recurrence):
-    for typed in (*recurrence.symbols, *recurrence.states, *all_nodes(recurrence)):
-        yield typed.type.rows
-        yield typed.type.cols
-
-
-def _even_sizes(recurrence: spec.Recurrence):
-    for node in all_nodes(recurrence):
-        if isinstance(node, (spec.Rot, spec.Skew)):
-            yield node.type.rows
-        elif isinstance(node, spec.Apply) and node.function == "rope":
-            type_ = node.args[0].type
-            yield type_.rows if type_.cols == spec.ONE else type_.cols
 
 
 def draw(recurrence: spec.Recurrence, shape: Shape, *, seed: int = 0, device: str = "cpu") -> Case:

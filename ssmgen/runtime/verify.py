@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
 from .. import spec
 from .load import load
-from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Row
+from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
 from .verify_modules import layers, module
 from .verify_subject import Subject
-
 
 CHECKS = {**REFERENCE_CHECKS, **OP_CHECKS, "module": module, "layers": layers}
 """Every check, in order, by the name that progress shows."""
@@ -82,15 +81,18 @@ def verify(
     `progress` is called with the name of every check as it starts. A check that raises is a row that failed, with the
     exception in place of the reason. Raises FileNotFoundError when the folder holds no package.
     """
-    return _report(package, recurrence, CHECKS, device, progress)
+    return verify_checks(package, recurrence, CHECKS, device=device, progress=progress)
 
 
-def verify_reference(package: ModuleType | str | Path, recurrence: spec.Recurrence, *, device: str = "cpu") -> Report:
-    """The part of `verify` that needs no more of the package than `reference.py`."""
-    return _report(package, recurrence, REFERENCE_CHECKS, device, None)
-
-
-def _report(package, recurrence: spec.Recurrence, checks, device: str, progress) -> Report:
+def verify_checks(
+    package: ModuleType | str | Path,
+    recurrence: spec.Recurrence,
+    checks: Mapping[str, Check],
+    *,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """As `verify`, for some of `CHECKS`: `REFERENCE_CHECKS` need no more of the package than `reference.py`."""
     module = package if isinstance(package, ModuleType) else load(package)
     start = time.perf_counter()
     subject = Subject(module, recurrence, device)
@@ -102,7 +104,7 @@ def _report(package, recurrence: spec.Recurrence, checks, device: str, progress)
     return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start)
 
 
-def _rows(name: str, check: Callable[[Subject], Iterator[Row]], subject: Subject) -> list[Row]:
+def _rows(name: str, check: Check, subject: Subject) -> list[Row]:
     rows = []
     try:
         rows.extend(check(subject))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .. import spec
+from ..small import all_nodes, small_sizes
 from .interpret import Result, interpret
-from .sample import Case, Shape, all_nodes, draw, small_sizes
+from .sample import Case, Shape, draw
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +46,11 @@ class Subject:
             isinstance(node, spec.Ref) and node.name in ("head", "channel", "heads", "channels") for node in all_nodes(recurrence)
         )
         self.is_reversed = recurrence.time == "reversed"
+
+    @property
+    def namespace(self) -> str:
+        """Where the package registers its operators."""
+        return sys.modules[f"{self.package.__name__}.op"].NAMESPACE
 
     def _state_names(self) -> tuple[str, ...]:
         """The interpreter's names of the parts of the state, in the order of the package's `State`."""
@@ -98,15 +105,14 @@ class Subject:
         return Run(output.y, tuple(output.final_state))
 
     def steps(self, case: Case, start: tuple[Tensor, ...]) -> Run:
-        """One `step` a token, in the order of the recurrence; the state changes in place."""
+        """One `step` a token; the state changes in place."""
         import torch
 
         state = self.package.State(*(part.clone() for part in start))
         step = getattr(self.package, f"{self.recurrence.name}_step")
-        length = case.shape.length if not case.inputs else next(iter(case.inputs.values())).shape[1]
-        order = range(length - 1, -1, -1) if self.is_reversed else range(length)
-        outputs = {t: step(*(x[:, t] for x in case.inputs.values()), *case.params.values(), state=state) for t in order}
-        return Run(torch.stack([outputs[t] for t in range(length)], dim=1), tuple(state))
+        inputs, params = case.inputs.values(), case.params.values()
+        outputs = [step(*(x[:, t] for x in inputs), *params, state=state) for t in range(case.shape.length)]
+        return Run(torch.stack(outputs, dim=1), tuple(state))
 
     def interpret(self, case: Case, start: tuple[Tensor, ...] | None = None, cu_seqlens: Tensor | None = None) -> Run:
         """The interpreter, on the processor."""

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..kernel import KEY, ROW, VALUE
-from ..lower import Kernels, WalkKernels
+from ..kernel import KEY, ROW, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Walk
 from . import sequential
 from .exact import Log, Polynomial
@@ -239,7 +238,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         for index, kernel in enumerate(kernels.walks):
             walk_states[index] = _walk_token(kernel.walk, walk_states[index], token, reads)
         readout = Meaning({**token.values, **reads}, definitions, {}, sizes, functions)
-        for (name, value), wanted in zip(recurrence.outputs, expected):
+        for (name, value), wanted in zip(plan.classified.outputs, expected):
             found = readout.matrix(value)
             for a, b in zip((x for row in found for x in row), (x for row in wanted for x in row), strict=True):
                 count += 1
@@ -316,7 +315,8 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
     after = [[decay * old + key[n] * value[p] for p, old in enumerate(row)] for n, row in enumerate(state)]
     for cut in walk.slices:
         reading = next(r for r in walk.readings if r.name == cut.reading)
-        query = column(reading.query)
+        factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
+        query = [factor * x for x in column(reading.query)]
         source = after if reading.is_inclusive else state
         read = [sum((query[n] * source[n][p] for n in range(len(query))), Fraction(0)) for p in range(len(value))]
         start = sum(len(b) for b in blocks[: cut.column])

@@ -1,0 +1,85 @@
+"""The tests that an emitted package carries: what `templates/package/test_op.py.jinja` lays out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import spec
+from .backends.torch_text import identifier
+from .intervals import Interval
+from .small import arguments_of, small_sizes
+
+HEADS, GROUPS = 4, 2
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random argument: its name, and the text that draws it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """Everything that the tests of a package say."""
+
+    function: str
+    inputs: tuple[Draw, ...]
+    params: tuple[Draw, ...]
+    has_functional: bool
+    has_step: bool
+    first_part: str  # the tokens that come first in the order of the recurrence
+    second_part: str
+    joined: str
+
+
+def self_test(recurrence: spec.Recurrence) -> SelfTest:
+    """The context of the test template for one recurrence."""
+    inputs, params = arguments_of(recurrence)
+    sizes = small_sizes(recurrence)
+    drawn = tuple(Draw(identifier(s.name), _draw(s, sizes)) for s in inputs)
+    learned = tuple(Draw(identifier(s.name), _draw(s, sizes)) for s in params)
+    is_reversed = recurrence.time == "reversed"
+    return SelfTest(
+        function=identifier(recurrence.name),
+        inputs=drawn,
+        params=learned,
+        has_functional=any("F." in draw.text for draw in (*drawn, *learned)),
+        has_step=not is_reversed,
+        first_part="[:, CHUNK - 1 :]" if is_reversed else "[:, : CHUNK - 1]",
+        second_part="[:, : CHUNK - 1]" if is_reversed else "[:, CHUNK - 1 :]",
+        joined="second.y, first.y" if is_reversed else "first.y, second.y",
+    )
+
+
+def render_self_test(recurrence: spec.Recurrence) -> str:
+    """The text of `test_<name>.py`."""
+    from ._environment import render
+
+    return render("package/test_op.py.jinja", test=self_test(recurrence))
+
+
+def _draw(symbol: spec.Symbol, sizes: dict[str, int]) -> str:
+    lead = [] if symbol.kind == "param" else ["batch", "length"]
+    lanes = {"layer": [], "group": [str(GROUPS)]}.get(symbol.per, [str(HEADS)])
+    tail = [str(int(size.value(sizes))) for size in (symbol.type.rows, symbol.type.cols) if size != spec.ONE]
+    noise = f"_randn({', '.join([*lead, *lanes, *tail])})"
+    if symbol.type.field == "complex":
+        return f"torch.complex({noise}, {noise})"
+    if "unit" in symbol.flags:
+        return f"F.normalize({noise}, dim=-1)"
+    return _inside(noise, symbol.domain) if symbol.domain is not None else noise
+
+
+def _inside(noise: str, domain: Interval) -> str:
+    low, high = domain.low, domain.high
+    if math.isfinite(low) and math.isfinite(high):
+        scaled = f"torch.sigmoid({noise})" if high - low == 1 else f"{high - low:.12g} * torch.sigmoid({noise})"
+        return scaled if low == 0 else f"{low:.12g} + {scaled}"
+    if math.isfinite(low):
+        return f"F.softplus({noise})" if low == 0 else f"{low:.12g} + F.softplus({noise})"
+    if math.isfinite(high):
+        return f"-F.softplus({noise})" if high == 0 else f"{high:.12g} - F.softplus({noise})"
+    return noise

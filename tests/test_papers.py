@@ -1,0 +1,114 @@
+"""The reference and the operator against loops written straight from the papers, in float64."""
+
+from __future__ import annotations
+
+import pytest
+from built import example
+
+torch = pytest.importorskip("torch")
+
+from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm_sigmoid, retnet, simple_gla  # noqa: E402
+
+B, T, H, N, P = 2, 21, 3, 6, 5
+FORMS = ("reference", "op")
+
+
+def randn(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Packages by name, each built once."""
+    folder, packages = tmp_path_factory.mktemp("papers"), {}
+
+    def get(name):
+        if name not in packages:
+            packages[name] = example(name, folder)[0]
+        return packages[name]
+
+    return get
+
+
+@pytest.fixture(params=FORMS)
+def run(request, built):
+    """Calls an example's reference, or its operator with chunks that do not divide the length."""
+
+    def call(name, *arguments, **keywords):
+        package = built(name)
+        if "initial_state" in keywords:
+            keywords["initial_state"] = package.State(*keywords["initial_state"])
+        if request.param == "reference":
+            return getattr(package, f"{name}_reference")(*arguments, **keywords)
+        return getattr(package, name)(*arguments, **keywords, chunk=8)
+
+    return call
+
+
+def close(output, expected):
+    actual = (output.y, *output.final_state)[: len(expected)]
+    torch.testing.assert_close(actual, tuple(expected), rtol=1e-10, atol=1e-10)
+
+
+def test_linear_attention(run):
+    q, k, v, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), randn(B, H, N, P)
+    close(run("linear_attention", q, k, v), linear_attention.plain(q, k, v))
+    close(run("linear_attention", q, k, v, initial_state=(S,)), linear_attention.plain(q, k, v, S))
+
+
+def test_normalised_linear_attention(run):
+    q, k, v = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P)
+    state = randn(B, H, N, P), randn(B, H, N).abs()
+    close(run("linear_attention_normalised", q, k, v), linear_attention.normalised(q, k, v))
+    expected = linear_attention.normalised(q, k, v, state)
+    close(run("linear_attention_normalised", q, k, v, initial_state=state), expected)
+
+
+def test_retnet(run):
+    q, k, v, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), randn(B, H, N, P)
+    position = torch.tensor([4, 11])
+    close(run("retnet", q, k, v), retnet.retnet(q, k, v))
+    output = run("retnet", q, k, v, initial_state=(S, position))
+    close(output, retnet.retnet(q, k, v, S, position))
+    assert output.final_state.position.tolist() == [4 + T, 11 + T]
+
+
+def test_lightning(run):
+    q, k, v, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), randn(B, H, N, P)
+    for layer in (0, 3):
+        close(run("lightning", q, k, v, layer=layer, layers=8), lightning.lightning(q, k, v, layer, 8))
+    close(run("lightning", q, k, v, initial_state=(S,)), lightning.lightning(q, k, v, 0, 2, S))
+
+
+def test_simple_gla(run):
+    q, k, v, raw, S = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), 5 * randn(B, T, H), randn(B, H, N, P)
+    close(run("simple_gla", q, k, v, raw), simple_gla.simple_gla(q, k, v, raw))
+    close(run("simple_gla", q, k, v, raw, initial_state=(S,)), simple_gla.simple_gla(q, k, v, raw, S))
+
+
+def test_mamba2(run):
+    key, query, x, raw, S = randn(B, T, 2, N), randn(B, T, 2, N), randn(B, T, 4, P), randn(B, T, 4), randn(B, 4, N, P)
+    params = randn(4), randn(4), randn(4)
+    close(run("mamba2", key, query, x, raw, *params), mamba2.mamba2(key, query, x, raw, *params))
+    expected = mamba2.mamba2(key, query, x, raw, *params, S)
+    close(run("mamba2", key, query, x, raw, *params, initial_state=(S,)), expected)
+
+
+def test_hnet_ema(run):
+    x, p, z = randn(B, T, H, P), torch.rand(B, T, H, dtype=torch.float64), randn(B, H, P)
+    p[0, 0], p[0, 1] = 0, 1
+    close(run("hnet_ema", x, p), hnet_ema.hnet_ema(x, p))
+    close(run("hnet_ema", x, p, initial_state=(z,)), hnet_ema.hnet_ema(x, p, z))
+
+
+def test_mlstm_sigmoid(run):
+    q, k, v, i, f = 3 * randn(B, T, H, N), 3 * randn(B, T, H, N), randn(B, T, H, P), randn(B, T, H), randn(B, T, H)
+    state = randn(B, H, N, P), randn(B, H, N)
+    close(run("mlstm_sigmoid", q, k, v, i, f), mlstm_sigmoid.mlstm_sigmoid(q, k, v, i, f))
+    expected = mlstm_sigmoid.mlstm_sigmoid(q, k, v, i, f, state)
+    close(run("mlstm_sigmoid", q, k, v, i, f, initial_state=state), expected)

@@ -1,0 +1,133 @@
+"""The verifier: it passes what is right, and every fault put into a package is found by the check that should find it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from built import example, write
+from conftest import ROOT
+
+torch = pytest.importorskip("torch")
+
+from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.measure import largest, typical  # noqa: E402
+from ssmgen.runtime.verify import CHECKS, Report, verify, verify_checks  # noqa: E402
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.ssm"))
+
+
+def words(report: Report) -> str:
+    return "\n".join(f"{row.check}, {row.compared}: {row.error:.2g} > {row.tolerance:.2g} ({row.reason})" for row in report.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_passes(name, tmp_path):
+    report = verify(*example(name, tmp_path))
+    assert report.passed, words(report)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    """The folder of a gated package and its spec; mutants are copies of it."""
+    path = ROOT / "examples" / "simple_gla.ssm"
+    return write(path.read_text(encoding="utf-8"), tmp_path_factory.mktemp("gated"), path.name)
+
+
+MUTANTS = {
+    "a row sees the next token": ("op.py", r"\.triu\(1\)", ".triu(2)", ("op = reference", "causality")),
+    "half of the decay's gradient": (
+        "op.py",
+        r"x = \(q \* dq\)\.sum\(-1\) - \(k \* dk\)\.sum\(-1\)",
+        "x = (q * dq).sum(-1)",
+        ("op gradients",),
+    ),
+    "a step that forgets to move the state": ("op.py", r"state\.copy_\(value\)", "value.clone()", ("step", "module")),
+    "documents that meet": ("op.py", r"offset < length\[document\]\[:, None\]", "offset < rows", ("packed",)),
+    "an output that is not a number": (
+        "op.py",
+        r"(?m)^    o = torch\.einsum\(",
+        "    o = math.nan * torch.einsum(",
+        ("op = reference", "split", "op precision"),
+    ),
+    "another scale in the reference": ("reference.py", r"N\*\*-0\.5", "N**-0.25", ("reference = interpreter",)),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_fault_is_found(mutant, gated, tmp_path):
+    file, old, new, checks = MUTANTS[mutant]
+    folder, spec = gated
+    copy = shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    text, count = re.subn(old, new, (copy / file).read_text(encoding="utf-8"))
+    assert count, f"nothing to change in {file}"
+    (copy / file).write_text(text.replace("from typing", "import math\nfrom typing", 1), encoding="utf-8")
+    # A namespace of its own: the mutant's operators must not replace those of the sound package.
+    op = (copy / "op.py").read_text(encoding="utf-8")
+    (copy / "op.py").write_text(op.replace('NAMESPACE = "', f'NAMESPACE = "mutant{list(MUTANTS).index(mutant)}_'), encoding="utf-8")
+    for name in checks:
+        report = verify_checks(copy, spec, {name: CHECKS[name]})
+        assert not report.passed, f"`{name}` did not see it"
+
+
+def test_a_check_that_raises_is_a_row_that_failed(gated, tmp_path):
+    folder, spec = gated
+    copy = shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "op.py").write_text("raise RuntimeError('broken on import')\n", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="broken on import"):
+        verify(copy, spec)
+    package = load(folder)
+    report = verify_checks(package, spec, {"odd": lambda subject: 1 / 0})
+    assert not report.passed and report.rows[0].error == math.inf and "ZeroDivisionError" in report.rows[0].reason
+
+
+def test_nan_is_far_from_everything():
+    nan, one = torch.tensor([math.nan]), torch.tensor([1.0])
+    for distance in (largest, typical):
+        assert distance(nan, one) == distance(one, nan) == distance(nan, nan) == math.inf
+        assert distance(torch.ones(2), one) == math.inf
+        assert distance(one, one) == 0
+
+
+def test_a_report_is_json_and_a_table(gated):
+    from rich.console import Console
+
+    folder, spec = gated
+    report = verify_checks(load(folder), spec, {"step": CHECKS["step"]})
+    data = json.loads(report.to_json())
+    assert data["passed"] and data["name"] == spec.name and data["rows"][0]["check"] == "step = forward"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.table())
+    text = console.export_text()
+    assert "step = forward" in text and "pass" in text
+
+
+def test_a_report_without_rows_has_proved_nothing(gated):
+    folder, spec = gated
+    assert not verify_checks(load(folder), spec, {}).passed
+
+
+def test_the_same_folder_is_loaded_once(gated, tmp_path):
+    folder, _ = gated
+    assert load(folder) is load(folder)
+    copy = shutil.copytree(folder, tmp_path / folder.name)
+    assert load(copy) is load(folder)
+    (copy / "reference.py").write_text((copy / "reference.py").read_text() + "\n# changed\n")
+    (copy / "op.py").write_text((copy / "op.py").read_text().replace('NAMESPACE = "', 'NAMESPACE = "changed_'))
+    assert load(copy) is not load(folder)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing")
+
+
+@pytest.mark.slow
+def test_the_tests_of_a_package_pass(gated):
+    folder, spec = gated
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", str(folder)], capture_output=True, text=True, cwd=folder.parent)
+    assert run.returncode == 0, run.stdout[-3000:]
