@@ -104,6 +104,9 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
         if log_decay is None:
             return _not_positive(facts)
     writes = {w.target: w for step in recurrence.steps for w in step.writes if w.tap == 0}
+    unwritten = [name for name in facts.states if name not in writes]
+    if unwritten:
+        return _unwritten(facts, unwritten[0])
     write = facts.writes[0] if facts.writes else None
     is_transposed = _value("side", [facts]).value == "value"
     columns = []
@@ -156,6 +159,18 @@ def _scaled(walks: list[Walk], outputs: tuple[tuple[str, Expr], ...]) -> tuple[l
 def _is_number(expr: Expr) -> bool:
     """Built of numbers and sizes alone."""
     return all(not isinstance(node, (Ref, StateRef, Delayed)) for node in nodes(expr))
+
+
+def _unwritten(facts: Facts, name: str) -> Diagnostic:
+    return Diagnostic(
+        "unsupported-lowering",
+        Severity.ERROR,
+        f"no kernel for `{facts.recurrence.spec.name}`: nothing is written to `{name}`",
+        Label(facts.recurrence.spec.state(name).span, "only decays"),
+        (),
+        "a walk carries what the tokens write, `S' = a * S + k v^T`",
+        f"add a write to the update of `{name}`, or delete the state",
+    )
 
 
 def _not_positive(facts: Facts) -> Diagnostic:

@@ -185,7 +185,8 @@ def _build(path: Path, out: Path, dims: dict[str, int]):
     from .write import Origin, relative
 
     if not path.is_file():  # headers record a source that can be built again: no standard input, no example by its bare name
-        raise UserError(f"{path}: no such file")
+        hint = f"; to start from the example: ssmgen new NAME --like {path}" if str(path) in _examples() else ""
+        raise UserError(f"{path}: no such file{hint}")
     source = _read(path)
     recorded = relative(path, out)
     try:

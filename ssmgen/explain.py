@@ -9,11 +9,13 @@ from textwrap import fill, indent
 
 from . import compiler
 from .diagnostics import SpecError
-from .kernel import Step
+from .kernel import Carry, Step, Tile
 from .recurrence_text import equations
 from .source import Source
-from .spec import Expr
-from .spec_text import expr_text
+from .spec import Expr, Recurrence
+from .spec_text import expr_text, spec_text
+from .syntax import File
+from .syntax_text import to_text
 
 
 def summary(source: Source, sizes: Mapping[str, int]) -> tuple[str, tuple]:
@@ -84,7 +86,8 @@ def after(source: Source, name: str, sizes: Mapping[str, int]) -> tuple[str, tup
         if name == "emit":
             parts += [f"# --- {item}/{path}\n{text}" for path, text in sorted(value.items())]
         else:
-            parts.append(f"{item}\n{indent(show(value), '  ')}")
+            lines = [f"# {item}", *(f"  {line}" for line in (equations(value) if name == "derive" else ())), show(value)]
+            parts.append("\n".join(lines))
     return "\n".join(parts), trace.warnings
 
 
@@ -102,6 +105,14 @@ def show(value) -> str:
 def _words(value) -> str | None:
     if isinstance(value, Expr):
         return expr_text(value)
+    if isinstance(value, File):
+        return to_text(value)
+    if isinstance(value, Recurrence):
+        return spec_text(value)
+    if isinstance(value, Tile):
+        return f"{value.name} [{', '.join(value.axes)}]"
+    if isinstance(value, Carry):
+        return value.math
     if isinstance(value, Step):
         return f"{value.target.name} [{', '.join(value.target.axes)}]  {value.math}"
     return None if is_dataclass(value) and type(value).__str__ is object.__str__ else str(value)

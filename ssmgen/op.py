@@ -330,7 +330,7 @@ class _Writer:
             backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
             context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
-            settings=", ".join(["chunk", *self.constants]),
+            settings=_tuple(["chunk", *self.constants]),
             output_gradients=", ".join([*(f"d_{s}" for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(f"d_{s}" for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
@@ -496,7 +496,7 @@ def _tuple(texts: list[str]) -> str:
 
 def _target(names: list[str]) -> str:
     """Names to unpack into; one name needs its comma."""
-    return ", ".join(names) + ("," if len(names) == 1 else "")
+    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
 
 
 def _vector(type: Type) -> str:

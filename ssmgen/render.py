@@ -1,13 +1,13 @@
 """Diagnostics as text, JSON and SARIF. Pure: a source and a diagnostic give a string.
 
-    error[nonlinear-state]: the update of `h` is not affine in `h`
-     --> examples/gated.ssm:4:12
-      |
-    2 |   state h: [K, V]
-      |         - `h` is the state
-    4 |   h' = a * h * h + outer(k, v)
-      |            ^^^^^ `h` appears to degree 2
-      = help: move the gate out of the state: `h' = a * h + outer(k, v)`
+error[nonlinear-state]: the update of `h` is not affine in `h`
+ --> examples/gated.ssm:4:12
+  |
+2 |   state h: [K, V]
+  |         - `h` is the state
+4 |   h' = a * h * h + outer(k, v)
+  |            ^^^^^ `h` appears to degree 2
+  = help: move the gate out of the state: `h' = a * h + outer(k, v)`
 """
 
 from __future__ import annotations

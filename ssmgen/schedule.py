@@ -36,20 +36,25 @@ def schedule(classified: Classified) -> Plan:
 
 
 def _is_linear_in_reads(classified: Classified) -> bool:
+    """True when backward can do without the values that were read."""
     names = {r.name for r in classified.recurrence.reads}
     return all(_degree(value, names) <= 1 for _, value in classified.outputs)
 
 
 def _degree(expr: Expr, names: set[str]) -> int:
-    """Degree in the reads; 2 stands for anything that is not affine."""
+    """Degree in the reads; 2 stands for anything but sums of reads times numbers."""
     if isinstance(expr, Ref):
         return int(expr.name in names)
     if isinstance(expr, Add):
         return max(_degree(t, names) for t in expr.terms)
     if isinstance(expr, (Mul, MatMul)):
-        return _degree(expr.left, names) + _degree(expr.right, names)
+        left, right = _degree(expr.left, names), _degree(expr.right, names)
+        # the gradient of what multiplies a read needs the read
+        varies = any(isinstance(n, Ref) for n in nodes(expr.right if left else expr.left))
+        return 2 if left + right == 1 and varies else left + right
     if isinstance(expr, Div):
-        return _degree(expr.left, names) + 2 * _degree(expr.right, names)
+        varies = any(isinstance(n, Ref) for n in nodes(expr.right))
+        return (2 if varies else 1) * _degree(expr.left, names) + 2 * _degree(expr.right, names)
     if isinstance(expr, Neg) or type(expr).__name__ == "Transpose":
         return _degree(expr.operand, names)
     return 2 if any(isinstance(n, Ref) and n.name in names for n in nodes(expr)) else 0

@@ -7,6 +7,9 @@ from fractions import Fraction
 
 from .source import Source, Span
 
+BUILT_IN = ("I", "i", "pi", "inf", "head", "heads", "channel", "channels", "layer", "layers", "position")
+"""Names that stand for values without a declaration: `pi (a + b)` is a product, as `k (a + b)` is for a declared `k`."""
+
 # --- expressions -------------------------------------------------------------------------------------------------
 
 

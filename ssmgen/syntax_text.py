@@ -54,8 +54,9 @@ class _Expressions:
             case s.Unary():
                 return f"-{self.text(node.operand, _SIGN)}", _SIGN
             case s.Transpose():
-                operand = self.text(node.operand, _POWER)
-                return f"{operand}^{'H' if node.conjugate else 'T'}", min(self._level(node.operand), _POSTFIX) if operand[0] != "(" else _POSTFIX
+                operand, own = self._written(node.operand)
+                written, own = (operand, min(own, _POSTFIX)) if own >= _POWER else (f"({operand})", _POSTFIX)
+                return f"{written}^{'H' if node.conjugate else 'T'}", own
             case s.SumOver():
                 return f"sum {node.index} in {self.range(node.low, node.high)}: {self.text(node.body)}", _OPEN
             case s.Range():
@@ -63,13 +64,6 @@ class _Expressions:
             case s.Binary():
                 return self._binary(node)
         raise ValueError(f"not an expression: {type(node).__name__}")
-
-    def _level(self, node: s.Node) -> int:
-        if isinstance(node, s.Binary) and node.operator == "^":
-            return _POWER
-        if isinstance(node, s.Transpose):
-            return self._level(node.operand)
-        return _POSTFIX
 
     def _binary(self, node: s.Binary) -> tuple[str, int]:
         left, right = node.left, node.right
@@ -270,7 +264,7 @@ def _item(node: s.RecurrenceDecl | s.AttentionDecl | s.LayerDecl | s.StackDecl) 
 
 def _values(node) -> frozenset[str]:
     """The names that an item declares, and those of the language: the layout reads `name (` as a product for them."""
-    names = [name for name, _ in node.params] + ["I", "i", "pi", "inf", "head", "heads", "channel", "channels", "layer", "layers", "position"]
+    names = [*s.BUILT_IN, *(name for name, _ in node.params)]
     pending = list(node.body) if not isinstance(node, s.StackDecl) else []
     while pending:
         each = pending.pop()

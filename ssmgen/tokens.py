@@ -109,7 +109,10 @@ class TokenWriter:
             returns.append(Returned(text, f"{name}: {'key' if name == 'k' else 'query'}"))
         returns.append(Returned(self._value(walk), "v: value" if len(walk.columns) == 1 else "v: value columns, " + ", ".join(c.state for c in walk.columns)))
         if walk.log_decay is not None:
-            returns.append(Returned(self.printer.text(walk.log_decay), "g: log decay"))
+            text = self.printer.text(walk.log_decay)
+            if self.printer.place(walk.log_decay).is_number:
+                text = f"{self._like(walk).at(ATOM)}.new_full((heads,), {text})"
+            returns.append(Returned(text, "g: log decay"))
         return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
@@ -120,7 +123,8 @@ class TokenWriter:
     def operand_place(self, walk: Walk, name: str) -> Place:
         """Where the operand `name` of a walk lives; the vector axis is always there but for g."""
         if name == "g":
-            return self.printer.place(walk.log_decay)
+            place = self.printer.place(walk.log_decay)
+            return Place(level="h") if place.is_number else place
         if name == "v":
             return self._value_place(walk)
         expr = self.named_operands(walk)[name]
@@ -156,7 +160,8 @@ class TokenWriter:
         if coefficient is None:
             return text
         scale = self.printer.placed(coefficient, Place(place.has_time, place.level, True))
-        return scale if not values and ones == 1 else f"{self._atom(coefficient, scale)} * {text}"
+        is_number = self.printer.place(coefficient).is_number
+        return scale if not values and ones == 1 and not is_number else f"{self._atom(coefficient, scale)} * {text}"
 
     def _atom(self, expr: Expr, text: str) -> str:
         printed = self.printer.print(expr)
@@ -404,6 +409,7 @@ class TokenWriter:
     def _assemble(self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()) -> TokenFunction:
         """Add what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
         words = _words(" ".join([*(line.text for line in lines), *(r.text for r in returns)]))
+        lines = [line for line in lines if line.target in words]
         needed = [cut for cut in cuts if cut.target in words]
         for cut in needed:
             words |= _words(cut.text)

@@ -44,6 +44,10 @@ class TritonPackage:
     read_exponent: str
     gate_argument: str
     gate_typed: str
+    query_rows: str
+    query_rows_name: str
+    key_rows: str
+    key_rows_name: str
     walks: tuple[Direction, ...]
 
 
@@ -103,5 +107,9 @@ def triton_package(kernels: WalkKernels, title: str, equations: tuple[str, ...])
         read_exponent="b_G - b_g" if is_exclusive else "b_G",
         gate_argument="g, " if has_decay else "",
         gate_typed="g: Tensor, " if has_decay else "",
+        query_rows=", r=q" if has_decay else "",
+        query_rows_name="rq" if has_decay else "_",
+        key_rows=", r=k" if has_decay else "",
+        key_rows_name="rk" if has_decay else "_",
         walks=(forward, reverse),
     )  # fmt: skip

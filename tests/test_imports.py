@@ -29,7 +29,7 @@ INSIDE = {
     "plan": ("source", "diagnostics", "spec", "recurrence"),
     "kernel": ("plan",),
     "discretizations": ("_registry",),
-    "features": ("_registry", "kernel", "recurrence", "source", "spec"),
+    "features": ("_registry", "algebra", "expressions", "kernel", "recurrence", "source", "spec"),
     "rules": ("_registry",),
     "render": ("__init__", "diagnostics", "source", "rules"),
     "write": ("diagnostics", "source"),

@@ -96,7 +96,8 @@ def test_every_span_is_inside_its_parent(path):
             assert source.slice(node.span) == node.id
         for field in fields(node):
             value = getattr(node, field.name)
-            pending.extend((entry, node.span) for entry in (value if isinstance(value, tuple) else (value,)) if isinstance(entry, syntax.Node))
+            below = value if isinstance(value, tuple) else (value,)
+            pending.extend((entry, node.span) for entry in below if isinstance(entry, syntax.Node))
 
 
 def test_examples_have_a_head():
@@ -128,9 +129,9 @@ def test_statements_of_the_layout_are_keywords_of_the_grammar():
 
 
 def test_a_cold_start_reads_no_grammar():
-    code = "import sys; from ssmgen.parse import parse; from ssmgen.source import Source; parse(Source('x', '')); print('lark' in sys.modules, 'sympy' in sys.modules)"
+    code = "import sys; from ssmgen.parse import parse; from ssmgen.source import Source; parse(Source('x', '')); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.split() == ["False", "False"]
+    assert not {"lark", "sympy"} & {*result.stdout.split()}
 
 
 # --- expressions -------------------------------------------------------------------------------------------------
@@ -197,10 +198,11 @@ def test_spellings(one, other):
 @pytest.mark.parametrize(
     "text",
     [
-        "a + (b + q)", "a - (b - q)", "(a b) * q", "a * (b q)", "a * (b * q)", "a / (b / q)", "(a / b) q", "-(-a)", "(-a)^2", "(a^b)^2", "a^(b q)",
-        "(a + b)^T q", "(q^2)^T", "(q^T)^2", "(q . k) . v", "q . (k . v)", "(a * b) . q", "a * (sum r in 1..2: q)", "(sum r in 1..2: q) * a",
-        "exp(sum r in 1..2: q)", "a^(-1/2)", "a^-1/2", "1e-30 * q", "1e20", "0.0001", "(a)", "a^(T)", "(foo) (q)", "k (q)", "(q^2)[-1]", "-(sum r in 1..2: q)",
-        "softmax(q, axis = a, per head)", "2^(-8 * (head + 1) / heads)", "(a/b)^2", "q^-2^T", "a (-b)", "a - -b",
+        "a + (b + q)", "a - (b - q)", "(a b) * q", "a * (b q)", "a * (b * q)", "a / (b / q)", "(a / b) q", "-(-a)", "(-a)^2", "(a^b)^2",
+        "a^(b q)", "(a + b)^T q", "(q^2)^T", "(q^T)^2", "(q . k) . v", "q . (k . v)", "(a * b) . q", "a * (sum r in 1..2: q)",
+        "(sum r in 1..2: q) * a", "exp(sum r in 1..2: q)", "a^(-1/2)", "a^-1/2", "1e-30 * q", "1e20", "0.0001", "(a)", "a^(T)", "(foo) (q)",
+        "k (q)", "(q^2)[-1]", "-(sum r in 1..2: q)", "softmax(q, axis = a, per head)", "2^(-8 * (head + 1) / heads)", "(a/b)^2", "q^-2^T",
+        "a (-b)", "a - -b", "(q^2^T)^2", "((q^2)^T)[-1]",
     ],
 )  # fmt: skip
 def test_expressions_print_and_read_back(text):

@@ -123,7 +123,9 @@ def test_control_characters_do_not_reach_the_terminal():
 def test_colour_adds_escapes_and_nothing_else():
     source = Source("f.ssm", "update S' = a * S * S\n")
     for severity in Severity:
-        found = fault(spot(source, "a", "the gate", nth=1), spot(source, "S", "once", nth=1), note="a note", help="an edit", severity=severity)
+        found = fault(
+            spot(source, "a", "the gate", nth=1), spot(source, "S", "once", nth=1), note="a note", help="an edit", severity=severity
+        )
         painted = as_text(source, found, colour=True)
         assert "\x1b[" in painted
         assert re.sub(r"\x1b\[[0-9;]*m", "", painted) == as_text(source, found)
@@ -132,7 +134,11 @@ def test_colour_adds_escapes_and_nothing_else():
 def test_json():
     source = Source("f.ssm", "é\nx = b\n")
     (found,) = json.loads(as_json([(source, fault(spot(source, "b", "here"), spot(source, "x"), help="edit"))]))
-    assert found["primary"] == {"start": {"line": 2, "column": 5, "offset": 6}, "end": {"line": 2, "column": 6, "offset": 7}, "text": "here"}
+    assert found["primary"] == {
+        "start": {"line": 2, "column": 5, "offset": 6},
+        "end": {"line": 2, "column": 6, "offset": 7},
+        "text": "here",
+    }
     assert (found["slug"], found["severity"], found["file"], found["help"]) == ("nonlinear-state", "error", "f.ssm", "edit")
     assert len(found["secondary"]) == 1
     assert json.loads(as_json([])) == []

@@ -122,11 +122,11 @@ def _text(node: Node, axes: tuple[str, ...]) -> str:
         case Minus():
             return f"{_text(node.left, axes)} - {_factor(node.right, axes)}"
         case Exp():
-            return f"torch.exp({_text(node.operand, node.operand.axes)}){_index(node.axes, axes)}"
+            return f"torch.exp({_exponent(node.operand)}){_index(node.axes, axes)}"
         case CumSum() if node.is_reverse:
             return f"{_factor(node.operand, node.axes)}.flip(-1).cumsum(-1).flip(-1)"
         case CumSum():
-            return f"{_factor(node.operand, node.axes)}.cumsum(-1)"
+            return f"{_factor(node.operand, node.axes)}.double().cumsum(-1)"
         case Last(operand=CumSum(is_reverse=False)):
             return f"{_factor(node.operand.operand, node.operand.axes)}.sum(-1)"
         case Last():
@@ -142,9 +142,17 @@ def _factor(node: Node, axes: tuple[str, ...]) -> str:
     return f"({text})" if isinstance(node, (Plus, Minus)) else text
 
 
+def _exponent(node: Node) -> str:
+    """Running sums are kept in float64, or a weak decay beside strong ones would drown in their sum; exponents are narrowed."""
+    if isinstance(node, Causal):
+        return _masked(node)
+    text = _text(node, node.axes)
+    return f"({text}).to(g.dtype)" if isinstance(node, (Plus, Minus)) else f"{text}.to(g.dtype)"
+
+
 def _masked(node: Causal) -> str:
     if node.fill == "-inf":
-        return f"({_text(node.operand, node.axes)}).masked_fill({_mask_name(node)}, -torch.inf)"
+        return f"({_text(node.operand, node.axes)}).to(g.dtype).masked_fill({_mask_name(node)}, -torch.inf)"
     offset = (-1 if node.is_strict else 0) * (-1 if node.is_reverse else 1)
     call = "triu" if node.is_reverse else "tril"
     return f"{_factor(node.operand, node.axes)}.{call}({offset if offset else ''})"

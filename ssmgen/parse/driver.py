@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..source import Span
-from .layout import BROKEN, ITEMS, NEWLINE, RESERVED, STATEMENTS
+from .layout import ITEMS, NEWLINE, RESERVED, STATEMENTS
 from .tables import END, Tables
-from .tokens import MAX_ERRORS, Token
-
+from .tokens import BROKEN, MAX_ERRORS, Token
 
 STARTS = tuple(word for word in STATEMENTS if word in RESERVED)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from ..diagnostics import Label, Report
 from ..source import Span
-from .tokens import MAX_ERRORS, Token, time_index
+from ..syntax import BUILT_IN
+from .tokens import BROKEN, MAX_ERRORS, Token, time_index
 
 MAX_NESTING = 200
 
@@ -19,16 +20,15 @@ RESERVED = (*DECLARATIONS, "update", "dynamics", "discretize", "output", "recurr
 """Never names. The other keywords are names wherever the grammar does not expect them."""
 STATEMENTS = (
     *DECLARATIONS, "update", "dynamics", "discretize", "output", "transition", "field", "write", "taps", "readout", "mimo", "time",
-    "normaliser", "form", "reset", "score", "mask", "heads", "repeat", "between", "head",
+    "normaliser", "form", "reset", "score", "mask", "heads", "repeat", "between", "head", "embedding", "norm",
 )  # fmt: skip
-NEWLINE, SEMICOLON, BROKEN = "_NEWLINE", ";", "BROKEN"
-"""`BROKEN` stands where a bracket was closed for the reader: its statement is dropped without a second message."""
+NEWLINE, SEMICOLON = "_NEWLINE", ";"
 
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _OPERATORS = ("+", "-", "*", "/", "^", ".", "=", ":", ",", "<", ">", "<=", ">=", "..")
 _AFTER = (*_OPERATORS, "{", ";")
 _BEFORE = (*_OPERATORS, "POWER", "TRANSPOSE", "'", ")", "]", "{")
-_WANTING = ("in", "per", "init", *STATEMENTS)
+_JOINING = ("in", "per", "init")
 _NAME_FOLLOWS = ("'", "=", ",", ":", "[", "<", ">", "<=", ">=")
 
 
@@ -41,7 +41,8 @@ def begins_statement(token: Token, following: Token | None) -> bool:
     if token.text in STATEMENTS:
         return token.text in RESERVED or not (following.kind in _NAME_FOLLOWS or following.text == "in")
     # Two words in a row begin no declaration or equation: a keyword misspelt.
-    return not following.is_first and (following.kind == "NUMBER" or (following.kind == "word" and following.text != "in")) and token.text != "for"
+    is_operand = following.kind == "NUMBER" or (following.kind == "word" and following.text != "in")
+    return is_operand and not following.is_first and token.text != "for"
 
 
 def _begins_item(tokens: list[Token], index: int) -> bool:
@@ -94,10 +95,8 @@ class _Lines:
 
     def _line_end(self, token: Token, following: Token | None) -> None:
         last = self.result[-1]
-        wanting = last.kind in _AFTER or (last.kind == "word" and last.text in _WANTING and last.is_first) or last.text in ("in", "per", "init")
-        if self.in_round or not self.open or wanting or token.kind in _BEFORE or token.kind == "}":
-            return
-        if token.text in ("in", "per", "init"):
+        wants_more = last.kind in _AFTER or last.text in _JOINING or (last.is_first and last.text in STATEMENTS)
+        if self.in_round or not self.open or wants_more or token.kind in _BEFORE or token.kind == "}" or token.text in _JOINING:
             return
         self._separate(token, following, Span(last.span.end, token.span.start), is_line=True)
 
@@ -211,13 +210,9 @@ def _read_words(tokens: list[Token], start: int, end: int, keywords: frozenset[s
         kinds = []
         if token.text in keywords and _may_be_keyword(tokens, index, following):
             kinds.append(token.text)
-        if following == "(" and token.text not in declared and token.text not in _VALUES:
+        if following == "(" and token.text not in declared and token.text not in BUILT_IN:
             kinds.append("FUNCTION")
         token.kinds = (*kinds, "NAME")
-
-
-_VALUES = ("I", "i", "pi", "inf", "head", "heads", "channel", "channels", "layer", "layers", "position")
-"""Names that the language declares itself: `pi (a + b)` is a product."""
 
 
 def _may_be_keyword(tokens: list[Token], index: int, following: str) -> bool:

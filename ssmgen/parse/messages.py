@@ -9,7 +9,7 @@ from ..source import Span
 from .driver import SyntaxFault
 from .layout import ITEMS, NEWLINE, RESERVED, SEMICOLON, STATEMENTS
 from .tables import END
-from .tokens import Token, shown, time_index
+from .tokens import Token, shown
 
 _VALUES = ("NAME", "FUNCTION", "NUMBER", "(", "-", "sum")
 _OPERATORS = ("+", "-", "*", "/", ".", "^", "POWER", "TRANSPOSE", "[", "'")
@@ -20,7 +20,7 @@ _HOMES = (("update", "a recurrence"), ("score", "an attention"), ("heads", "a la
 _HOME_OF = {
     **dict.fromkeys(("score", "mask"), "an attention"),
     "heads": "a layer",
-    **dict.fromkeys(("repeat", "between", "head"), "a stack"),
+    **dict.fromkeys(("repeat", "between", "head", "embedding", "norm"), "a stack"),
     "for": "an `update`",
     "in": "a domain",
     "per": "a type",

@@ -61,11 +61,11 @@ def build(grammar: str) -> dict:
 
     # Lark numbers states by the order of sets: number them by first reach from the start, symbols in alphabetical order.
     start, accept = table["start_states"]["start"], table["end_states"]["start"]
-    rows = {state: sorted(((symbols[symbol], entry) for symbol, entry in row.items()), key=lambda pair: pair[0]) for state, row in table["states"].items()}
+    rows = {state: sorted((symbols[symbol], *entry) for symbol, entry in row.items()) for state, row in table["states"].items()}
     reached = {start: 0}
     queue = [start]
     for state in queue:
-        for _, (kind, target) in rows[state]:
+        for _, kind, target in rows[state]:
             if kind == shift and target not in reached:
                 reached[target] = len(reached)
                 queue.append(target)
@@ -89,7 +89,7 @@ def build(grammar: str) -> dict:
             ]
             for rule in rules.values()
         ],
-        "states": [{symbol: action(*entry) for symbol, entry in rows[state]} for state in queue],
+        "states": [{symbol: action(*entry) for symbol, *entry in rows[state]} for state in queue],
     }
 
 
@@ -112,7 +112,7 @@ def load() -> Tables:
         stored["start"],
         stored["accept"],
         tuple(stored["states"]),
-        tuple(Production(origin, name, length, tuple(kept), inlined, transparent) for origin, name, length, kept, inlined, transparent in stored["productions"]),
+        tuple(Production(origin, name, length, tuple(kept), *flags) for origin, name, length, kept, *flags in stored["productions"]),
         frozenset(stored["keywords"]),
     )
 
@@ -121,5 +121,8 @@ def text(grammar: str) -> str:
     """The stored form: one line a production and a state, so that a change of the grammar has a readable diff."""
     built = build(grammar)
     head = ",\n".join(f"{json.dumps(key)}: {json.dumps(built[key])}" for key in ("grammar", "start", "accept", "keywords"))
-    rows = (f'"{key}": [\n' + ",\n".join(json.dumps(row, separators=(",", ":")) for row in built[key]) + "\n]" for key in ("productions", "states"))
-    return "{\n" + head + ",\n" + ",\n".join(rows) + "\n}\n"
+    lists = []
+    for key in ("productions", "states"):
+        rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in built[key])
+        lists.append(f'"{key}": [\n{rows}\n]')
+    return "{\n" + ",\n".join((head, *lists)) + "\n}\n"

@@ -16,6 +16,9 @@ MAX_EXPONENT = 300
 MAX_ERRORS = 20
 """Of one pass over the text: what comes later is mostly a consequence."""
 
+BROKEN = "BROKEN"
+"""The kind of a token that was reported already: its statement is dropped without a second message."""
+
 
 @dataclass(slots=True)
 class Token:
@@ -28,7 +31,15 @@ class Token:
     kinds: tuple[str, ...] = ()
 
 
-_LETTER = "A-Za-z_\u0370-\u03ff"
+_GREEK = {
+    **dict(zip("αβγδεζηθικ", "alpha beta gamma delta epsilon zeta eta theta iota kappa".split(), strict=True)),
+    **dict(zip("λμνξοπρσςτυφχψω", "lam mu nu xi omicron pi rho sigma sigma tau upsilon phi chi psi omega".split(), strict=True)),
+    **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),
+    **dict(zip("ϵϑϕϱ", "epsilon theta phi rho".split(), strict=True)),
+}
+"""`λ` is `lam`: `lambda` cannot be a name in the emitted Python."""
+
+_LETTER = f"A-Za-z_{''.join(_GREEK)}"
 _WORD = f"[{_LETTER}][{_LETTER}0-9\u2080-\u2089]*"
 _PATTERN = re.compile(
     "|".join(
@@ -50,17 +61,10 @@ _PATTERN = re.compile(
 _SPELLINGS = {"−": "-", "×": "*", "⊙": "*", "·": ".", "⋅": ".", "≤": "<=", "≥": ">=", "′": "'", "’": "'", "∈": "in", "∞": "inf"}
 _SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_GREEK = {
-    **dict(zip("αβγδεζηθικ", "alpha beta gamma delta epsilon zeta eta theta iota kappa".split(), strict=True)),
-    **dict(zip("λμνξοπρσςτυφχψω", "lam mu nu xi omicron pi rho sigma sigma tau upsilon phi chi psi omega".split(), strict=True)),
-    **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),
-    **dict(zip("ϵϑϕϱ", "epsilon theta phi rho".split(), strict=True)),
-}
-"""`λ` is `lam`: `lambda` cannot be a name in the emitted Python."""
 
 
 def spelled(word: str) -> str:
-    """A word in ASCII; letters without a name of their own stay."""
+    """A word in ASCII."""
     return word if word.isascii() else "".join(_GREEK.get(letter, letter) for letter in word).translate(_SUBSCRIPTS)
 
 
@@ -78,7 +82,9 @@ def tokenise(report: Report) -> list[Token]:
     while position < len(text) and len(report.found) < MAX_ERRORS:
         match = _PATTERN.match(text, position)
         if match is None:
-            position = _unexpected(report, position)
+            start, position = position, _unexpected(report, position)
+            tokens.append(Token(BROKEN, "", Span(start, position), is_first))
+            is_first = False
             continue
         position = match.end()
         group = match.lastgroup
@@ -186,7 +192,6 @@ _HINTS = {
     "⊗": "the outer product is `k v^T`",
     "√": "the root is `sqrt(x)`",
     "∑": "the sum is `sum r in 1..R: k[r]`",
-    "Σ": "the sum is `sum r in 1..R: k[r]`",
     "~": "write the relation with `=`",
     "?": "there is no conditional; `max`, `min` and `clamp` choose",
 }
@@ -204,6 +209,7 @@ def _unexpected(report: Report, position: int) -> int:
         f"{shown} is not a sign of the language",
         Span(position, end),
         "not read",
-        help=_HINTS.get(character, "delete it"),
+        help=_HINTS.get(character)
+        or ("names are ASCII letters and Greek ones that look like no other" if character.isalpha() else "delete it"),
     )
     return end

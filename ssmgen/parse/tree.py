@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -432,6 +431,7 @@ class Builder:
 
     def report_ambiguous(self) -> None:
         """Report every quotient with factors behind it, once."""
+
         def text(span: Span) -> str:
             return shown(self.report, span)
 

@@ -261,6 +261,7 @@ class _LayerResolver:
         if not low <= len(operands) <= high:
             self._error("layer-option", f"`{node.function}` takes {low if low == high else f'{low} to {high}'} values, not {len(operands)}",
                         node.span, "called here", help=f"give it {low}")  # fmt: skip
+            return spec.LayerRef((Slot(),), node.span, names[0])
         return spec.LayerApply(widths, node.span, node.function, operands)
 
     def _linear(self, node: syntax.Call, names):

@@ -8,8 +8,8 @@ import time
 
 from .sample import Shape, draw
 
-REPEATS, WARMUPS, ENOUGH = 7, 2, 6.0
-"""Runs that count and that do not; after ENOUGH seconds no further run is begun."""
+REPEATS, WARMUPS, ENOUGH = 7, 1, 6.0
+"""Runs that count and that do not; a contender that has used ENOUGH seconds is not run again."""
 
 LOOP = 256
 """Tokens up to which autograd goes through the sequential reference: its time there grows with the square of the length."""
@@ -41,32 +41,37 @@ def chunked_decay_attention(q, k, v, log_decay, chunk: int = 64):
 
 
 def measure(spec, package, tokens: int, device: str) -> list[dict]:
-    """Seconds (median) of each contender, forward and forward + backward; float32, batch 1."""
+    """Seconds (median) of each contender, forward and forward + backward; batch 1, bfloat16 on a GPU, float32 elsewhere.
+
+    The contenders take turns, so that whatever else the machine does falls on all of them.
+    """
     import torch
 
-    heads = 4 if device == "cpu" else 32
+    heads, dtype = (4, torch.float32) if device == "cpu" else (32, torch.bfloat16)
     shape = Shape(1, tokens, heads, 1, {**dict(spec.dims), **dict(spec.counts)})
-    values = [x.requires_grad_() for x in draw(spec, shape).to(torch.float32, device).arguments]
-    op, reference = getattr(package, spec.name), getattr(package, f"{spec.name}_reference")
-    contenders = {"op": (op, values), "sequential reference": (reference, values)}
-    yardstick = _yardstick_arguments(spec, shape, device)
+    values = [x.requires_grad_() for x in draw(spec, shape).to(dtype, device, torch.float32).arguments]
+    contenders = {
+        "op": (getattr(package, spec.name), values),
+        "sequential reference": (getattr(package, f"{spec.name}_reference"), values),
+    }
+    yardstick = _yardstick_arguments(spec, shape, dtype, device)
     if yardstick is not None:
         contenders["hand-written chunked attention"] = (chunked_decay_attention, yardstick)
-    rows = []
+    jobs = {}
     for name, (function, given) in contenders.items():
-        for direction in ("forward", "forward + backward"):
-            if function is reference and direction != "forward" and tokens > LOOP:
-                continue
-            seconds = _median(function, given, direction != "forward", device)
-            case = {"recurrence": spec.name, "sizes": dict(shape.sizes), "tokens": tokens, "heads": heads, "device": device}
-            rows.append({**case, "what": name, "direction": direction, "seconds": seconds})
-    for row in rows:
-        own = next(r for r in rows if r["what"] == "op" and r["direction"] == row["direction"])
-        row["times the op"] = row["seconds"] / own["seconds"]
-    return rows
+        jobs[name, "forward"] = _forward(function, given, device)
+        if name != "sequential reference" or tokens <= LOOP:
+            jobs[name, "forward + backward"] = _forward_backward(function, given, device)
+    case = {"recurrence": spec.name, "sizes": dict(shape.sizes), "tokens": tokens, "heads": heads, "device": device}
+    seconds = _medians(jobs)
+    return [
+        {**case, "dtype": str(dtype).split(".")[-1], "what": name, "direction": direction, "seconds": seconds[name, direction],
+         "times the op": seconds[name, direction] / seconds["op", direction]}
+        for name, direction in jobs
+    ]  # fmt: skip
 
 
-def _yardstick_arguments(spec, shape: Shape, device: str):
+def _yardstick_arguments(spec, shape: Shape, dtype, device: str):
     """Random q, k, v and decay of the state's own widths; None when the state is no matrix or T no multiple of 64."""
     import torch
 
@@ -78,33 +83,51 @@ def _yardstick_arguments(spec, shape: Shape, device: str):
     lead = (shape.batch, shape.length, shape.heads)
     drawn = [torch.randn(*lead, width, generator=generator) for width in (n, n, p)]
     drawn.append(-0.1 * torch.rand(lead, generator=generator))
-    return [x.to(device).requires_grad_() for x in drawn]
+    return [x.to(device, dtype).requires_grad_() for x in drawn]
 
 
-def _median(function, given, backward: bool, device: str) -> float:
+def _forward(function, given, device: str):
     import torch
 
-    def once() -> float:
+    def run() -> float:
+        _wait(device)
+        begin = time.perf_counter()
+        with torch.no_grad():
+            function(*given)
+        _wait(device)
+        return time.perf_counter() - begin
+
+    return run
+
+
+def _forward_backward(function, given, device: str):
+    import torch
+
+    cotangents = []
+
+    def run() -> float:
         for x in given:
             x.grad = None
         _wait(device)
         begin = time.perf_counter()
-        if backward:
-            result = function(*given)
-            y = result if isinstance(result, torch.Tensor) else result.y
-            y.sum().backward()
-        else:
-            with torch.no_grad():
-                function(*given)
+        result = function(*given)
+        y = result if isinstance(result, torch.Tensor) else result.y
+        if not cotangents:  # the first run only warms up
+            cotangents.append(torch.randn_like(y))
+        y.backward(cotangents[0])
         _wait(device)
         return time.perf_counter() - begin
 
-    begin, taken = time.perf_counter(), []
+    return run
+
+
+def _medians(jobs: dict) -> dict:
+    taken: dict = {key: [] for key in jobs}
     for _ in range(WARMUPS + REPEATS):
-        taken.append(once())
-        if time.perf_counter() - begin > ENOUGH and len(taken) > 1:
-            break
-    return statistics.median(taken[WARMUPS:] or taken[-1:])
+        for key, run in jobs.items():
+            if len(taken[key]) <= WARMUPS or sum(taken[key]) < ENOUGH:
+                taken[key].append(run())
+    return {key: statistics.median(seconds[WARMUPS:]) for key, seconds in taken.items()}
 
 
 def _wait(device: str) -> None:
@@ -121,7 +144,7 @@ def table(spec, rows: list[dict]):
 
     sizes = ", ".join(f"{name}={size}" for name, size in rows[0]["sizes"].items())
     machine = f"CPU, {torch.get_num_threads()} threads" if rows[0]["device"] == "cpu" else torch.cuda.get_device_name()
-    title = f"{spec.name}: T={rows[0]['tokens']}, H={rows[0]['heads']}, {sizes}, float32, {machine}"
+    title = f"{spec.name}: T={rows[0]['tokens']}, H={rows[0]['heads']}, {sizes}, {rows[0]['dtype']}, {machine}"
     drawn = Table(title=title, title_justify="left")
     for column, justify in (("", "left"), ("direction", "left"), ("ms", "right"), ("times the op", "right")):
         drawn.add_column(column, justify=justify)
