@@ -30,7 +30,8 @@ def classify(recurrence: Recurrence) -> Classified:
     for axis in AXES:
         value = _value(axis, groups)
         axes.append(value)
-        if not value.is_lowered:
+        # of a recurrence with no affine form only its form is known
+        if not value.is_lowered and (not recurrence.sequential or axis == "form"):
             refusals.append(_refusal(value, recurrence))
     walks, outputs = [], recurrence.outputs
     if not refusals:

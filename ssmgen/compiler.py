@@ -127,6 +127,16 @@ def _refuse(trace: Trace, specification: Specification) -> None:
                 note="the specification is sound; packages are built of recurrences and the layers around them",
                 help=f"`ssmgen check` and `ssmgen explain` work on it; to build the rest, move the {kind} to a file of its own",
             )
+    for layer in specification.layers:
+        if len(layer.callees) != 1:
+            report.error(
+                "unsupported-lowering",
+                f"no package for `{layer.name}`: a layer is built around one recurrence, and this one calls {len(layer.callees)}",
+                layer.span,
+                f"calls {', '.join(layer.callees) or 'none'}",
+                note="the specification is sound; every recurrence has a package of its own, and a layer belongs to one of them",
+                help="`ssmgen check` and `ssmgen explain` work on it; to build the rest, move the layer to a file of its own",
+            )
     for classified in trace.after("classify").values():
         report.found.extend(classified.refusals)
     report.raise_if_errors()

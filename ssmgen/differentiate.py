@@ -166,5 +166,8 @@ def _has_name(expr: Expr) -> bool:
     if isinstance(expr, Ref):
         return True
     return any(
-        _has_name(child) for value in vars(expr).values() for child in (value if isinstance(value, tuple) else (value,)) if isinstance(child, Expr)
+        _has_name(child)
+        for value in vars(expr).values()
+        for child in (value if isinstance(value, tuple) else (value,))
+        if isinstance(child, Expr)
     )

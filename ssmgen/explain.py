@@ -3,137 +3,194 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from math import prod
 from pathlib import Path
 from textwrap import fill, indent
 
-from . import compiler
-from .diagnostics import SpecError
-from .kernel import Carry, Step, Tile
+from . import compiler, kernel_text, layer_text
+from .plan import AXES, Classified, Cost, Plan
+from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
 from .recurrence_text import equations
 from .source import Source
-from .spec import Expr, Recurrence
-from .spec_text import expr_text, spec_text
-from .syntax import File
-from .syntax_text import to_text
+from .spec import Recurrence
+from .spec_text import number_text
+from .stability import Stability, stability
+
+BALANCE = (150, 300)
+"""Operations a byte that current GPUs do in bfloat16: the tensor cores' peak over the memory's bandwidth, about."""
 
 
 def summary(source: Source, sizes: Mapping[str, int]) -> tuple[str, tuple]:
-    """Each recurrence's mathematics, place in the space and plan, with the warnings found. Raises SpecError."""
+    """Each recurrence's mathematics, place in the space, stability, chunk form and cost, with the warnings found.
+
+    What has no kernel yet is shown as far as it is known. Raises SpecError.
+    """
     trace = compiler.check(source, sizes)
     specification = trace.after("resolve")[source.name]
     parts = [_recurrence(trace, spec) for spec in specification.recurrences]
-    for kind in ("attentions", "layers", "stacks"):
-        parts += [f"{kind[:-1]} {item.name}: {_first_line(item.comment) or 'checked'}" for item in getattr(specification, kind)]
+    parts += [_item("attention", item, layer_text.attention_text(item), "no kernel yet") for item in specification.attentions]
+    parts += [_item("layer", item, layer_text.layer_text(item)) for item in specification.layers]
+    parts += [_item("stack", item, layer_text.stack_text(item), "not built yet") for item in specification.stacks]
     return "\n\n".join(parts), trace.warnings
 
 
-def _recurrence(trace: compiler.Trace, spec) -> str:
+def _item(kind: str, item, text: str, state: str = "") -> str:
+    head = f"{kind} {item.name}" + (f"  ({state})" if state else "")
+    # the braces and the name are in the head
+    return "\n".join([head, *_comment(item.comment), *text.split("\n")[1:-1]])
+
+
+def _comment(comment: str) -> list[str]:
+    return [f"  {line}".rstrip() for line in comment.strip().split("\n")] if comment.strip() else []
+
+
+def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
     derived, classified = (trace.after(name)[spec.name] for name in ("derive", "classify"))
-    sizes = ", ".join(f"{name} = {size}" for name, size in (*spec.dims, *spec.counts))
-    blocks = [f"recurrence {spec.name}" + (f"  ({sizes})" if sizes else "")]
-    if spec.comment:
-        blocks.append(indent(spec.comment.strip(), "  "))
-    blocks.append(_block("what each token does", equations(derived) if not derived.sequential else [f"sequential: {derived.sequential}"]))
-    if derived.discrete is not None:
-        blocks.append(_block("discretized", _discretization(derived.discrete)))
-    ranges = [(symbol.name, str(symbol.interval)) for symbol in spec.symbols if symbol.kind in ("gate", "let")]
-    blocks.append(_block("ranges proved", _columns(ranges)))
-    blocks.append(
-        _block(
-            "place in the space",
-            _columns([(a.axis, a.value, a.sentence + ("" if a.is_lowered else "  (no kernel yet)")) for a in classified.axes]),
-        )
+    plan = kernels = None
+    if not classified.refusals:
+        from .lower import lower
+        from .schedule import schedule
+
+        plan = schedule(classified)
+        kernels = lower(plan)
+    sizes = ", ".join(f"{name} = {number_text(size)}" for name, size in (*spec.dims, *spec.counts, *spec.constants))
+    head = [f"recurrence {spec.name}" + (f"  ({sizes})" if sizes else ""), *_comment(spec.comment)]
+    sequential = [f"sequential: {derived.sequential}"] if derived.sequential else []
+    blocks = (
+        ("what a token does", [*sequential, *equations(derived)]),
+        ("discretized", _discretization(derived.discrete)),
+        ("structure", _structure(classified)),
+        ("ranges proved", _ranges(spec)),
+        ("stability", [line for each in stability(derived) for line in _stability(each)]),
+        ("chunk form", [] if kernels is None else [line for walk in kernels.walks for line in _chunk(walk)]),
+        ("adjoint", list(derived.adjoint)),
+        ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
+        ("how it runs", _refused(classified) if plan is None else columns([("form", form_words(plan)), *_reasons(plan)])),
+        ("cost", _state_cost(spec) if plan is None else _cost(plan, _unit(spec))),
     )
-    blocks.append(_block("adjoint", list(derived.adjoint)))
-    blocks.append(_block("how it runs", _plan(classified)))
-    return "\n".join(block for block in blocks if block)
+    return "\n".join([*head, *(_block(title, lines) for title, lines in blocks if lines)])
 
 
 def _discretization(discrete) -> list[str]:
-    rows = [("method", f"{discrete.method}, of order {discrete.order}"), ("state times", discrete.transition)]
-    rows += [(f"write times{', token before' * (tap > 0)}", weight) for tap, weight in enumerate(discrete.weights)]
+    if discrete is None:
+        return []
+    held = "exact" if discrete.held_order is None else discrete.held_order
+    order = f"{discrete.order} for a smooth input, {held} for one held during the step" if discrete.order else "as written"
+    rows = [("method", discrete.method), ("order", order + (f"; {discrete.special}" if discrete.special else ""))]
+    rows.append(("state times", discrete.transition))
+    rows += [("write times" if tap == 0 else "its write before", weight) for tap, weight in enumerate(discrete.weights)]
     if discrete.singular:
         rows.append(("at 0/0", discrete.singular))
-    return _columns(rows)
+    return columns(rows)
 
 
-def _plan(classified) -> list[str]:
-    from .schedule import schedule
+def _structure(classified: Classified) -> list[str]:
+    # the other axes describe updates that are affine in the state
+    shown = ("time", "form") if classified.recurrence.sequential else AXES
+    return columns([row for row in axis_rows(classified) if row[0] in shown])
 
-    try:
-        plan = schedule(classified)
-    except SpecError as error:
-        return [f"not yet: {diagnostic.title}" for diagnostic in error.diagnostics]
-    cost = plan.cost
-    rows = [
-        ("form", f"{plan.form}, {plan.chunk} tokens" + (", reversed" if plan.is_reversed else "")),
-        *(("", reason) for reason in plan.reasons),
-        ("flops", f"{cost.flops[1]:,.0f} a token and head, forward = {cost.flops[0]}"),
-        ("bytes", f"{cost.bytes[1]:,.0f} a token and head, forward = {cost.bytes[0]}"),
-        ("state", f"{cost.state[1]:,} numbers a head = {cost.state[0]}"),
-        ("decode", f"{cost.decode_bytes[1]:,.0f} bytes a token and head = {cost.decode_bytes[0]}"),
-    ]
-    return _columns(rows)
+
+def _ranges(spec: Recurrence) -> list[str]:
+    symbols = [s for s in spec.symbols if s.kind in ("gate", "let") or s.domain is not None or (s.definition is not None and s.static)]
+    rows = []
+    for symbol in symbols:
+        declared = f"declared in {symbol.domain}" if symbol.domain is not None else ""
+        rows.append((symbol.name, f"in {symbol.interval}", declared if symbol.definition is not None else f"{declared}, assumed"))
+    return columns(rows)
+
+
+def _stability(found: Stability) -> list[str]:
+    rows = [(found.state, f"|a| in {found.factor}; {found.words}" if found.factor is not None else found.words)]
+    if found.half_life is not None:
+        rows.append(("", f"half-life {_tokens(found.half_life)}"))
+        if found.initial_half_life is not None:
+            rows[-1] = ("", rows[-1][1] + f"; {_tokens(found.initial_half_life)} at the initial parameters, inputs 0")
+    if found.beside:
+        rows.append(("", found.beside))
+    return columns(rows)
+
+
+def _tokens(interval) -> str:
+    low, high = (f"{end:,.0f}" if 100 <= end < float("inf") else f"{end:.3g}" for end in (interval.low, interval.high))
+    if low == high:
+        return f"{low} token{'s' * (low != '1')}"
+    return f"{'(' if interval.low_open else '['}{low}, {high}{')' if interval.high_open else ']'} tokens"
+
+
+def _chunk(walk) -> list[str]:
+    lines = [walk.forward.title, *(f"  {line}" for line in walk_lines(walk.walk)), "in a chunk of C tokens, S the state entering it"]
+    return [*lines, *(f"  {line}" for line in kernel_text.equations(walk.forward))]
+
+
+def _reasons(plan: Plan) -> list[tuple[str, str]]:
+    return [("why" if i == 0 else "", reason) for i, reason in enumerate(plan.reasons)]
+
+
+def _refused(classified: Classified) -> list[str]:
+    return [f"not built yet: {diagnostic.title}" for diagnostic in classified.refusals]
+
+
+# --- cost --------------------------------------------------------------------------------------------------------
+
+
+def _unit(spec: Recurrence) -> str:
+    return "channel" if any(state.per == "channel" for state in spec.states) else "head"
+
+
+def _cost(plan: Plan, unit: str) -> list[str]:
+    return columns([*cost_rows(plan.cost, unit), ("intensity", _intensity(plan.cost))])
+
+
+def _intensity(cost: Cost) -> str:
+    """What bounds the forward pass, from operations a byte."""
+    ratio = cost.flops[1] / cost.bytes[1]
+    low, high = BALANCE
+    bound = "memory" if ratio < low else "arithmetic" if ratio > high else "memory or arithmetic, by the device"
+    decode = cost.flops[1] and 4 * cost.state[1] / cost.decode_bytes[1]
+    return (
+        f"{ratio:.3g} flops a byte: bound by {bound} where {low} to {high} flops a byte balance (current GPUs, bf16); "
+        f"decoding, {decode:.2g}: bound by memory"
+    )
+
+
+def _state_cost(spec: Recurrence) -> list[str]:
+    """What is known before there is a kernel: the state, and that a decoded token reads and writes it."""
+    sizes = {**dict(spec.dims), **dict(spec.counts)}
+    count, words = 0, []
+    for state in spec.states:
+        # a complex entry is two numbers; of a state of rotating rows N counts the real rows
+        is_complex = state.type.field == "complex" and state.rotating_rows is None
+        shape = [size for size in (state.type.rows, state.type.cols) if str(size) != "1"]
+        count += (2 if is_complex else 1) * int(prod(size.value(sizes) for size in shape))
+        words.append(
+            "*".join([*(["2"] * is_complex), *(f"({size})" if "+" in str(size) or "/" in str(size) else str(size) for size in shape)])
+        )
+    text = " + ".join(word or "1" for word in words)
+    cost = Cost(("", 0.0), ("", 0.0), (text, count), (f"2*4*({text})" if len(words) > 1 else f"2*4*{text}", 8.0 * count))
+    return columns(cost_rows(cost, _unit(spec))[2:])
+
+
+# --- intermediate values -----------------------------------------------------------------------------------------
 
 
 def after(source: Source, name: str, sizes: Mapping[str, int]) -> tuple[str, tuple]:
     """The value that pass `name` gives, printed. Raises SpecError."""
     early = compiler.PASSES.index(name) <= compiler.PASSES.index("classify")
     trace = compiler.check(source, sizes) if early else compiler.build(source, sizes).trace
-    parts = []
-    for item, value in trace.after(name).items():
-        if name == "emit":
-            parts += [f"# --- {item}/{path}\n{text}" for path, text in sorted(value.items())]
-        else:
-            lines = [f"# {item}", *(f"  {line}" for line in (equations(value) if name == "derive" else ())), show(value)]
-            parts.append("\n".join(lines))
-    return "\n".join(parts), trace.warnings
+    values = trace.after(name).items()
+    if name == "emit":
+        return "\n".join(_files(item, value) for item, value in values), trace.warnings
+    return "\n\n".join(f"# {item}\n{value}" for item, value in values), trace.warnings
 
 
-_HIDDEN = ("span", "source", "name_span", "name_spans", "method_span")
-_EARLIER = ("spec", "recurrence", "classified", "plan")
-"""Fields that hold the value of an earlier pass: print that pass to see it."""
+def _files(package: str, files: Mapping[str, str]) -> str:
+    rows = [
+        (f"{package}/{path}", f"{text.count(chr(10)):5,} lines", f"{len(text.encode()):7,} bytes") for path, text in sorted(files.items())
+    ]
+    return "\n".join(columns(rows))
 
 
-def show(value) -> str:
-    """An intermediate value as text: one line where it has words of its own, else field by field, without spans."""
-    words = _words(value)
-    return "\n".join(_outline(value)) if words is None else words
-
-
-def _words(value) -> str | None:
-    if isinstance(value, Expr):
-        return expr_text(value)
-    if isinstance(value, File):
-        return to_text(value)
-    if isinstance(value, Recurrence):
-        return spec_text(value)
-    if isinstance(value, Tile):
-        return f"{value.name} [{', '.join(value.axes)}]"
-    if isinstance(value, Carry):
-        return value.math
-    if isinstance(value, Step):
-        return f"{value.target.name} [{', '.join(value.target.axes)}]  {value.math}"
-    return None if is_dataclass(value) and type(value).__str__ is object.__str__ else str(value)
-
-
-def _outline(value, depth: int = 0) -> list[str]:
-    pad = "  " * depth
-    lines = [pad + type(value).__name__]
-    for field in fields(value):
-        part = getattr(value, field.name)
-        if field.name in _HIDDEN or part in (None, (), "", False) or (field.name in _EARLIER and is_dataclass(part)):
-            continue
-        items = part if isinstance(part, tuple) else (part,)
-        words = [_words(item) if not isinstance(item, tuple) else ", ".join(show(each) for each in item) for item in items]
-        if None not in words and sum(map(len, words)) < 100:
-            lines.append(f"{pad}  {field.name}: {', '.join(words)}")
-            continue
-        lines.append(f"{pad}  {field.name}:")
-        for item, text in zip(items, words, strict=True):
-            lines += _outline(item, depth + 2) if text is None else [f"{pad}    {line}" for line in text.splitlines()]
-    return lines
+# --- rules and what there is -------------------------------------------------------------------------------------
 
 
 def rule(rule) -> str:
@@ -196,13 +253,4 @@ def _rules(_) -> list[tuple[str, str]]:
 
 
 def _block(head: str, lines: list[str]) -> str:
-    return "\n".join(["", head, *(f"  {line}" for line in lines)]) if lines else ""
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] if rows else []
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows]
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0] if text else ""
+    return "\n".join(["", head, *(f"  {line}" for line in lines)])

@@ -221,6 +221,11 @@ class Kernels:
     plan: Plan
     walks: tuple[WalkKernels, ...]
 
+    def __str__(self) -> str:
+        from .kernel_text import kernels_text
+
+        return kernels_text(self)
+
     def verify(self) -> None:
         """Raise AssertionError when a program breaks the law of `kernel`."""
         for walk in self.walks:

@@ -16,7 +16,24 @@ from __future__ import annotations
 
 from .features import values
 from .kernel import (
-    KEY, ROW, SOURCE, VALUE, AsSource, Carry, ChunkProgram, Contract, CumSum, Exp, Kernels, Last, Minus, Node, Plus, Step, Tile, Times,
+    KEY,
+    ROW,
+    SOURCE,
+    VALUE,
+    AsSource,
+    Carry,
+    ChunkProgram,
+    Contract,
+    CumSum,
+    Exp,
+    Kernels,
+    Last,
+    Minus,
+    Node,
+    Plus,
+    Step,
+    Tile,
+    Times,
     WalkKernels,
 )  # fmt: skip
 from .plan import Plan, Reading, Walk
@@ -77,9 +94,24 @@ class _Builder:
             return []
         return [Step("a = exp(G_C)", self.a, Exp(Last(self.G)))]
 
-    def _to_end(self) -> Node:
-        """G_C - G_j: what a source's trace loses until the chunk's end."""
-        return Minus(Last(self.G), self.G)
+    def _entering(self) -> list[Step]:
+        """What is left at a row of the state that enters from the left."""
+        steps = []
+        for reading in self._kinds() if self.has_decay else []:
+            tile, later = self._left(reading), self._later(reading)
+            steps.append(Step(f"{tile.name}_i = exp({later.name}_i): left at row i of the state that enters", tile, self.law.factor(later)))
+        return steps
+
+    def _leaving(self) -> list[Step]:
+        """What is left at the chunk's end of what a row writes."""
+        if not self.has_decay:
+            return []
+        exponent = Minus(Last(self.G), self.G)
+        return [Step("R_i = exp(G_C - G_i): left at the chunk's end of what row i writes", Tile("R", (ROW,)), self.law.factor(exponent))]
+
+    @staticmethod
+    def _left(reading: Reading) -> Tile:
+        return Tile("L" if reading.is_inclusive else "Lx", (ROW,))
 
     def _weights(self, is_reverse: bool) -> list[Step]:
         """One tile of weights for inclusive readings and one for exclusive ones, where there are such."""
@@ -114,8 +146,8 @@ class _Builder:
             return f"{name}_ij = {self._weight_tile(reading).name}_ij {product}"
         return f"{name}_ij = {product}, {self._seen(reading, is_reverse)}"
 
-    def _fade(self, value: Node, exponent: Node) -> Node:
-        return self.law.fade(value, exponent) if self.has_decay else value
+    def _fade(self, value: Node, factor: Tile) -> Node:
+        return Times(factor, value) if self.has_decay else value
 
     def _carry(self, state: Tile) -> Carry:
         factor = self.a if self.has_decay else None
@@ -123,9 +155,8 @@ class _Builder:
         return Carry(state, factor, self.X, text)
 
     def _write(self) -> Step:
-        value = self._fade(self.v, self._to_end()) if self.has_decay else self.v
-        math = "X = sum_j exp(G_C - G_j) k_j v_j^T" if self.has_decay else "X = sum_j k_j v_j^T"
-        return Step(math, self.X, Contract(self.k, value, (KEY, VALUE)))
+        math = "X = sum_j R_j k_j v_j^T" if self.has_decay else "X = sum_j k_j v_j^T"
+        return Step(math, self.X, Contract(self.k, self._fade(self.v, Tile("R", (ROW,))), (KEY, VALUE)))
 
     def _inputs(self, *tiles: Tile) -> tuple[Tile, ...]:
         return (*tiles, *((self.g,) if self.has_decay else ()))
@@ -136,7 +167,7 @@ class _Builder:
         return f"exp({later}_j - G_i)" if is_reverse else f"exp({later}_i - G_j)"
 
     def _enter(self, reading: Reading) -> str:
-        return {True: "exp(G_i) " if reading.is_inclusive else "exp(Gx_i) ", False: ""}[self.has_decay]
+        return f"{self._left(reading).name}_i " if self.has_decay else ""
 
     @staticmethod
     def _seen(reading: Reading, is_reverse: bool) -> str:
@@ -146,45 +177,49 @@ class _Builder:
     # --- programs ---
 
     def forward(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), self._write(), *self._weights(False)]
+        steps = [*self._sums(), *self._total(), *self._leaving(), self._write(), *self._weights(False), *self._entering()]
         outputs = []
         for r in self.walk.readings:
             weights = self._tile("A", r, (ROW, SOURCE))
             math = self._pair_math(weights.name, self._q(r), self.k, r, False)
             steps.append(Step(math, weights, self._pair(self._q(r), self.k, r, False)))
             inside = Contract(weights, AsSource(self.v), (ROW, VALUE))
-            across = self._fade(Contract(self._q(r), self.S, (ROW, VALUE)), self._later(r))
+            across = self._fade(Contract(self._q(r), self.S, (ROW, VALUE)), self._left(r))
             steps.append(Step(f"o_i = sum_j A_ij v_j + {self._enter(r)}q_i^T S", self._o(r), Plus(inside, across)))
             outputs.append(self._o(r))
         queries = tuple(self._q(r) for r in self.walk.readings)
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + k_t v_t^T,   o_t = q_t^T S_t"
         if not all(r.is_inclusive for r in self.walk.readings):
             title = title.replace("q_t^T S_t", "q_t^T S_{t-1}")
-        return ChunkProgram("forward", title, False, self._inputs(*queries, self.k, self.v), tuple(steps), self._carry(self.S), tuple(outputs))
+        return ChunkProgram(
+            "forward", title, False, self._inputs(*queries, self.k, self.v), tuple(steps), self._carry(self.S), tuple(outputs)
+        )
 
     def query_gradient(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), self._write(), *self._weights(False)]
+        steps = [*self._sums(), *self._total(), *self._leaving(), self._write(), *self._weights(False), *self._entering()]
         outputs = []
         for r in self.walk.readings:
             weights, dq = self._tile("B", r, (ROW, SOURCE)), self._tile("dq", r, (ROW, KEY))
             math = self._pair_math(weights.name, self._do(r), self.v, r, False)
             steps.append(Step(math, weights, self._pair(self._do(r), self.v, r, False)))
             inside = Contract(weights, AsSource(self.k), (ROW, KEY))
-            across = self._fade(Contract(self._do(r), self.S, (ROW, KEY)), self._later(r))
+            across = self._fade(Contract(self._do(r), self.S, (ROW, KEY)), self._left(r))
             steps.append(Step(f"dq_i = sum_j B_ij k_j + {self._enter(r)}S do_i", dq, Plus(inside, across)))
             outputs.append(dq)
         gradients = tuple(self._do(r) for r in self.walk.readings)
         title = "dq_t = S_t do_t, the forward walk once more with its state read from the other side"
-        return ChunkProgram("query_gradient", title, False, self._inputs(self.k, self.v, *gradients), tuple(steps), self._carry(self.S), tuple(outputs))
+        return ChunkProgram(
+            "query_gradient", title, False, self._inputs(self.k, self.v, *gradients), tuple(steps), self._carry(self.S), tuple(outputs)
+        )
 
     def source_gradient(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), *self._weights(True)]
+        steps = [*self._sums(), *self._total(), *self._weights(True), *self._entering(), *self._leaving()]
         increments: list[Node] = []
         dk_parts: list[Node] = []
         dv_parts: list[Node] = []
         for r in self.walk.readings:
             q, do = self._q(r), self._do(r)
-            increments.append(Contract(q, self._fade(do, self._later(r)), (KEY, VALUE)))
+            increments.append(Contract(q, self._fade(do, self._left(r)), (KEY, VALUE)))
             to_key, to_value = self._tile("B", r, (ROW, SOURCE)), self._tile("A", r, (ROW, SOURCE))
             steps.append(Step(self._pair_math(to_key.name, self.v, do, r, True), to_key, self._pair(self.v, do, r, True)))
             steps.append(Step(self._pair_math(to_value.name, self.k, q, r, True), to_value, self._pair(self.k, q, r, True)))
@@ -192,9 +227,9 @@ class _Builder:
             dv_parts.append(Contract(to_value, AsSource(do), (ROW, VALUE)))
         steps.append(Step(f"X = sum_i {self._enter(self.walk.readings[0])}q_i do_i^T", self.X, _sum(increments)))
         dk, dv = Tile("dk", (ROW, KEY)), Tile("dv", (ROW, VALUE))
-        fade = "exp(G_C - G_i) " if self.has_decay else ""
-        across_key = self._fade(Contract(self.v, self.D, (ROW, KEY)), self._to_end())
-        across_value = self._fade(Contract(self.k, self.D, (ROW, VALUE)), self._to_end())
+        fade = "R_i " if self.has_decay else ""
+        across_key = self._fade(Contract(self.v, self.D, (ROW, KEY)), Tile("R", (ROW,)))
+        across_value = self._fade(Contract(self.k, self.D, (ROW, VALUE)), Tile("R", (ROW,)))
         steps.append(Step(f"dk_i = sum_j B_ij q_j + {fade}D v_i", dk, Plus(_sum(dk_parts), across_key)))
         steps.append(Step(f"dv_i = sum_j A_ij do_j + {fade}D^T k_i", dv, Plus(_sum(dv_parts), across_value)))
         inputs = (*(self._q(r) for r in self.walk.readings), self.k, self.v, *(self._do(r) for r in self.walk.readings))

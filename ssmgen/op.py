@@ -15,6 +15,7 @@ from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
 from .kernel import Kernels, WalkKernels, programs
 from .plan import Plan, Walk
+from .reference import docstring
 from .schedule import column_width
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
@@ -54,6 +55,7 @@ class WalkText:
     step_adjusted: tuple[Line, ...]
     states: str
     states_tuple: str
+    states_target: str
     cast_states: str
     pack: str
     unpack: str
@@ -90,6 +92,7 @@ class OpPackage:
 
     name: str
     title: str
+    sources: tuple[str, ...]
     equations: tuple[str, ...]
     namespace: str
     chunk: int
@@ -100,6 +103,10 @@ class OpPackage:
     walks: tuple[WalkText, ...]
     readout: TokenFunction
     readout_backward: TokenFunction
+    has_readout: bool
+    has_readout_backward: bool
+    readout_call: str
+    readout_backward_call: str
     reads: str
     read_gradients: str
     output_layout: str
@@ -208,6 +215,7 @@ class _Writer:
             step_adjusted=tuple(line for n in names for line in self._step_adjusted(n, places[n])),
             states=", ".join(states),
             states_tuple=_tuple(states),
+            states_target=_target(states),
             cast_states=", ".join(f"{s}.to(dtype)" for s in states),
             pack=_pack(walk),
             unpack=unpack[1:-1],
@@ -228,7 +236,7 @@ class _Writer:
             joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(f"d_{s}" for s in states),
-            state_gradients_tuple=_tuple([f"d_{s}" for s in states]),
+            state_gradients_tuple=_target([f"d_{s}" for s in states]),
             step_reads_before=tuple(step[r.name] for r in walk.readings if not r.is_inclusive),
             step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
             scale=scale,
@@ -244,24 +252,31 @@ class _Writer:
         text = self.tokens.printer.text(walk.scale)
         for name in sorted(self.sizes, key=len, reverse=True):
             text = re.sub(rf"\b{name}\b", self.sizes[name], text)
-        return text
+        return text.replace("]**", "] ** ")
 
     @staticmethod
     def _adjusted(name: str, place, timed: str) -> list[Line]:
-        """An operand without a head axis gets one; one that is the same for every token is expanded over time."""
+        """An operand without a head axis gets one, the decay one entry a head; what is the same for every token is expanded over time."""
+        tail = "-1" if name == "g" else "-1, -1"
         lines = []
         if not place.level:
+            tail = "S.shape[1]" if name == "g" else "chunks.groups, -1"
             lines.append(Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]"))
+        elif place.level == "g" and name == "g":
+            lines.append(Line("", name, "g.repeat_interleave(S.shape[1] // g.shape[-1], -1)"))
         if not place.has_time:
-            lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, {'-1' if name == 'g' else '-1, -1'})"))
+            lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, {tail})"))
+        elif not place.level:
+            lines.append(Line("", name, f"{name}.expand(-1, -1, {tail})"))
         return lines
 
     def _step_adjusted(self, name: str, place) -> list[Line]:
-        if place.level == "h" or (not place.level and name == "g"):
+        if place.level == "h":
             return []
         if not place.level:
-            return [Line("", name, f"{name}[..., None, :]")]
-        return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[1], 1)")]
+            return [Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]")]
+        axis = -1 if name == "g" else -2
+        return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})")]
 
     def _size(self, name: str) -> str:
         """Text of a size inside an operator's body."""
@@ -294,6 +309,7 @@ class _Writer:
         return OpPackage(
             name=identifier(self.spec.name),
             title=_title(self.spec),
+            sources=_sources(self.spec),
             equations=equations(self.spec),
             namespace=self.namespace,
             chunk=self.plan.chunk,
@@ -304,8 +320,12 @@ class _Writer:
             walks=walks,
             readout=readout,
             readout_backward=readout_backward,
+            has_readout=not _is_identity(readout),
+            has_readout_backward=not _is_identity(readout_backward),
+            readout_call=_call(readout),
+            readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
-            read_gradients=", ".join(f"d_{r}" for r in reads),
+            read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
             output_layout="[B, T, H]" if self.output.is_scalar else f"[B, T, H, {_vector(self.output)}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
@@ -387,6 +407,7 @@ class _Writer:
 
     def _backward_results(self, walks: tuple[WalkText, ...], readout: TokenFunction) -> list[str]:
         results = []
+        shared = _shared([w.operands_backward for w in walks], readout)
         for index, name in enumerate(self.names):
             parts = [f"from_operands{w.suffix}[{w.operands_backward.gives.index(name)}]" for w in walks if name in w.operands_backward.gives]
             if name in readout.gives:
@@ -395,7 +416,8 @@ class _Writer:
             if not parts:
                 results.append(f"torch.zeros_like({name}, dtype=kinds[{index}], memory_format=torch.contiguous_format)")
             else:
-                results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]).contiguous()")
+                copy = ", copy=True" if len(parts) == 1 and name in shared else ""
+                results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
         return results + [f"d_{s}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
 
     def _zero_states(self) -> list[Line]:
@@ -438,6 +460,24 @@ class _Writer:
         return "1"
 
 
+def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
+    """Arguments whose gradient is a tensor that came in, or one that another argument has as well: an operator must copy it."""
+    found: set[str] = set()
+    for function in (readout, *operands):
+        seen = {"dy"}
+        views = {line.target: line.text for line in function.lines}
+        returned = function.returns[len(function.returns) - len(function.gives) :]
+        for name, value in zip(function.gives, returned, strict=True):
+            text = value.text
+            while (view := re.fullmatch(r"(\w+)(\[[^\]]*\])*", text)) and view[1] in views:
+                text = views[view[1]]
+            if view and view[1] in seen:
+                found.add(name)
+            elif view:
+                seen.add(view[1])
+    return found
+
+
 # --- states as columns -------------------------------------------------------------------------------------------
 
 
@@ -464,19 +504,21 @@ def _unpack(walk: Walk) -> tuple[str, list[str]]:
     several = len(walk.columns) > 1
     for column in walk.columns:
         size = column_width(walk, column)
-        width = str(size)
+        width = size_text(size).text
         rows = ", 0" if walk.key is None else ""
         start = " + ".join(offset)
         if column.value is None or column.value.type.is_scalar:
             text = f"S[...{rows}, {start or 0}]"
         elif several:
             text = f"S[...{rows}, {start}:{' + '.join([*offset, width])}]"
-            used += [n for n, _ in size.terms if n not in used]
+            used += [identifier(n) for n, _ in size.terms if identifier(n) not in used]
         else:
             text = "S[..., 0, :]" if rows else "S"
         if walk.is_transposed:
             text += ".transpose(-1, -2)"
-        texts.append(text if text == "S" else f"{text}.contiguous()")
+        # blocks of one tensor stay views of it where N is 1, and an operator's results may not share memory
+        own = ".clone(memory_format=torch.contiguous_format)" if several else ".contiguous()"
+        texts.append(text if text == "S" else f"{text}{own}")
         offset.append(width)
     return _tuple(texts), used
 
@@ -485,6 +527,18 @@ def _tail(state: State) -> list:
     if state.type.is_scalar:
         return []
     return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
+
+
+# --- functions that say nothing ---
+
+
+def _is_identity(function: TokenFunction) -> bool:
+    """Gives back its one argument: the argument stands where it would be called."""
+    return function.is_single and not function.lines and function.returns[0].text == function.arguments
+
+
+def _call(function: TokenFunction) -> str:
+    return function.arguments if _is_identity(function) else f"{function.name}({function.arguments})"
 
 
 # --- words -------------------------------------------------------------------------------------------------------
@@ -515,8 +569,14 @@ def _number(value: Fraction) -> str:
 
 
 def _title(spec: Spec) -> str:
-    lines = [line.strip() for line in spec.comment.strip().split("\n") if line.strip()]
+    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
     return lines[0].rstrip(".") if lines else spec.name
+
+
+def _sources(spec: Spec) -> tuple[str, ...]:
+    """What the head comment says behind its first line: the paper's own form, and where it is from."""
+    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
+    return tuple(lines[1:])
 
 
 def equations(spec: Spec) -> tuple[str, ...]:

@@ -7,12 +7,11 @@ share a transition), each with the operands that a chunk reads token by token, a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from .diagnostics import Diagnostic
 from .recurrence import Read, Recurrence
 from .source import NOWHERE, Span
-from .spec import Dim, Expr, Type
+from .spec import Expr, Type
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class Slice:
 class Walk:
     """S_t = decay_t S_{t-1} + coefficient_t key_t value_t^T for states stacked side by side as value columns.
 
-    `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `key` None is the constant 1 (no key axis). `log_decay` None means the state does not decay. `columns` are stacked in
-    order. `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side).
+    `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `key` None is the constant 1 (no key
+    axis). `log_decay` None means the state does not decay. `columns` are stacked in order. `is_transposed`: the text's
+    key side runs over the stacked columns (every read is on the value side).
     """
 
     key: Expr | None
@@ -85,6 +85,11 @@ class Classified:
     walks: tuple[Walk, ...]
     outputs: tuple[tuple[str, Expr], ...]
     refusals: tuple[Diagnostic, ...] = ()
+
+    def __str__(self) -> str:
+        from .plan_text import classified_text
+
+        return classified_text(self)
 
     def axis(self, name: str) -> AxisValue:
         """The value on axis `name`; KeyError when there is none."""
@@ -128,6 +133,11 @@ class Plan:
     uses_position: bool  # a position enters an operand: the state carries it
     reasons: tuple[str, ...]
     cost: Cost
+
+    def __str__(self) -> str:
+        from .plan_text import plan_text
+
+        return plan_text(self)
 
     def verify(self) -> None:
         """Raise AssertionError unless the plan can be lowered."""

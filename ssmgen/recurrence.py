@@ -133,6 +133,11 @@ class Recurrence:
     warnings: tuple = ()
     sequential: str = ""  # why no affine form exists (then steps and reads are empty, and outputs read the states)
 
+    def __str__(self) -> str:
+        from .recurrence_text import recurrence_text
+
+        return recurrence_text(self).rstrip()
+
     def verify(self) -> None:
         """Raise AssertionError when the value breaks this form's law: every name resolves, no factor reads a state."""
         if self.sequential:

@@ -154,13 +154,14 @@ def render_reference(recurrence: spec.Recurrence) -> str:
 # --- text of the spec --------------------------------------------------------------------------------------------
 
 
-def _docstring(text: str) -> str:
+def docstring(text: str) -> str:
+    """Text of the user that may stand inside a docstring."""
     return text.replace("\\", "\\\\").replace('"""', "'''")
 
 
 def _comment(recurrence: spec.Recurrence) -> tuple[str, tuple[str, ...]]:
     """The title line and the notes below it, from the comment above the recurrence."""
-    lines = [_docstring(line.strip()) for line in recurrence.comment.splitlines()] or [recurrence.name]
+    lines = [docstring(line.strip()) for line in recurrence.comment.splitlines()] or [recurrence.name]
     return lines[0], tuple(line for line in lines[1:] if line)
 
 
@@ -174,7 +175,7 @@ def _equations(recurrence: spec.Recurrence) -> Iterable[str]:
             rows.append((f"{item.state}'", item.value))
     rows += [(f"d{d.state}/dt", d.value) for d in recurrence.dynamics]
     rows += [(o.name if o.index is None else f"{o.name}[{o.index}]", o.value) for o in recurrence.outputs]
-    return (line for left, value in rows if (text := said(source, value)) for line in wrap(_docstring(f"{left} = {text}"), WIDTH - 4))
+    return (line for left, value in rows if (text := said(source, value)) for line in wrap(docstring(f"{left} = {text}"), WIDTH - 4))
 
 
 # --- layouts -----------------------------------------------------------------------------------------------------

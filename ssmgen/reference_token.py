@@ -378,6 +378,7 @@ STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} * {S}", "{dt} * {b}"),
         "exp_euler": ("S' = exp(dt A) S + dt b", "torch.exp({dt} * {A}) * {S}", "{dt} * {b}"),
         "zoh": ("S' = exp(dt A) S + A^-1 (exp(dt A) - 1) b", "torch.exp({dt} * {A}) * {S}", "{dt} * _phi({dt} * {A}) * {b}"),
+        "implicit_euler": ("S' = (1 - dt A)^-1 (S + dt b)", "{S} / (1 - {dt} * {A})", "{dt} / (1 - {dt} * {A}) * {b}"),
         "bilinear": (
             "S' = (1 - dt A / 2)^-1 ((1 + dt A / 2) S + dt b)",
             "(1 + {dt} / 2 * {A}) / (1 - {dt} / 2 * {A}) * {S}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .diagnostics import SpecError
 from .plan import Classified, Column, Cost, Plan, Walk
 from .recurrence import walk as nodes
-from .spec import ONE, Apply, Dim, Div, Expr, Mul, Ref, Add, Neg, MatMul
+from .spec import ONE, Add, Apply, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
 """Tokens a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -23,12 +23,12 @@ def schedule(classified: Classified) -> Plan:
         raise SpecError(classified.recurrence.spec.source, classified.refusals)
     chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK))
     stores_reads = not _is_linear_in_reads(classified)
-    reasons = [
-        f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")
-    ]
+    reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     if any(w.log_decay is not None for w in classified.walks):
         reasons.append("exponents are differences of running sums, masked first: any negative log decay is safe")
-    reasons.append("backward keeps the reads, since the output is not linear in them" if stores_reads else "backward keeps nothing but the inputs")
+    reasons.append(
+        "backward keeps the reads, since the output is not linear in them" if stores_reads else "backward keeps nothing but the inputs"
+    )
     return Plan(
         classified, "chunk", chunk, classified.recurrence.spec.time == "reversed", stores_reads,
         _uses_position(classified), tuple(reasons), _cost(classified, chunk),
@@ -96,17 +96,33 @@ def _sum(sizes: list[Dim]) -> Dim:
 
 
 def _cost(classified: Classified, chunk: int) -> Cost:
-    """Forward work of the chunk form, multiply-adds counted as 2, and the bytes of operands in 2-byte storage."""
+    """What the forward program of every walk does for one token, per head (or channel).
+
+    Products are whole tiles, a multiply-add counted as 2: C rows against C sources twice a reading (q k^T, and its product
+    with v), the state once a reading, and once more to be written. Operands are read once and reads written once, 2 bytes
+    an entry; a decay from the data is 4. An input per group is counted for every head.
+    """
     sizes = {**dict(classified.recurrence.spec.dims), **dict(classified.recurrence.spec.counts)}
-    flops, traffic, state, words = 0.0, 0.0, 0, []
+    flops, traffic, state = [], [], []
     for walk in classified.walks:
-        key, value = widths(walk)
-        n, p, reads = float(key.value(sizes)), float(value.value(sizes)), max(1, len(walk.readings))
-        flops += reads * (chunk * (n + p) + 2 * n * p) + 2 * n * p
-        traffic += 2 * (n * (1 + reads) + p * (1 + reads)) + (4 if walk.log_decay is not None else 0)
-        state += int(n * p)
-        words.append((str(key), str(value), reads))
-    names = " + ".join(f"{r}*({chunk}*({n} + {p}) + 2*{n}*{p}) + 2*{n}*{p}" for n, p, r in words)
-    bytes_text = " + ".join(f"2*{1 + r}*({n} + {p})" for n, p, r in words)
-    state_text = " + ".join(f"{n}*({p})" if "+" in p else f"{n}*{p}" for n, p, _ in words)
-    return Cost((names, flops), (bytes_text, traffic), (state_text, state), (f"2*4*({state_text})", 8.0 * state))
+        (n, p), reads = widths(walk), max(1, len(walk.readings))
+        pairs, whole = 2 * chunk * reads, 2 * (reads + 1)
+        area = n.value(sizes) * p.value(sizes)
+        flops.append((f"{pairs}*({_sum([n, p])}) + {whole}*{_times(n, p)}", pairs * _sum([n, p]).value(sizes) + whole * area))
+        keys = [] if walk.key is None else [n]
+        queries = [n for reading in walk.readings if reading.query is not None]
+        values = [column_width(walk, column) for column in walk.columns if column.value is not None]
+        moved = _sum([*queries, *keys, *values, *([p] * reads)])
+        decay = 4 if walk.decay == "scalar" else 0
+        traffic.append((f"2*({moved})" + (f" + {decay}" if decay else ""), 2 * moved.value(sizes) + decay))
+        state.append((_times(n, p), area))
+    work, bytes_, entries = (" + ".join(text for text, _ in part) for part in (flops, traffic, state))
+    count = int(sum(value for _, value in state))
+    return Cost(
+        (work, float(sum(value for _, value in flops))), (bytes_, float(sum(value for _, value in traffic))), (entries, count),
+        (f"2*4*({entries})" if len(state) > 1 else f"2*4*{entries}", 8.0 * count),
+    )  # fmt: skip
+
+
+def _times(n: Dim, p: Dim) -> str:
+    return "*".join(f"({size})" if "+" in str(size) else str(size) for size in (n, p) if size != ONE) or "1"

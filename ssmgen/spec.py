@@ -637,3 +637,8 @@ class Specification:
     layers: tuple[Layer, ...] = ()
     stacks: tuple[Stack, ...] = ()
     warnings: tuple = ()  # Diagnostic values that did not stop the pass
+
+    def __str__(self) -> str:
+        from .layer_text import specification_text
+
+        return specification_text(self)

@@ -339,3 +339,8 @@ class File:
 
     source: Source
     items: tuple[RecurrenceDecl | AttentionDecl | LayerDecl | StackDecl, ...]
+
+    def __str__(self) -> str:
+        from .syntax_text import to_text
+
+        return to_text(self).rstrip()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from . import algebra
-from .backends.torch_pointwise import NUMBER, Place, Printer
+from .backends.torch_pointwise import NUMBER, Place, Printer, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .plan import Classified, Column, Walk
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Returned:
-    """One value of a return, with what it is."""
+    """One value of a return, with what it is (empty: the value says it)."""
 
     text: str
     comment: str
@@ -54,11 +54,7 @@ class TokenFunction:
     lines: tuple[Line, ...]
     returns: tuple[Returned, ...]
     gives: tuple[str, ...] = ()
-
-    @property
-    def is_single(self) -> bool:
-        """One value and nothing to say of it: returned bare."""
-        return len(self.returns) == 1 and not self.returns[0].comment
+    is_single: bool = False  # one value, returned bare
 
 
 def is_learned(symbol: Symbol) -> bool:
@@ -149,6 +145,8 @@ class TokenWriter:
             place = NUMBER
             for value in values:
                 place = place.join(self.printer.place(value))
+            if coefficient is not None:
+                place = place.join(self.printer.place(coefficient))
             place = Place(place.has_time, place.level, True)
             texts = [self._with_vector(v) if not v.type.is_column else self.printer.placed(v, place) for v in values]
             text = texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
@@ -190,16 +188,15 @@ class TokenWriter:
             if expr is not None:
                 gradients.append(f"d_{name}")
                 if expr.type.is_scalar:
-                    first.append(Line("", f"d_{name}_", f"d_{name}[..., 0]"))
-                found += self._from(expr, f"d_{name}_" if expr.type.is_scalar else f"d_{name}", Place(True, "h", not expr.type.is_scalar))
+                    first.append(Line("", f"d_{name}0", f"d_{name}[..., 0]"))
+                found += self._from(expr, f"d_{name}0" if expr.type.is_scalar else f"d_{name}", Place(True, "h", not expr.type.is_scalar))
         gradients.append("d_v")
         share: Expr | None = None
         for column, (name, text) in zip(walk.columns, self._column_slices(walk, "d_v")):
             if text != name:
                 first.append(Line("", name, text))
             type = SCALAR if column.value is None else column.value.type
-            self.printer.places[name] = Place(True, "h", not type.is_scalar)
-            piece = Ref(type, NOWHERE, name)
+            piece = Ref(type, NOWHERE, self._made(name, Place(True, "h", not type.is_scalar)))
             if column.value is not None:
                 found += cotangents(column.value, piece if walk.coefficient is None else algebra.mul(walk.coefficient, piece))
             part = piece if column.value is None else inner_of(piece, column.value)
@@ -212,8 +209,13 @@ class TokenWriter:
         return self._gradient_function(f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, [])
 
     def _from(self, expr: Expr, gradient: str, place: Place) -> list[tuple[str, Expr]]:
-        self.printer.places[gradient] = place
-        return cotangents(expr, Ref(expr.type, NOWHERE, gradient))
+        return cotangents(expr, Ref(expr.type, NOWHERE, self._made(gradient, place)))
+
+    def _made(self, text: str, place: Place) -> str:
+        """The name, in expressions, of a value that the text itself names: one that no name of the language can be."""
+        key = f"made {text}"
+        self.printer.places[key], self.printer.texts[key] = place, text
+        return key
 
     def _column_slices(self, walk: Walk, whole: str) -> list[tuple[str, str]]:
         """(name, text) of each block of columns of `whole`; a single column comes without its vector axis."""
@@ -222,10 +224,10 @@ class TokenWriter:
             name = whole if len(walk.columns) == 1 else f"{whole}_{column.state}"
             start = " + ".join(offset)
             if _is_single(column, walk):
-                pieces.append((f"{name}_" if name == whole else name, f"{whole}[..., {start or 0}]"))
+                pieces.append((f"{name}0" if name == whole else name, f"{whole}[..., {start or 0}]"))
                 offset.append("1")
             else:
-                width = str(column_width(walk, column))
+                width = size_text(column_width(walk, column)).text
                 end = " + ".join([*offset, width])
                 pieces.append((name, f"{whole}[..., {start}:{end}]" if len(walk.columns) > 1 else whole))
                 offset.append(width)
@@ -265,30 +267,26 @@ class TokenWriter:
         names, lines = self.reads()
         name, value = self.outputs[0]
         text = self.printer.text(value)
-        return self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
+        function = self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
+        return replace(function, is_single=True)
 
     def readout_backward(self) -> TokenFunction:
         """Gradients of the reads, and of the arguments that the readout itself uses."""
         names, lines = self.reads()
         _, value = self.outputs[0]
-        self.printer.places["dy"] = Place(True, "h", not value.type.is_scalar)
-        self.printer.texts["dy"] = "dy"
-        found = cotangents(value, Ref(value.type, NOWHERE, "dy"))
+        found = self._from(value, "dy", Place(True, "h", not value.type.is_scalar))
         reads = {s.read.name for w in self.walks for s in w.slices}
         of_read: dict[str, Expr] = {}
         for name, expr in found:
             if name in reads:
                 of_read[name] = expr if name not in of_read else algebra.add(of_read[name], expr)
         rest = [(n, e) for n, e in found if n not in reads]
-        for read in of_read:
-            target = f"d_{self.printer.texts[read]}"
-            self.printer.places[target] = self.printer.places[read]
-            self.printer.texts[target] = target
         leading = []
         for walk, name in ((w, r.name) for w in self.walks for r in w.readings):
             leading.append(Returned(self._stacked(walk, name, of_read), f"d_{names[len(leading)]}"))
+        summary = "Gradients of the reads" + (", and of the arguments that the readout uses." if rest else ".")
         return self._gradient_function(
-            "_readout_backward", "Gradients of the reads, and of the arguments that the readout uses.",
+            "_readout_backward", summary,
             ["dy", *names], [], rest, leading, lines, of_read,
         )  # fmt: skip
 
@@ -299,7 +297,7 @@ class TokenWriter:
         for index, column in enumerate(walk.columns):
             read = by_column.get(index, "")
             if read not in of_read:
-                width = "1" if _is_single(column, walk) else str(column_width(walk, column))
+                width = "1" if _is_single(column, walk) else size_text(column_width(walk, column)).text
                 texts.append(f"dy.new_zeros(*dy.shape[:3], {width})")
                 continue
             name = f"d_{self.printer.texts[read]}"
@@ -317,29 +315,53 @@ class TokenWriter:
         for target, expr in found:
             contributions.setdefault(target, []).append(expr)
         totals: list[tuple[str, Expr]] = []
+        own: dict[str, str] = {}
         for target in reversed(self._ordered_definitions()):
             if target in contributions and self._reaches_argument(target):
                 total = algebra.add(*contributions[target])
                 type = self.definitions[target].type
-                self.printer.places[f"d_{target}"] = self.printer.places[target]
+                # an operand's gradient is still to be read where a definition has the operand's letter
+                own[target] = f"d_{target}_let" if f"d_{target}" in gradients else f"d_{target}"
+                gradient = Ref(type, NOWHERE, self._made(own[target], self.printer.places[target]))
                 totals.append((target, total))
-                for inner, expr in cotangents(self.definitions[target], Ref(type, NOWHERE, f"d_{target}"), Ref(type, NOWHERE, target)):
+                for inner, expr in cotangents(self.definitions[target], gradient, Ref(type, NOWHERE, target)):
                     contributions.setdefault(inner, []).append(expr)
         given = [s.name for s in self.arguments if s.name in contributions]
         totals += [(n, algebra.add(*contributions[n])) for n in given]
         shared, totals = self._share([*of_read.items(), *totals])
-        lines = [Line("", identifier(n), self.printer.text(e)) for n, e in shared]
+        lines: list[Line] = []
         returns = list(leading)
         for target, total in totals:
+            # a shared value may itself be made of a gradient above: it stands before its first use
+            lines += self._shared_lines(total, shared)
             text = self._reduced(total, self.printer.places[target])
             if target in of_read:
-                lines.append(Line("", f"d_{self.printer.texts[target]}", text))
+                own_name = f"d_{self.printer.texts[target]}"
+                if text.isidentifier() or own_name in [r.text for r in returns]:
+                    # used once, or a name for a name: said where it is returned
+                    returns = [Returned(re.sub(rf"\b{own_name}\b", text, r.text), r.comment) for r in returns]
+                else:
+                    lines.append(Line("", own_name, text))
             elif target in self.definitions:
-                lines.append(Line("", f"d_{identifier(target)}", text))
+                if text.isidentifier():
+                    self.printer.texts[f"made {own[target]}"] = text
+                else:
+                    lines.append(Line("", own[target], text))
             else:
                 returns.append(Returned(text, f"d_{target}"))
         function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
-        return TokenFunction(function.name, function.arguments, function.summary, function.lines, function.returns, tuple(identifier(n) for n in given))
+        returned = tuple(Returned(r.text, "" if r.text == r.comment else r.comment) for r in function.returns)
+        return replace(function, returns=returned, gives=tuple(identifier(n) for n in given), is_single=bool(leading) and len(returned) == 1)
+
+    def _shared_lines(self, expr: Expr, shared: dict[str, Expr]) -> list[Line]:
+        """Lines of the shared values that `expr` uses and that have none yet, each after those it is made of."""
+        lines: list[Line] = []
+        for node in nodes(expr):
+            if isinstance(node, Ref) and node.name in shared:
+                value = shared.pop(node.name)
+                lines += self._shared_lines(value, shared)
+                lines.append(Line("", self.printer.texts[node.name], self.printer.text(value)))
+        return lines
 
     def _ordered_definitions(self) -> list[str]:
         """Definitions, each after those it uses."""
@@ -362,7 +384,7 @@ class TokenWriter:
             for n in nodes(self.definitions[name])
         )
 
-    def _share(self, lines: list[tuple[str, Expr]]) -> tuple[list[tuple[str, Expr]], list[tuple[str, Expr]]]:
+    def _share(self, lines: list[tuple[str, Expr]]) -> tuple[dict[str, Expr], list[tuple[str, Expr]]]:
         """Function values that occur more than once get a name; a value that is a definition takes its name."""
         by_value = {algebra.key(d): n for n, d in self.definitions.items()}
         counts: Counter[str] = Counter()
@@ -373,22 +395,27 @@ class TokenWriter:
                     counts[algebra.key(node)] += 1
                     samples.setdefault(algebra.key(node), node)
         names: dict[str, str] = {}
-        shared: list[tuple[str, Expr]] = []
+        shared: dict[str, Expr] = {}
+        taken = {identifier(n) for n in (*self.symbols, *self.definitions, *(n for n, _ in (*self.spec.dims, *self.spec.constants)))}
         for key, count in counts.items():
             node = samples[key]
             if key in by_value:
                 names[key] = by_value[key]
             elif count > 1:
-                operand = node.args[0]
-                name = f"{node.function}_{self.printer.texts.get(operand.name, operand.name)}" if isinstance(operand, Ref) and len(node.args) == 1 else f"{node.function}_{len(shared)}"
-                names[key] = name
-                shared.append((name, node))
-                self.printer.places[name] = self.printer.place(node)
+                # called after the first name in it: sigmoid_x
+                inner = next((self.printer.text(n) for n in nodes(node) if isinstance(n, Ref)), str(len(shared)))
+                name = f"{node.function}_{inner if inner.isidentifier() else len(shared)}"
+                while name in taken:
+                    name += "_"
+                taken.add(name)
+                names[key] = self._made(name, self.printer.place(node))
+                shared[names[key]] = node
 
         def named(node: Expr) -> Expr | None:
             name = names.get(algebra.key(node)) if isinstance(node, Apply) else None
             return None if name is None else Ref(node.type, NOWHERE, name)
 
+        shared = {n: algebra.rebuild(e, tuple(algebra.rewrite(a, named) for a in e.args)) for n, e in shared.items()}
         return shared, [(n, algebra.rewrite(e, named)) for n, e in lines]
 
     def _reduced(self, total: Expr, place: Place) -> str:
@@ -432,9 +459,10 @@ class TokenWriter:
     def _derived(self) -> list[Line]:
         """Numbers that the text may name and that the arguments' shapes give; dependent ones first."""
         lines: list[Line] = []
-        head = next((s for s in self.arguments if s.per in ("head", "channel")), self.arguments[0])
-        count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]"
         group = next((s for s in self.arguments if s.per == "group"), None)
+        head = next((s for s in self.arguments if s.per in ("head", "channel")), group or self.arguments[0])
+        # where nothing is a head's own, a group is one head; where nothing is a group's either, there is one
+        count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]" if level(head.per) else "1"
         for index, plural in (("head", "heads"), ("channel", "channels")):
             lines.append(Line("", index, f"torch.arange({plural}, dtype={identifier(head.name)}.dtype, device={identifier(head.name)}.device)"))
         if group is not None:
@@ -450,9 +478,9 @@ class TokenWriter:
             size = symbol.type.rows
             if not symbol.type.is_scalar and len(size.terms) == 1 and not size.constant:
                 name, coefficient = size.terms[0]
-                if name not in [line.target for line in lines]:
+                if identifier(name) not in [line.target for line in lines]:
                     text = f"{identifier(symbol.name)}.shape[-1]"
-                    lines.append(Line("", name, text if coefficient == 1 else f"{1 / coefficient} * {text}"))
+                    lines.append(Line("", identifier(name), text if coefficient == 1 else f"{1 / coefficient} * {text}"))
         return lines
 
     def _comment(self, name: str) -> str:

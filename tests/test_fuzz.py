@@ -29,7 +29,7 @@ PIECES = [
 ]  # fmt: skip
 
 few = settings(deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck))
-fewer = settings(few, max_examples=25)
+fewer = settings(few, max_examples=25)  # what is slow to draw, or runs more than the parser
 
 
 def only_diagnostics(text: str, through=parse):
@@ -117,7 +117,7 @@ def test_sentences_of_the_grammar(text):
     reads_back(text)
 
 
-@few
+@fewer
 @given(_EXPRESSIONS)
 def test_expressions_of_the_grammar(text):
     reads_back(f"recurrence f {{\n  input a, b : [N]\n  state S : [N]\n  output y = {text}\n}}\n")

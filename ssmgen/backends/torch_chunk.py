@@ -8,7 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..kernel import (
-    ROW, AsSource, Causal, ChunkProgram, Contract, CumSum, Exp, Last, Minus, Node, Plus, Step, Tile, Times,
+    ROW,
+    AsSource,
+    Causal,
+    ChunkProgram,
+    Contract,
+    CumSum,
+    Exp,
+    Last,
+    Minus,
+    Node,
+    Plus,
+    Step,
+    Tile,
+    Times,
 )  # fmt: skip
 
 

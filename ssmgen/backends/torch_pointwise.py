@@ -119,13 +119,15 @@ class Printer:
     def _sum(self, expr: Add) -> Text:
         parts = [self.print(t) for t in expr.terms]
         place = _joined(parts)
-        positive = [i for i, t in enumerate(expr.terms) if not isinstance(t, Neg)]
+        positive = [i for i, t in enumerate(expr.terms) if not isinstance(t, Neg) and not (isinstance(t, Const) and t.value < 0)]
         order = ([positive[0]] if positive else [0]) + [i for i in range(len(parts)) if i != (positive[0] if positive else 0)]
         text = ""
         for count, index in enumerate(order):
             term = expr.terms[index]
             if count and isinstance(term, Neg):
                 text += " - " + self._operand(self.print(term.operand), place, PRODUCT)
+            elif count and isinstance(term, Const) and term.value < 0:
+                text += " - " + _number(-term.value).text
             else:
                 text += (" + " if count else "") + self._operand(parts[index], place, SUM if not count else PRODUCT)
         return Text(text, SUM, place)
@@ -138,7 +140,12 @@ class Printer:
     def _power(self, expr: Pow) -> Text:
         a, b = self.print(expr.base), self.print(expr.exponent)
         place = a.place.join(b.place)
-        return Text(f"{self._operand(a, place, ATOM)} ** {self._operand(b, place, ATOM)}", POWER, place)
+        base, exponent = self._operand(a, place, ATOM), self._operand(b, place, ATOM)
+        if isinstance(expr.exponent, Const) and b.binding >= SIGN:
+            exponent = b.text
+        # as a formatter would: no spaces between a name and a number
+        gap = "" if base.isidentifier() and exponent.lstrip("-").replace(".", "").isalnum() else " "
+        return Text(f"{base}{gap}**{gap}{exponent}", POWER, place)
 
     def _matrix_product(self, expr: MatMul) -> Text:
         left, right = expr.left, expr.right
@@ -236,7 +243,7 @@ def _number(value: Fraction) -> Text:
 def size_text(size) -> Text:
     """A size as text over the names of its sizes."""
     terms = []
-    for name, coefficient in size.terms:
+    for name, coefficient in ((identifier(n), c) for n, c in size.terms):
         if coefficient == 1:
             terms.append(name)
         elif coefficient.numerator == 1:

@@ -118,12 +118,25 @@ def _norm(x: Tensor, axis: int) -> Tensor:
 RESERVED = frozenset(
     "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "
     "outputs t index start end head channel position initial_state final_state cu_seqlens chunk self "
-    "kinds dy y final reads operands from_readout from_operands d_initial chunks ratio".split()
+    "kinds dy y final operands from_readout chunks is_fused ratio ctx inputs output gradients sequences next_position value "
+    "functools warnings NAMESPACE bool float getattr int len list range reversed tuple zip".split()
 )
 """Names that the emitted text uses for itself."""
 
+_COMPOSED = re.compile(r"(d|read)_(?!model$)\w+|reads\d*|from_operands\d*")
+"""Names that the emitted text makes: gradients, and what the walks read; `d_model` is every layer's argument."""
+
 
 def identifier(name: str) -> str:
-    """The Python name of a name of the language: itself, or with `_` behind when Python or the emitted text needs it."""
+    """The Python name of a name of the language: itself, or with `_` behind when Python or the emitted text needs it.
+
+    Two names stay two: what is a needed name but for its own `_` behind gets one more.
+    """
+    return f"{name}_" if _COMPOSED.fullmatch(name.rstrip("_")) else attribute(name)
+
+
+def attribute(name: str) -> str:
+    """The Python name of a size, or of what a layer holds: nothing that is composed stands beside it, so `d_model` stays."""
     safe = f"x{name}" if name.startswith("_") else name
-    return f"{safe}_" if keyword.iskeyword(safe) or safe in RESERVED else safe
+    bare = safe.rstrip("_")
+    return f"{safe}_" if keyword.iskeyword(bare) or bare in RESERVED else safe

@@ -56,7 +56,9 @@ class Facts:
     @property
     def is_read_whole(self) -> bool:
         """A vector state that no query contracts: its entries are value columns, and there is no key axis."""
-        is_vector = all(not self.recurrence.spec.state(s).type.is_scalar and self.recurrence.spec.state(s).type.is_column for s in self.states)
+        is_vector = all(
+            not self.recurrence.spec.state(s).type.is_scalar and self.recurrence.spec.state(s).type.is_column for s in self.states
+        )
         return bool(self.reads) and is_vector and all(r.side == "whole" for r in self.reads)
 
     def kinds(self, side: str) -> tuple[str, ...]:

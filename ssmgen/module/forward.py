@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .. import spec
 from ..backends.eager_text import ATOM, POWER, PRODUCT, SIGN, SUM, Text
-from ..backends.torch_text import AXIS_FUNCTIONS, FUNCTIONS, HELPERS, identifier
+from ..backends.torch_text import AXIS_FUNCTIONS, FUNCTIONS, HELPERS, attribute
 from . import text
 from .text import variable
 
@@ -167,7 +167,7 @@ class ForwardWriter:
             case spec.LayerRef(name=name):
                 return Text(self._variables[name])
             case spec.LayerParam(name=name):
-                return Text(f"self.{identifier(name)}")
+                return Text(f"self.{attribute(name)}")
             case spec.LayerGroup(names=names):
                 return Text(self._variables[names[i]])
             case spec.LayerShift():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .. import spec
-from ..backends.torch_text import HELPERS, identifier
+from ..backends.torch_text import HELPERS, attribute
+from ..reference import docstring
 from . import initial, text
 from .forward import ForwardWriter, Names, bundle_name, in_order, spec_nodes
 from .recurrence import RESERVED_ATTRIBUTES, Parameter, RecurrenceClass
@@ -85,7 +86,7 @@ class _LayerWriter:
         parameters = tuple(self._parameter(p) for p in self.layer.parameters)
         sizes = self._sizes(tuple(forward.used))
         layer, name = self.layer, text.camel(self.layer.name)
-        comment = [line.strip() for line in layer.comment.splitlines() if line.strip()]
+        comment = [docstring(line.strip()) for line in layer.comment.splitlines() if line.strip()]
         helper_names = (*forward.helpers, *(h for p in layer.parameters for h in initial.helpers(p.init)))
         constants = [c for callee in layer.callees for c in self.recurrences[callee].constants]
         return LayerClass(
@@ -118,8 +119,8 @@ class _LayerWriter:
 
     def _size_names(self) -> dict[str, str]:
         layer = self.layer
-        names = {name: identifier(name) for name, _ in (*layer.params, *layer.dims)}
-        names |= {name: identifier(name) for name, _ in layer.sizes}
+        names = {name: attribute(name) for name, _ in (*layer.params, *layer.dims)}
+        names |= {name: attribute(name) for name, _ in layer.sizes}
         if layer.count is not None:
             word = "channels" if self._is_per_channel() else "heads"
             if word not in names:
@@ -137,7 +138,7 @@ class _LayerWriter:
         return "groups"
 
     def _fresh(self, name: str) -> str:
-        candidate, number = identifier(name), 2
+        candidate, number = attribute(name), 2
         while candidate in self.taken:
             candidate, number = f"{name}_{number}", number + 1
         self.taken[candidate] = None
@@ -189,8 +190,8 @@ class _LayerWriter:
     # --- text of the constructor -------------------------------------------------------------------------------------
 
     def _arguments(self, constants: list[tuple[str, str]]) -> list[str]:
-        arguments = [identifier(name) + ("" if default is None else f"={text.number(default)}") for name, default in self.layer.params]
-        arguments += [f"{identifier(name)}={default}" for name, default in self.layer.dims]
+        arguments = [attribute(name) + ("" if default is None else f"={text.number(default)}") for name, default in self.layer.params]
+        arguments += [f"{attribute(name)}={default}" for name, default in self.layer.dims]
         given = {name for name, _ in self.layer.params}
         keywords = [f"{name}={value}" for name, value in dict.fromkeys(constants) if name not in given]
         return [*arguments, "*", *keywords, "device=None", "dtype=None"]
@@ -294,7 +295,7 @@ class _LayerWriter:
         return [*arguments, "device=device"] if recurrence.parameters else arguments
 
     def _parameter(self, parameter: spec.LayerParameter) -> Parameter:
-        name = identifier(parameter.name)
+        name = attribute(parameter.name)
         size = "()" if parameter.width is None else self._width_text(parameter.width)
         numbers = {spoken: f"self.{attribute}" for spoken, attribute in self.sizes.items()}
         target = initial.Target(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import spec
-from ..backends.torch_text import identifier
+from ..backends.torch_text import attribute, identifier
+from ..reference import docstring
 from ..reference_token import Scope
 from ..spec import ONE
 from . import initial, text
@@ -75,13 +76,13 @@ def recurrence_class(recurrence: spec.Recurrence) -> RecurrenceClass:
     lane = "channels" if "channel" in per else "heads"
     has_groups = any(s.per == "group" for s in scope.inputs)
     count_arguments = (lane, "groups") if has_groups else (lane,)
-    dims = tuple(identifier(name) for name, _ in recurrence.dims)
+    dims = tuple(attribute(name) for name, _ in recurrence.dims)
     constants = tuple((identifier(name), text.number(value)) for name, value in recurrence.constants)
-    arguments = [lane, *(["groups=1"] if has_groups else []), *(f"{identifier(n)}={default}" for n, default in recurrence.dims)]
+    arguments = [lane, *(["groups=1"] if has_groups else []), *(f"{attribute(n)}={default}" for n, default in recurrence.dims)]
     keyword_arguments = [f"{name}={value}" for name, value in constants] + (["device=None"] if scope.params else [])
     kept = (*count_arguments, *dims, *(name for name, _ in constants))
     parameters = tuple(_parameter(symbol, recurrence, lane, counts) for symbol in scope.params)
-    comment = [line.strip() for line in recurrence.comment.splitlines() if line.strip()]
+    comment = [docstring(line.strip()) for line in recurrence.comment.splitlines() if line.strip()]
     title = comment[0] if comment else f"The recurrence `{recurrence.name}` with its parameters"
     inputs = [f"{identifier(s.name)}: Tensor" for s in scope.inputs]
     handed = [identifier(s.name) for s in scope.inputs] + [f"self.{identifier(s.name)}" for s in scope.params]
@@ -123,7 +124,7 @@ def _shape(type_: spec.Type, per: str, lane: str, counts: dict[str, int]) -> lis
 def _parameter(symbol: spec.Symbol, recurrence: spec.Recurrence, lane: str, counts: dict[str, int]) -> Parameter:
     name = identifier(symbol.name)
     shape = _shape(symbol.type, symbol.per, lane, counts)
-    numbers = {n: f"self.{identifier(n)}" for n, _ in (*recurrence.dims, *recurrence.constants)} | {n: str(v) for n, v in counts.items()}
+    numbers = {n: f"self.{attribute(n)}" for n, _ in (*recurrence.dims, *recurrence.constants)} | {n: str(v) for n, v in counts.items()}
     numbers[lane] = f"self.{lane}"
     target = initial.Target(
         name=f"self.{name}",
@@ -150,7 +151,8 @@ def _fields(scope: Scope, lane: str, counts: dict[str, int]) -> tuple[Field, ...
 
 def _owned(size: str) -> str:
     """A size inside a method: names become attributes."""
-    return " ".join(f"self.{word}" if word.isidentifier() else word for word in size.split(" "))
+    own = {name: name for name in ("heads", "channels", "groups")}  # the class's own counts, never a size of the spec
+    return " ".join(f"self.{own.get(word) or attribute(word)}" if word.isidentifier() else word for word in size.split(" "))
 
 
 def _shapes(scope: Scope, recurrence: spec.Recurrence, counts: dict[str, int]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Token:
 
 _GREEK = {
     **dict(zip("αβγδεζηθικ", "alpha beta gamma delta epsilon zeta eta theta iota kappa".split(), strict=True)),
-    **dict(zip("λμνξοπρσςτυφχψω", "lam mu nu xi omicron pi rho sigma sigma tau upsilon phi chi psi omega".split(), strict=True)),
+    **dict(zip("λμνξπρσςτυφχψω", "lam mu nu xi pi rho sigma sigma tau upsilon phi chi psi omega".split(), strict=True)),
     **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),
     **dict(zip("ϵϑϕϱ", "epsilon theta phi rho".split(), strict=True)),
 }

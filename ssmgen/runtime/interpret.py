@@ -488,13 +488,14 @@ _METHODS: dict[str, Callable] = {
     "euler": lambda a, b, state, previous, dt: state + dt * (a @ state + b),
     "exp_euler": lambda a, b, state, previous, dt: _exponential(a, dt) @ state + dt * b,
     "zoh": _held,
-    "bilinear": lambda a, b, state, previous, dt: _bilinear(a, b, state, dt),
+    "implicit_euler": lambda a, b, state, previous, dt: _solved(a, state + dt * b, dt),
+    "bilinear": lambda a, b, state, previous, dt: _solved(a, state + dt / 2 * (a @ state) + dt * b, dt / 2),
     "exp_trapezoid": lambda a, b, state, previous, dt, lam: _exponential(a, dt) @ (state + (1 - lam) * dt * previous) + lam * dt * b,
 }
 
 
-def _bilinear(a, b, state, dt):
+def _solved(a, right, dt):
+    """The s with s = right + dt a s."""
     import torch
 
-    one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    return torch.linalg.solve(one - dt * a / 2, state + dt * (a @ state) / 2 + dt * b)
+    return torch.linalg.solve(torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - dt * a, right)

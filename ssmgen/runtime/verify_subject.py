@@ -115,12 +115,12 @@ class Subject:
         return Run(torch.stack(outputs, dim=1), tuple(state))
 
     def interpret(self, case: Case, start: tuple[Tensor, ...] | None = None, cu_seqlens: Tensor | None = None) -> Run:
-        """The interpreter, on the processor."""
+        """The interpreter, which runs on the processor; its results come to the device."""
         initial = None if start is None else dict(zip(self.names, (part.cpu() for part in start), strict=True))
         values = {name: x.cpu() for name, x in (*case.inputs.items(), *case.params.items())}
         lengths = None if cu_seqlens is None else cu_seqlens.cpu()
         result: Result = interpret(self.recurrence, values, initial_state=initial, cu_seqlens=lengths)
-        return Run(result.y, tuple(result.final_state[name] for name in self.names))
+        return Run(result.y.to(self.device), tuple(result.final_state[name].to(self.device) for name in self.names))
 
     # --- gradients -----------------------------------------------------------------------------------------------
 

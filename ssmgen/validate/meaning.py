@@ -51,8 +51,8 @@ class Functions:
             return self.exp_of[x]
         if -x in self.exp_of:
             return 1 / self.exp_of[-x]
-        # a fresh prime-like value, so that products of exponentials do not coincide
-        value = Fraction(self.random.randint(2, 40), self.random.randint(41, 97))
+        # a fresh prime-like value, so that products of exponentials do not coincide; above 1 for x > 0, as gates promise
+        value = Fraction(self.random.randint(41, 97), self.random.randint(2, 40))
         self.exp_of[abs(x)] = value
         if x < 0:
             value = 1 / value
@@ -64,9 +64,10 @@ class Functions:
         if y == 1:
             return Fraction(0)
         if y not in self.log_of:
-            x = self.number()
+            x = self.number(positive=True)
             while x in self.exp_of or -x in self.exp_of:
-                x = self.number() + Fraction(self.random.randint(1, 999), 1009)
+                x = self.number(positive=True) + Fraction(self.random.randint(1, 999), 1009)
+            x = x if y > 1 else -x
             self.exp_of[x], self.log_of[y] = y, x
         return self.log_of[y]
 
@@ -103,7 +104,14 @@ class Functions:
 class Meaning:
     """Evaluates expressions. `values` gives every name's matrix; definitions are evaluated from it on demand."""
 
-    def __init__(self, values: dict[str, Matrix], definitions: dict[str, Expr], states: dict[tuple[str, bool], Matrix], sizes: dict[str, int], functions: Functions):
+    def __init__(
+        self,
+        values: dict[str, Matrix],
+        definitions: dict[str, Expr],
+        states: dict[tuple[str, bool], Matrix],
+        sizes: dict[str, int],
+        functions: Functions,
+    ):
         self.values = dict(values)
         self.definitions = definitions
         self.states = states
@@ -115,11 +123,13 @@ class Meaning:
         return self.matrix(expr)[0][0]
 
     def logarithms(self, expr: Expr) -> list[tuple[Fraction, int]]:
-        """A log decay as the arguments of exp it sums: (argument, +1 or -1)."""
+        """A log decay as the arguments of exp it sums: (argument, how often)."""
         if isinstance(expr, Add):
             return [part for term in expr.terms for part in self.logarithms(term)]
         if isinstance(expr, Neg):
             return [(x, -sign) for x, sign in self.logarithms(expr.operand)]
+        if isinstance(expr, Mul) and isinstance(expr.left, Const) and expr.left.value.denominator == 1:
+            return [(x, int(expr.left.value) * times) for x, times in self.logarithms(expr.right)]
         if isinstance(expr, Ref) and expr.name in self.definitions:
             return self.logarithms(self.definitions[expr.name])
         return [(self.scalar(expr), 1)]
@@ -175,6 +185,8 @@ class Meaning:
     def _power(self, base: Fraction, exponent: Fraction) -> Fraction:
         if exponent.denominator == 1 and abs(exponent) < 64 and (base or exponent >= 0):
             return base ** int(exponent)
+        if base > 0:
+            return self.functions.exp(exponent * self.functions.log(base))
         return self.functions.draw(("power", base, exponent), positive=True)
 
     def _apply(self, expr: Apply) -> Matrix:
@@ -201,7 +213,8 @@ class Meaning:
             return [[self.functions.apply(name, [x]) for x in row] for row in result]
         widest = max(args, key=lambda m: len(m) * len(m[0]))
         return [
-            [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))] for i in range(len(widest))
+            [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))]
+            for i in range(len(widest))
         ]
 
 

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..kernel import (
-    ROW, SOURCE, AsSource, Causal, ChunkProgram, Contract, CumSum, Exp, Last, Minus, Node, Plus, Tile, Times,
+    ROW,
+    SOURCE,
+    AsSource,
+    Causal,
+    ChunkProgram,
+    Contract,
+    CumSum,
+    Exp,
+    Last,
+    Minus,
+    Node,
+    Plus,
+    Tile,
+    Times,
 )  # fmt: skip
 
 

@@ -10,4 +10,6 @@ def matches(facts: Facts) -> bool:
     return bool(facts.correction_terms) and erases_what_it_writes(facts)
 
 
-FEATURE = Feature("a rank-one delta correction along the write key", matches, is_lowered=False, priority=20, evidence=lambda f: f.correction_terms[0])
+FEATURE = Feature(
+    "a rank-one delta correction along the write key", matches, is_lowered=False, priority=20, evidence=lambda f: f.correction_terms[0]
+)

@@ -22,8 +22,3 @@ def weights(later: Tile, earlier: Tile, is_strict: bool, is_reverse: bool) -> No
 def pair(product: Node, weights: Tile | None, is_strict: bool, is_reverse: bool) -> Node:
     """q_i . k_j, kept where j is visible to i."""
     return Causal(product, is_strict, "0", is_reverse)
-
-
-def fade(value: Node, exponent: Node) -> Node:
-    """Nothing fades."""
-    return value

@@ -28,6 +28,6 @@ def pair(product: Node, weights: Tile | None, is_strict: bool, is_reverse: bool)
     return Times(weights, product)
 
 
-def fade(value: Node, exponent: Node) -> Node:
-    """A row, or the state, faded by exp(exponent)."""
-    return Times(Exp(exponent), value)
+def factor(exponent: Node) -> Node:
+    """What is left after a sum of log decays."""
+    return Exp(exponent)

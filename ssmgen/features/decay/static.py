@@ -4,7 +4,7 @@ from .._base import Feature
 from .._facts import Facts
 from . import scalar
 
-weights, pair, fade = scalar.weights, scalar.pair, scalar.fade
+weights, pair, factor = scalar.weights, scalar.pair, scalar.factor
 
 
 def matches(facts: Facts) -> bool:

@@ -21,4 +21,10 @@ def _is_unbounded(facts: Facts, coefficient) -> bool:
     return False
 
 
-FEATURE = Feature("a running sum of exponential weights, relative to a running maximum", matches, is_lowered=False, priority=20, evidence=lambda f: f.writes[0])
+FEATURE = Feature(
+    "a running sum of exponential weights, relative to a running maximum",
+    matches,
+    is_lowered=False,
+    priority=20,
+    evidence=lambda f: f.writes[0],
+)

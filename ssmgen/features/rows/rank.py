@@ -10,4 +10,6 @@ def matches(facts: Facts) -> bool:
     return any(w.rank is not None for w in facts.writes) or len(current) > 1 or any(o.index for o in facts.recurrence.spec.outputs)
 
 
-FEATURE = Feature("several simultaneous writes a token", matches, is_lowered=False, priority=10, evidence=lambda f: (f.writes or f.transitions)[0])
+FEATURE = Feature(
+    "several simultaneous writes a token", matches, is_lowered=False, priority=10, evidence=lambda f: (f.writes or f.transitions)[0]
+)

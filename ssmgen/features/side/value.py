@@ -9,4 +9,6 @@ def matches(facts: Facts) -> bool:
     return bool(facts.reads) and all(r.side == "value" for r in facts.reads)
 
 
-FEATURE = Feature("queries contract the value axis: the transposed state is walked", matches, is_lowered=True, priority=10, evidence=lambda f: f.reads[0])
+FEATURE = Feature(
+    "queries contract the value axis: the transposed state is walked", matches, is_lowered=True, priority=10, evidence=lambda f: f.reads[0]
+)

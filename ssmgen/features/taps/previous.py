@@ -9,4 +9,6 @@ def matches(facts: Facts) -> bool:
     return any(w.tap == 1 for w in facts.writes)
 
 
-FEATURE = Feature("the previous token writes once more", matches, is_lowered=False, priority=10, evidence=lambda f: [w for w in f.writes if w.tap][0])
+FEATURE = Feature(
+    "the previous token writes once more", matches, is_lowered=False, priority=10, evidence=lambda f: [w for w in f.writes if w.tap][0]
+)

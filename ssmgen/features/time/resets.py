@@ -2,4 +2,6 @@
 
 from .._base import Feature
 
-FEATURE = Feature("gates change at a document's first token", lambda facts: bool(facts.recurrence.spec.resets), is_lowered=False, priority=30)
+FEATURE = Feature(
+    "gates change at a document's first token", lambda facts: bool(facts.recurrence.spec.resets), is_lowered=False, priority=30
+)

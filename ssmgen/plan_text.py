@@ -1,0 +1,85 @@
+"""Where a recurrence stands and how it will run, as text."""
+
+from __future__ import annotations
+
+from .plan import Classified, Cost, Plan, Reading, Walk
+from .spec_text import expr_text
+
+
+def columns(rows: list[tuple[str, ...]], gap: str = "  ") -> list[str]:
+    """Rows of cells, every cell but the last as wide as the widest of its column."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] if rows else []
+    return [gap.join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+
+
+def classified_text(classified: Classified) -> str:
+    """A value on every axis, and the walks that carry it."""
+    lines = columns(axis_rows(classified))
+    for index, walk in enumerate(classified.walks):
+        lines += [f"walk {index}" if len(classified.walks) > 1 else "walk", *(f"  {line}" for line in walk_lines(walk))]
+    lines += [f"then  {name} = {expr_text(value)}" for name, value in classified.outputs]
+    lines += [f"refused  {diagnostic.title}" for diagnostic in classified.refusals]
+    return "\n".join(lines)
+
+
+def axis_rows(classified: Classified) -> list[tuple[str, ...]]:
+    """(axis, value, sentence), the sentence marked where no kernel exists."""
+    return [(a.axis, a.value, a.sentence + ("" if a.is_lowered else "  (no kernel yet)")) for a in classified.axes]
+
+
+def walk_lines(walk: Walk) -> list[str]:
+    """What each letter of a chunk program stands for in the specification's names."""
+    rows = [(_letter("q", r), _query(walk, r)) for r in walk.readings]
+    key = "1" if walk.key is None else expr_text(walk.key)
+    if walk.coefficient is not None:
+        coefficient = expr_text(walk.coefficient)
+        key = coefficient if walk.key is None else f"{coefficient} * {key}"
+    rows.append(("k", key))
+    values = ["1" if column.value is None else expr_text(column.value) for column in walk.columns]
+    rows.append(("v", ", ".join(values) + (" side by side" if len(values) > 1 else "")))
+    stacked = ", ".join(column.state for column in walk.columns) + ("^T" if walk.is_transposed else "")
+    if stacked != "S":
+        rows.append(("S", stacked + (" side by side" if len(values) > 1 else "")))
+    if walk.log_decay is not None:
+        rows.append(("g", f"{expr_text(walk.log_decay)}, the log of the decay"))
+    for cut in walk.slices:
+        rows.append((cut.read.name, f"{cut.reading}{f', columns of {walk.columns[cut.column].state}' if len(walk.columns) > 1 else ''}"))
+    return [f"{name}: {words}" for name, words in rows]
+
+
+def _letter(letter: str, reading: Reading) -> str:
+    return letter + reading.name[1:]
+
+
+def _query(walk: Walk, reading: Reading) -> str:
+    query = "1" if reading.query is None else expr_text(reading.query)
+    scale = "" if walk.scale is None else f"{expr_text(walk.scale)} * "
+    return scale + query + ("" if reading.is_inclusive else ", before the token's own write")
+
+
+def plan_text(plan: Plan) -> str:
+    """The form, what backward keeps, the reasons, the cost."""
+    backward = "the reads and the inputs" if plan.stores_reads else "the inputs"
+    rows = [
+        ("form", form_words(plan)),
+        ("backward", f"keeps {backward}"),
+        ("position", "carried in the state" if plan.uses_position else "not used"),
+        *((("why" if i == 0 else ""), reason) for i, reason in enumerate(plan.reasons)),
+        *cost_rows(plan.cost),
+    ]
+    return "\n".join(columns(rows))
+
+
+def form_words(plan: Plan) -> str:
+    """`chunk, 64 tokens`."""
+    return f"{plan.form}, {plan.chunk} tokens" + (", last token to first" if plan.is_reversed else "")
+
+
+def cost_rows(cost: Cost, unit: str = "head") -> list[tuple[str, str]]:
+    """Work, traffic and state, each as its value at the defaults and its formula."""
+    return [
+        ("flops", f"{cost.flops[1]:,.0f} a token and {unit}, forward = {cost.flops[0]}"),
+        ("bytes", f"{cost.bytes[1]:,.0f} a token and {unit}, forward = {cost.bytes[0]}"),
+        ("state", f"{cost.state[1]:,} entries a {unit} = {cost.state[0]}; {4 * cost.state[1]:,} bytes in fp32"),
+        ("decode", f"{cost.decode_bytes[1]:,.0f} bytes a token and {unit} = {cost.decode_bytes[0]}: the state, read and written"),
+    ]

@@ -1,0 +1,177 @@
+"""What the intervals say of the state's past: by how much a token multiplies it, and how long it lasts.
+
+Nothing is sampled. A factor is bounded by interval analysis; a half-life is log 2 / -log |a|, its ends those of |a|.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from . import algebra, intervals
+from .bounds import Bounds, bounds_of
+from .expressions import children, is_imaginary_unit, key, nodes
+from .intervals import INFINITY, Interval, point
+from .recurrence import Generator, MicroStep, Recurrence, Transition
+from .spec import Expr, Ref
+
+_FORGETTING = ("diagonal", "rotation", "elementwise")
+
+
+@dataclass(frozen=True)
+class Stability:
+    """One state: what its decay multiplies it by, whether that can grow, how long a write lasts.
+
+    `factor` bounds |a| for every token, `initial` for parameters at their initial values and inputs of 0; None where
+    nothing is known. `words`: the judgement. `beside`: what other terms add to it.
+    """
+
+    state: str
+    factor: Interval | None
+    words: str
+    initial: Interval | None = None
+    beside: str = ""
+
+    @property
+    def half_life(self) -> Interval | None:
+        """Tokens after which half of a write is left; None when |a| can reach 1 or more, or is not known."""
+        return None if self.factor is None else half_life(self.factor)
+
+    @property
+    def initial_half_life(self) -> Interval | None:
+        """The same before training; None where it says no more."""
+        found = None if self.initial is None else half_life(self.initial)
+        return None if found == self.half_life else found
+
+
+def stability(recurrence: Recurrence) -> list[Stability]:
+    """One judgement a state, in order of declaration; none for a recurrence that is not linear in its states."""
+    if recurrence.sequential:
+        return []
+    return [_of_state(recurrence, state.name) for state in recurrence.spec.states]
+
+
+def half_life(factor: Interval) -> Interval | None:
+    """log 2 / -log of a factor in (0, 1]; None when it can be above 1 or is always 1."""
+    if factor.low < 0 or factor.high > 1 or factor.low == 1:
+        return None
+    low = 0.0 if factor.low == 0 else math.log(2) / -math.log(factor.low)
+    high = INFINITY if factor.high == 1 else 0.0 if factor.high == 0 else math.log(2) / -math.log(factor.high)
+    return Interval(low, high, factor.low_open, factor.high_open or high == INFINITY)
+
+
+def judgement(factor: Interval) -> str:
+    """What a bound of |a| means for the state."""
+    if factor.low == factor.high == 1:
+        return "marginal: |a| = 1, nothing is forgotten and nothing grows"
+    if factor.high < 1:
+        return f"contraction: |a| <= {factor.high:.6g} < 1"
+    if factor.high == 1:
+        return "contraction: |a| < 1 at every token" if factor.high_open else "at most marginal: |a| <= 1"
+    return "can exceed 1: |a| has no bound" if factor.high == INFINITY else f"can exceed 1: |a| reaches {factor.high:.6g}"
+
+
+def _of_state(recurrence: Recurrence, state: str) -> Stability:
+    terms = [(step, t) for step in recurrence.steps for t in step.transitions if t.target == state]
+    if any(t.source != state for _, t in terms):
+        return Stability(state, None, "states feed each other: their decays alone bound nothing")
+    forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
+    bounds, initial = bounds_of(recurrence.spec), _initial_bounds(recurrence)
+    factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
+    beside = [_beside(t, step, bounds) for step, t in terms if _mixes(t)]
+    words = judgement(factor)
+    if beside:
+        words = f"without its correction, {words}"
+    return Stability(state, factor, words, early, "; ".join(beside))
+
+
+def _mixes(term: Transition) -> bool:
+    return any(g.kind not in _FORGETTING for g in term.left + term.right)
+
+
+def _product(steps: list[list[Transition]], recurrence: Recurrence, bounds: Bounds) -> Interval:
+    """|a| over all micro-steps of a token: within one its terms add up, and what no term carries is 0."""
+    total = point(1)
+    for step, terms in zip(recurrence.steps, steps, strict=True):
+        found = point(0)
+        for term in terms:
+            found = intervals.add(found, _reach(term, recurrence, bounds))
+        if step.index is not None and found != point(1):
+            found = Interval(0.0, INFINITY) if found.high > 1 else Interval(0.0, found.high, False, found.high_open)
+        total = intervals.multiply(total, intervals.absolute(found))
+    return total
+
+
+def _reach(term: Transition, recurrence: Recurrence, bounds: Bounds) -> Interval:
+    """What a term without correction multiplies an entry by; a rotation keeps lengths."""
+    found = bounds.of(term.coefficient)
+    for generator in term.left + term.right:
+        if generator.kind != "rotation":
+            found = intervals.multiply(found, _magnitude(generator.column, recurrence, bounds))
+    return found
+
+
+def _magnitude(expr: Expr, recurrence: Recurrence, bounds: Bounds) -> Interval:
+    """The interval of a real factor; of `exp(a + i b)` the interval of exp(a), its absolute value."""
+    if expr.type.field != "complex" or getattr(expr, "function", "") != "exp":
+        return bounds.of(expr)
+    definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None and s.type.field == "complex"}
+    exponent = algebra.rewrite(expr.args[0], lambda node: definitions.get(node.name) if isinstance(node, Ref) else None)
+    real, _ = algebra.split_imaginary(exponent)
+    if any(is_imaginary_unit(n) or (isinstance(n, Ref) and n.name in definitions) for n in nodes(real)):
+        return bounds.of(expr)
+    return intervals.exp(Bounds(bounds.known, bounds.unit).of(_as_real(real)))
+
+
+def _as_real(expr: Expr) -> Expr:
+    """`expr` with its nodes typed real: nothing complex is left in it."""
+    operands = tuple(_as_real(child) for child in children(expr))
+    rebuilt = algebra.rebuild(expr, operands) if operands else expr
+    return replace(rebuilt, type=replace(rebuilt.type, field="real"))
+
+
+def _beside(term: Transition, step: MicroStep, bounds: Bounds) -> str:
+    """What a rank-one term does along its key, where the key has length at most 1 and erases what it reads."""
+    erasers = [g for g in term.left + term.right if g.kind == "rank_one"]
+    rest = tuple(g for g in term.left + term.right if g.kind != "rank_one")
+    if len(erasers) != 1 or erasers[0].row is None:
+        return "a full matrix mixes the entries: its norm is not bounded here"
+    eraser = erasers[0]
+    ratio = None
+    for partner in step.transitions:
+        if partner.target == term.target and not _mixes(partner) and _follows(eraser, rest, partner):
+            ratio = algebra.quotient(term.coefficient, partner.coefficient)
+    if ratio is None:
+        return "its correction writes along another direction than it reads: no bound is proved"
+    if not bounds.is_unit(eraser.column):
+        return "the key of its correction is not proved of length 1: no bound is proved"
+    kept = intervals.add(point(1), bounds.of(ratio)).hull(point(1))
+    reach = intervals.absolute(kept)
+    words = "no growth" if reach.high <= 1 else f"can exceed 1: up to {reach.high:.6g}"
+    return f"along its key the correction keeps a factor in {kept}: {words}"
+
+
+def _follows(eraser: Generator, rest: tuple[Generator, ...], partner: Transition) -> bool:
+    """Whether `eraser` with `rest` is `c k k^T` after the map of `partner`: `k k^T L S`, or `k (L k)^T S` of a diagonal L."""
+    own = partner.left + partner.right
+    if rest == own and key(eraser.column) == key(eraser.row):
+        return True
+    if rest or partner.right or len(own) != 1 or own[0].kind != "diagonal":
+        return False
+    return key(algebra.mul(own[0].column, eraser.column)) == key(eraser.row)
+
+
+def _initial_bounds(recurrence: Recurrence) -> Bounds:
+    """The analysis at initial parameters and inputs of 0 (of their whole domain where 0 is outside it)."""
+    spec = recurrence.spec
+    known: dict[str, Interval] = {}
+    unit = {s.name for s in spec.symbols if "unit" in s.flags}
+    for symbol in spec.symbols:
+        bounds = Bounds(known, unit)
+        if symbol.definition is not None:
+            known[symbol.name] = bounds.of(symbol.definition).meet(symbol.interval)
+        elif symbol.kind == "param":
+            known[symbol.name] = point(0) if symbol.init is None else bounds.of(symbol.init)
+        else:
+            known[symbol.name] = point(0) if symbol.interval.contains(0.0) else symbol.interval
+    return Bounds(known, unit)

@@ -1,0 +1,249 @@
+"""What `explain` says: numbers held against counts made here, every section in its place, no value printed raw."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from time import perf_counter
+
+import pytest
+from conftest import ROOT
+
+from ssmgen import compiler, explain
+from ssmgen.intervals import Interval
+from ssmgen.kernel import AsSource, Contract, Minus, Plus, Tile, Times
+from ssmgen.lower import lower
+from ssmgen.rules import RULES
+from ssmgen.schedule import schedule, widths
+from ssmgen.source import Source
+from ssmgen.stability import half_life, judgement, stability
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.ssm"))
+SKETCHES = sorted((ROOT / "tests" / "sketches").glob("*.ssm"))
+RAW = re.compile(r"\w+\(\w+=|object at 0x|Fraction\(|<ssmgen|\bNone\b|\bTrue\b|\bFalse\b")
+
+SECTIONS = (
+    "what a token does", "discretized", "structure", "ranges proved", "stability",
+    "chunk form", "adjoint", "backward", "how it runs", "cost",
+)  # fmt: skip
+
+
+def source(path) -> Source:
+    return Source(path.name, path.read_text(encoding="utf-8"))
+
+
+def example(name: str) -> Source:
+    return source(ROOT / "examples" / f"{name}.ssm")
+
+
+def sketch(name: str) -> Source:
+    return source(ROOT / "tests" / "sketches" / f"{name}.ssm")
+
+
+def section(text: str, name: str) -> str:
+    """The lines under the head `name`, spaces run together."""
+    lines = text.split("\n")
+    start = lines.index(name)
+    end = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
+    return "\n".join(" ".join(line.split()) for line in lines[start + 1 : end])
+
+
+def classified(text: Source, name: str | None = None):
+    found = compiler.check(text).after("classify")
+    return found[name or next(iter(found))]
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES, *SKETCHES], ids=lambda p: p.stem)
+def test_everything_is_explained(path):
+    text, _ = explain.summary(source(path), {})
+    assert RAW.findall(text) == [] and max(map(len, text.split("\n"))) < 400
+    assert all(line == line.rstrip() for line in text.split("\n"))
+    for name, found in compiler.check(source(path)).after("classify").items():
+        assert f"recurrence {name}" in text
+        assert all(
+            f"no kernel for `{name}`: axis {a.axis} is" in text for a in found.axes if not a.is_lowered and not found.recurrence.sequential
+        )
+    heads = [line for line in text.split("\n") if line in SECTIONS]
+    assert heads[: len(set(heads))] == [s for s in SECTIONS if s in heads]
+
+
+@pytest.mark.parametrize("name", compiler.PASSES)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_intermediate_value_is_text(path, name):
+    text, _ = explain.after(source(path), name, {})
+    assert text and RAW.findall(text) == []
+
+
+@pytest.mark.parametrize("name", ("parse", "resolve", "derive", "classify"))
+@pytest.mark.parametrize("path", SKETCHES, ids=lambda p: p.stem)
+def test_every_early_value_of_a_sketch_is_text(path, name):
+    text, _ = explain.after(source(path), name, {})
+    assert RAW.findall(text) == []
+
+
+def test_what_was_parsed_parses_again():
+    text, _ = explain.after(example("mamba2"), "parse", {})
+    again, _ = explain.after(Source("mamba2.ssm", text.split("\n", 1)[1]), "parse", {})
+    assert again == text
+
+
+def test_a_rule_has_its_four_heads():
+    for rule in RULES.values():
+        text = explain.rule(rule)
+        assert text.startswith(f"{rule.slug}: ") and all(f"\n{head}\n" in text for head in ("what", "why", "example", "instead"))
+
+
+def test_a_data_decay_discretized():
+    text, warnings = explain.summary(example("mamba2"), {})
+    assert warnings == ()
+    assert "S' = exp(-(dt * exp(A_log))) * S + dt * B x^T" in section(text, "what a token does")
+    assert section(text, "discretized").startswith("method exp_euler\norder 1 for a smooth input, 1 for one held")
+    assert section(text, "ranges proved") == "dt in (0, inf) declared in (0, inf)"
+    assert "S |a| in (0, 1); contraction: |a| < 1 at every token" in section(text, "stability")
+    assert "half-life (0, inf) tokens; [0.433, 693] tokens at the initial parameters" in section(text, "stability")
+    assert "M_ij = exp(G_i - G_j), j <= i" in section(text, "chunk form") and "k: dt * B" in section(text, "chunk form")
+    assert "dC_t = S_t dr0_t" in section(text, "adjoint") and section(text, "backward").startswith("dq: ")
+    assert "chunk, 64 tokens" in section(text, "how it runs")
+    assert "8,192 entries a head = N*P; 32,768 bytes in fp32" in section(text, "cost")
+
+
+def test_a_singular_method_says_what_is_emitted():
+    text = section(explain.summary(sketch("s4d"), {})[0], "discretized")
+    assert "exact for one held" in text and "at 0/0" in text and "expm1" in text
+
+
+def test_sizes_can_be_changed():
+    text, _ = explain.summary(example("mamba2"), {"N": 16})
+    assert "N = 16" in text and "1,024 entries a head" in text
+
+
+# --- stability ---------------------------------------------------------------------------------------------------
+
+
+def test_half_life_of_a_fixed_decay():
+    (found,) = stability(classified(example("retnet")).recurrence)
+    assert found.factor.low == pytest.approx(1 - 2**-5) and found.factor.high == 1 and found.factor.high_open
+    assert found.half_life.low == pytest.approx(math.log(2) / -math.log(1 - 2**-5)) and found.half_life.high == math.inf
+
+
+def test_half_life_at_the_initial_parameters():
+    """exp(-dt A) with A in [1, 16] and dt in [0.001, 0.1]."""
+    (found,) = stability(classified(example("mamba2")).recurrence)
+    low, high = (found.initial_half_life.low, found.initial_half_life.high)
+    assert low == pytest.approx(math.log(2) / 1.6, rel=1e-6) and high == pytest.approx(math.log(2) / 1e-3, rel=1e-6)
+
+
+def test_judgements():
+    assert judgement(Interval(1.0, 1.0, False, False)).startswith("marginal")
+    assert judgement(Interval(0.0, 1.0, False, False)).startswith("at most marginal")
+    assert judgement(Interval(0.5, 2.0, False, False)) == "can exceed 1: |a| reaches 2"
+    assert half_life(Interval(0.5, 2.0, False, False)) is None and half_life(Interval(1.0, 1.0, False, False)) is None
+    assert half_life(Interval(0.5, 0.5, False, False)) == Interval(1.0, 1.0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gated_deltanet", "keeps a factor in (0, 1]: no growth"),
+        ("deltaproduct", "keeps a factor in (-1, 1]: no growth"),
+        ("kda", "keeps a factor in (0, 1]: no growth"),
+        ("rwkv7", "no bound is proved"),
+        ("titans_linear", "states feed each other"),
+        ("s4d", "|a| in (0, 1); contraction"),
+        ("mamba3", "contraction"),
+    ],
+)
+def test_stability_of_what_is_not_built_yet(name, words):
+    assert words in section(explain.summary(sketch(name), {})[0], "stability")
+
+
+def test_linear_attention_is_marginal():
+    assert all(
+        s.words.startswith("marginal") and s.half_life is None for s in stability(classified(example("linear_attention")).recurrence)
+    )
+
+
+# --- cost --------------------------------------------------------------------------------------------------------
+
+
+def products(node):
+    """Every product summed over an axis, of a value of a step."""
+    if isinstance(node, Contract):
+        yield node
+    if isinstance(node, (Contract, Times, Plus, Minus)):
+        yield from products(node.left)
+        yield from products(node.right)
+    elif not isinstance(node, (Tile, AsSource)):
+        yield from products(node.operand)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_flops_are_those_of_the_program(path):
+    """A product over axes of sizes a, b, .. is a multiply-add for each point of their box; a chunk has C tokens."""
+    plan = schedule(classified(source(path)))
+    spec = plan.classified.recurrence.spec
+    total = 0
+    for kernels in lower(plan).walks:
+        key, value = (int(size.value(dict(spec.dims))) for size in widths(kernels.walk))
+        sizes = {"i": plan.chunk, "j": plan.chunk, "n": key, "p": value}
+        for step in kernels.forward.steps:
+            for node in products(step.value):
+                total += 2 * math.prod(sizes[axis] for axis in dict.fromkeys((*node.left.axes, *node.right.axes)))
+    assert plan.cost.flops[1] * plan.chunk == total
+    assert _value(plan.cost.flops[0], spec) == plan.cost.flops[1]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_formulas_have_the_values_beside_them(path):
+    plan = schedule(classified(source(path)))
+    spec = plan.classified.recurrence.spec
+    for text, value in (plan.cost.bytes, plan.cost.state, plan.cost.decode_bytes):
+        assert _value(text, spec) == value
+
+
+def _value(formula: str, spec) -> float:
+    """A formula of sums and products with the sizes put in."""
+    for name, size in spec.dims:
+        formula = re.sub(rf"\b{name}\b", str(size), formula)
+    assert re.fullmatch(r"[\d+*/() ]+", formula)
+    return sum(_term(term) for term in _split(formula, "+"))
+
+
+def _term(text: str) -> float:
+    return math.prod(sum(_term(t) for t in _split(f[1:-1], "+")) if f.startswith("(") else float(f) for f in _split(text, "*"))
+
+
+def _split(text: str, mark: str) -> list[str]:
+    parts, depth = [""], 0
+    for letter in text.replace(" ", ""):
+        depth += (letter == "(") - (letter == ")")
+        if letter == mark and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def test_cost_by_hand():
+    """N = 128, P = 64, C = 64: q k^T and its product with v, 2 C (N + P) a token; the state read and written, 2 * 2 N P."""
+    cost = schedule(classified(example("mamba2"))).cost
+    assert cost.flops[1] == 2 * 64 * (128 + 64) + 2 * 2 * 128 * 64 == 57344
+    assert cost.bytes[1] == 2 * (128 + 128 + 64 + 64) + 4
+    assert cost.state[1] == 128 * 64 and cost.decode_bytes[1] == 2 * 4 * 128 * 64
+    cost = schedule(classified(example("simple_gla"))).cost
+    assert cost.flops[1] == 2 * 64 * (64 + 64) + 2 * 2 * 64 * 64 == 32768
+    assert cost.bytes[1] == 2 * (64 + 64 + 64 + 64) + 4
+    cost = schedule(classified(example("mlstm_sigmoid"))).cost  # the normaliser: a column of 1 that is not read from memory
+    assert cost.bytes[1] == 2 * (64 + 64 + 128 + 129) + 4 and cost.state[1] == 64 * 129
+
+
+def test_explain_is_quick():
+    start = perf_counter()
+    done = subprocess.run([sys.executable, "-m", "ssmgen", "explain", "mamba2"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert perf_counter() - start < 3  # a third of that, alone on the machine
+    assert "recurrence mamba2" in done.stdout
