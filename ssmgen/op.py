@@ -175,12 +175,19 @@ class _Writer:
         self.has_groups = any(self.tokens.operand_place(w, n).level != "h" for w in walks for n in self._operands(w) if n != "g")
         output = self.plan.classified.outputs[0][1].type
         self.output = output
-        self.like = next((s for s in self.inputs if s.type == output), next((s for s in self.inputs if not s.type.is_scalar), self.inputs[0]))
+        self.like = next(
+            (s for s in self.inputs if s.type == output), next((s for s in self.inputs if not s.type.is_scalar), self.inputs[0])
+        )
 
     @staticmethod
     def _operands(walk: Walk) -> list[str]:
         names = [*TokenWriter.named_operands(walk), "v"]
         return names + (["g"] if walk.log_decay is not None else [])
+
+    def _d(self, state: str) -> str:
+        """The gradient of a state: apart from that of an operand, should the state have an operand's letter."""
+        letters = {name for walk in self.plan.classified.walks for name in self._operands(walk)}
+        return f"d_{state}_state" if state in letters else f"d_{state}"
 
     # --- walks ---
 
@@ -196,9 +203,7 @@ class _Writer:
         states = [identifier(c.state) for c in walk.columns]
         unpack, used = _unpack(walk)
         sizes = [self._size(n) for n in used]
-        step = {
-            r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings
-        }
+        step = {r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings}
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
         timed = next(n for n in names if places[n].has_time)
@@ -235,8 +240,8 @@ class _Writer:
             decay_call=", ".join([*(x for q in queries for x in (q, f"d{q}")), "k", "dk", "E", "chunks"]),
             joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
             operand_gradients=", ".join(f"d_{n}" for n in names),
-            state_gradients=", ".join(f"d_{s}" for s in states),
-            state_gradients_tuple=_target([f"d_{s}" for s in states]),
+            state_gradients=", ".join(self._d(s) for s in states),
+            state_gradients_tuple=_target([self._d(s) for s in states]),
             step_reads_before=tuple(step[r.name] for r in walk.readings if not r.is_inclusive),
             step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
             scale=scale,
@@ -299,13 +304,20 @@ class _Writer:
         like = identifier(self.like.name)
         shape = f"*{like}.shape[:2], {self._heads()}{self._output_tail()}"
         fakes = [f"{like}.new_empty({shape})"]
-        fakes += [f"torch.empty_like({s}, dtype=_arithmetic({', '.join(tensors)}), memory_format=torch.contiguous_format)" for s in self.states]
+        fakes += [
+            f"torch.empty_like({s}, dtype=_arithmetic({', '.join(tensors)}), memory_format=torch.contiguous_format)" for s in self.states
+        ]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
-            fakes += [
-                f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))" for _ in walk.walk.readings
-            ] if kept else []
-        gradient_inputs = [f"d_{s}: Tensor | None" for s in self.states]
+            fakes += (
+                [
+                    f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))"
+                    for _ in walk.walk.readings
+                ]
+                if kept
+                else []
+            )
+        gradient_inputs = [f"{self._d(s)}: Tensor | None" for s in self.states]
         return OpPackage(
             name=identifier(self.spec.name),
             title=_title(self.spec),
@@ -339,7 +351,9 @@ class _Writer:
             signature=tuple([*(f"{t}: Tensor" for t in tensors), *rest]),
             forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
             body=tuple(self._body(tensors)),
-            forward_results=", ".join([f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]),
+            forward_results=", ".join(
+                [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]
+            ),
             fake_results=tuple(fakes),
             backward_signature=tuple(
                 ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
@@ -351,8 +365,8 @@ class _Writer:
             context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
             settings=_tuple(["chunk", *self.constants]),
-            output_gradients=", ".join([*(f"d_{s}" for s in self.states), *(["*_"] if kept else [])]),
-            state_gradient_names=", ".join(f"d_{s}" for s in self.states),
+            output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
+            state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
             step_schema=", ".join(
                 [
@@ -376,7 +390,9 @@ class _Writer:
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
             state_results=", ".join([*(f"{s}={s}" for s in self.states), *(["position=next_position"] if position else [])]),
-            step_call=", ".join([*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants]),
+            step_call=", ".join(
+                [*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants]
+            ),
         )
 
     def _body(self, tensors: list[str]) -> list[str]:
@@ -403,13 +419,15 @@ class _Writer:
         lines = [
             f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy.to(dtype)",
         ]
-        return lines + [f"d_{s} = torch.zeros_like({s}) if d_{s} is None else d_{s}.to(dtype)" for s in self.states]
+        return lines + [f"{self._d(s)} = torch.zeros_like({s}) if {self._d(s)} is None else {self._d(s)}.to(dtype)" for s in self.states]
 
     def _backward_results(self, walks: tuple[WalkText, ...], readout: TokenFunction) -> list[str]:
         results = []
         shared = _shared([w.operands_backward for w in walks], readout)
         for index, name in enumerate(self.names):
-            parts = [f"from_operands{w.suffix}[{w.operands_backward.gives.index(name)}]" for w in walks if name in w.operands_backward.gives]
+            parts = [
+                f"from_operands{w.suffix}[{w.operands_backward.gives.index(name)}]" for w in walks if name in w.operands_backward.gives
+            ]
             if name in readout.gives:
                 parts.append(f"from_readout[{readout.gives.index(name)}]")
             total = " + ".join(parts)
@@ -418,7 +436,7 @@ class _Writer:
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
-        return results + [f"d_{s}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
+        return results + [f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
 
     def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)

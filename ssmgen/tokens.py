@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from types import MappingProxyType
 
 from . import algebra
 from .backends.torch_pointwise import NUMBER, Place, Printer, size_text
@@ -25,6 +27,7 @@ from .spec_text import expr_text
 
 SCALAR = Type()
 ATOM = 4
+NOTHING: Mapping[str, Expr] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ class TokenWriter:
         for name, expr in self.named_operands(walk).items():
             text = self._ones(walk) if expr is None else self._with_vector(expr)
             returns.append(Returned(text, f"{name}: {'key' if name == 'k' else 'query'}"))
-        returns.append(Returned(self._value(walk), "v: value" if len(walk.columns) == 1 else "v: value columns, " + ", ".join(c.state for c in walk.columns)))
+        returns.append(
+            Returned(
+                self._value(walk), "v: value" if len(walk.columns) == 1 else "v: value columns, " + ", ".join(c.state for c in walk.columns)
+            )
+        )
         if walk.log_decay is not None:
             text = self.printer.text(walk.log_decay)
             if self.printer.place(walk.log_decay).is_number:
@@ -206,7 +213,9 @@ class TokenWriter:
         if walk.log_decay is not None:
             gradients.append("d_g")
             found += self._from(walk.log_decay, "d_g", Place(True, "h", False))
-        return self._gradient_function(f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, [])
+        return self._gradient_function(
+            f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, []
+        )
 
     def _from(self, expr: Expr, gradient: str, place: Place) -> list[tuple[str, Expr]]:
         return cotangents(expr, Ref(expr.type, NOWHERE, self._made(gradient, place)))
@@ -308,7 +317,7 @@ class TokenWriter:
 
     def _gradient_function(
         self, name: str, summary: str, gradients: list[str], first: list[Line], found: list[tuple[str, Expr]],
-        leading: list[Returned], cuts: list[Line] = [], of_read: dict[str, Expr] = {},
+        leading: list[Returned], cuts: Sequence[Line] = (), of_read: Mapping[str, Expr] = NOTHING,
     ) -> TokenFunction:  # fmt: skip
         """A function that returns `leading` and the gradient of every argument in `found`; `of_read` gets lines of its own."""
         contributions: dict[str, list[Expr]] = {}
@@ -351,7 +360,9 @@ class TokenWriter:
                 returns.append(Returned(text, f"d_{target}"))
         function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
         returned = tuple(Returned(r.text, "" if r.text == r.comment else r.comment) for r in function.returns)
-        return replace(function, returns=returned, gives=tuple(identifier(n) for n in given), is_single=bool(leading) and len(returned) == 1)
+        return replace(
+            function, returns=returned, gives=tuple(identifier(n) for n in given), is_single=bool(leading) and len(returned) == 1
+        )
 
     def _shared_lines(self, expr: Expr, shared: dict[str, Expr]) -> list[Line]:
         """Lines of the shared values that `expr` uses and that have none yet, each after those it is made of."""
@@ -380,7 +391,8 @@ class TokenWriter:
 
     def _reaches_argument(self, name: str) -> bool:
         return any(
-            isinstance(n, Ref) and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self._reaches_argument(n.name)))
+            isinstance(n, Ref)
+            and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self._reaches_argument(n.name)))
             for n in nodes(self.definitions[name])
         )
 
@@ -433,7 +445,9 @@ class TokenWriter:
 
     # --- putting a function together ---
 
-    def _assemble(self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()) -> TokenFunction:
+    def _assemble(
+        self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()
+    ) -> TokenFunction:
         """Add what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
         words = _words(" ".join([*(line.text for line in lines), *(r.text for r in returns)]))
         lines = [line for line in lines if line.target in words]
@@ -464,7 +478,9 @@ class TokenWriter:
         # where nothing is a head's own, a group is one head; where nothing is a group's either, there is one
         count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]" if level(head.per) else "1"
         for index, plural in (("head", "heads"), ("channel", "channels")):
-            lines.append(Line("", index, f"torch.arange({plural}, dtype={identifier(head.name)}.dtype, device={identifier(head.name)}.device)"))
+            lines.append(
+                Line("", index, f"torch.arange({plural}, dtype={identifier(head.name)}.dtype, device={identifier(head.name)}.device)")
+            )
         if group is not None:
             lines.append(Line("", "ratio", "heads // groups"))
             lines.append(Line("", "groups", f"{identifier(group.name)}.shape[{-1 if group.type.is_scalar else -2}]"))

@@ -72,7 +72,10 @@ for name in sys.argv[1:]:
     package = importlib.import_module(name)
     for exported in package.__all__:
         assert getattr(package, exported) is not None
-    assert name in package.__all__ and f"{name}_reference" in package.__all__ and f"{name}_step" in package.__all__
+    assert name in package.__all__ and f"{name}_reference" in package.__all__
+    # a recurrence from the last token to the first has no step
+    is_reversed = "reversed" in open(f"{name}/reference.py").read()
+    assert (f"{name}_step" in package.__all__) != is_reversed
 """
 
 

@@ -196,19 +196,8 @@ recurrence unit_in {
 }
 
 
-FAULTS = {
-    "both_reads": "backward needs a read that it did not keep: the gradient of what multiplies the read",
-    "const_decay": "a decay that is a number is printed as a number where a tensor is indexed",
-}
-
-
-def cases():
-    for name in SPECS:
-        yield pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=FAULTS[name]) if name in FAULTS else ())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", SPECS)
 def test_it_builds_and_holds(name, tmp_path):
     folder, spec = write(SPECS[name], tmp_path)
     report = verify_checks(folder, spec, {check: CHECKS[check] for check in SOME})

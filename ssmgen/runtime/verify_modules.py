@@ -37,7 +37,10 @@ def module(subject: Subject) -> Iterator[Row]:
     direct = getattr(subject.package, subject.recurrence.name)(*inputs.values(), *case.params.values(), initial_state=state)
     yield _same("module = op", f"{TOKENS} tokens", output, direct)
     yield _same(
-        "module = op", "allocated state = zeros", core(*case.inputs.values(), state=core.allocate_state(2, device=subject.device)), core(*case.inputs.values())
+        "module = op",
+        "allocated state = zeros",
+        core(*case.inputs.values(), state=core.allocate_state(2, device=subject.device)),
+        core(*case.inputs.values()),
     )
     if subject.is_reversed:
         return
