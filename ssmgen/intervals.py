@@ -45,11 +45,6 @@ class Interval:
         return self.low > 0 or (self.low == 0 and self.low_open)
 
     @property
-    def is_negative(self) -> bool:
-        """Every point is < 0."""
-        return self.high < 0 or (self.high == 0 and self.high_open)
-
-    @property
     def is_nonnegative(self) -> bool:
         """Every point is >= 0."""
         return self.low >= 0
@@ -373,11 +368,6 @@ def _call(function: Callable[[float], float], at: float) -> tuple[float, float]:
     if at in (0.0, 1.0) and value in _EXACT_VALUES:
         return value, value
     return _widen(value, steps=4)
-
-
-def decreasing(function: Callable[[float], float], a: Interval, floor: float = -INFINITY, ceiling: float = INFINITY) -> Interval:
-    """Transfer of a strictly decreasing function: `ceiling` is its limit at -inf, `floor` at inf."""
-    return negate(monotone(lambda x: -function(x), a, -ceiling, -floor))
 
 
 def exp(a: Interval) -> Interval:

@@ -6,8 +6,8 @@ The choice rests on what was proved (the log decay's interval, the linearity of 
 from __future__ import annotations
 
 from .diagnostics import SpecError
+from .expressions import nodes
 from .plan import Classified, Column, Cost, Plan, Walk
-from .recurrence import walk as nodes
 from .spec import ONE, Add, Apply, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64

@@ -17,12 +17,12 @@ from . import algebra
 from .backends.torch_pointwise import NUMBER, Place, Printer, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
+from .expressions import nodes
 from .plan import Classified, Column, Walk
-from .recurrence import Recurrence
-from .recurrence import walk as nodes
 from .schedule import column_width
+from .small import arguments_of
 from .source import NOWHERE
-from .spec import Apply, Expr, Ref, Symbol, Type
+from .spec import Apply, Expr, Ref, Type
 from .spec_text import expr_text
 
 SCALAR = Type()
@@ -60,17 +60,6 @@ class TokenFunction:
     is_single: bool = False  # one value, returned bare
 
 
-def is_learned(symbol: Symbol) -> bool:
-    """A parameter that the module holds (a fixed one, `= expr` without init, is computed)."""
-    return symbol.kind == "param" and (symbol.definition is None or symbol.init is not None)
-
-
-def arguments_of(recurrence: Recurrence) -> tuple[Symbol, ...]:
-    """The tensor arguments of the operator: inputs, then learned parameters, each in order of declaration."""
-    symbols = recurrence.spec.symbols
-    return (*(s for s in symbols if s.kind == "input"), *(s for s in symbols if is_learned(s)))
-
-
 class TokenWriter:
     """Writes the token-wise functions of one recurrence."""
 
@@ -79,9 +68,10 @@ class TokenWriter:
         self.spec = self.recurrence.spec
         self.walks = classified.walks
         self.outputs = classified.outputs
-        self.arguments = arguments_of(self.recurrence)
+        inputs, params = arguments_of(self.spec)
+        self.arguments = (*inputs, *params)
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
-            s.name: s.definition for s in self.spec.symbols if s.definition is not None and not is_learned(s)
+            s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
         self.symbols = {s.name: s for s in self.spec.symbols}
         self.printer = Printer(self._places())

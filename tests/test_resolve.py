@@ -13,9 +13,9 @@ from conftest import ROOT
 from ssmgen import spec
 from ssmgen.bounds import bounds_of
 from ssmgen.diagnostics import SpecError
+from ssmgen.expressions import nodes
 from ssmgen.parse import parse
 from ssmgen.resolve import resolve, verify_spec
-from ssmgen.resolve.building import walk
 from ssmgen.rules import domains, names, shapes, time
 from ssmgen.source import NOWHERE, Source
 from ssmgen.spec_text import expr_text, number_text, spec_text
@@ -134,10 +134,10 @@ def test_names_may_shadow_the_imaginary_unit():
 def test_complex_factors_turn_real_pairs():
     lines = ("input k, q : [N]; v : [P]; a : scalar < 0; w : [N/4]", "state S : complex [N, P], rotates first N/2 rows")
     found = recurrence(*lines, "dynamics dS/dt = (a + i * w) S + k v^T", "discretize exp_euler(0.1)", "output o = S'^T q")
-    kinds = [type(node) for node in walk(found.dynamics[0].value)]
+    kinds = [type(node) for node in nodes(found.dynamics[0].value)]
     assert spec.Skew in kinds and found.states[0].type.field == "real"
     turned = recurrence(*lines, "update S' = exp(a + i * w) S + k v^T", "output o = S'^T q")
-    rotation = next(n for n in walk(turned.update[0].value) if isinstance(n, spec.Rot))
+    rotation = next(n for n in nodes(turned.update[0].value) if isinstance(n, spec.Rot))
     assert rotation.type.rows == turned.states[0].type.rows
     scaled = recurrence(
         lines[0].replace("N/4", "N/2"),
@@ -157,7 +157,7 @@ def test_rows_and_delays():
         head="test(R = 2)",
     )
     assert found.counts == (("R", 2),) and found.outputs[0].index == "r"
-    assert any(isinstance(n, spec.Delayed) for n in walk(found.update[0].value))
+    assert any(isinstance(n, spec.Delayed) for n in nodes(found.update[0].value))
 
 
 def test_parameters_are_counts_or_constants():

@@ -47,7 +47,6 @@ class WalkFunction:
     factor: str  # what multiplies the state, broadcastable; 'None' when nothing decays
     increment: str
     reverse: str  # ', reverse=True' or ''
-    uses_entering: bool
     after: tuple[Line, ...]  # all chunks at once, with the state that enters each
     results: str
 
@@ -69,7 +68,6 @@ def walk_function(program: ChunkProgram, name: str) -> WalkFunction:
         factor_text,
         program.carry.increment.name,
         ", reverse=True" if program.is_reverse else "",
-        bool(after),
         tuple(_line(s) for s in after),
         ", ".join([*(t.name for t in program.outputs), "final"]),
     )

@@ -6,8 +6,8 @@ from .. import algebra
 from ..expressions import constant
 from ..recurrence import Generator, MicroStep, Transition, Write
 from ..source import NOWHERE
-from ..spec import Dim, Expr, Rot, State, StateRef, SumOver, Type
-from .chains import Chain, Factor, Polynomial, Refusal, chain, product_expr
+from ..spec import Dim, Rot, State, StateRef, SumOver, Type
+from .chains import Chain, Factor, Polynomial, Refusal, chain
 
 
 def micro_step(values: dict[str, Polynomial], states: tuple[State, ...], index: str | None = None, count: Dim | None = None) -> MicroStep:
@@ -128,20 +128,3 @@ def transition_factors(term: Transition, source: State) -> tuple[Factor, ...]:
     left = [f for g in term.left if g.kind != "elementwise" for f in generator_factors(g, source.type.rows)]
     right = [f for g in term.right for f in generator_factors(g, source.type.cols)]
     return (*left, state, *right)
-
-
-def transition_expr(term: Transition, source: State, value: Expr | None = None) -> Expr:
-    """`coefficient * L S R` as an expression; `value` stands for the state when given."""
-    state = StateRef(source.type, NOWHERE, source.name, False) if value is None else value
-    body = algebra.mul(term.coefficient, product_expr(transition_factors(term, source), state))
-    return algebra.sum_over(term.index, term.rank, body) if term.index else body
-
-
-def write_expr(term: Write) -> Expr:
-    """`coefficient * key value^T` as an expression."""
-    body = term.coefficient
-    if term.key is not None and term.value is not None:
-        body = algebra.mul(body, algebra.matmul(term.key, algebra.transpose(term.value)))
-    elif term.key is not None:
-        body = algebra.mul(body, term.key)
-    return algebra.sum_over(term.index, term.rank, body) if term.index else body

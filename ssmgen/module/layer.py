@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .. import spec
-from ..backends.torch_text import HELPERS, attribute
+from ..backends.torch_text import attribute
 from ..reference import docstring
 from . import initial, text
 from .forward import ForwardWriter, Names, bundle_name, in_order, spec_nodes
@@ -317,11 +317,6 @@ class _LayerWriter:
 
     def _repr(self) -> str:
         return ""
-
-
-def layer_helpers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The text of helper functions, in the order given."""
-    return tuple(HELPERS[name] for name in names)
 
 
 def _sentence(line: str) -> str:

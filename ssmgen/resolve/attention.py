@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .. import spec, syntax
 from ..diagnostics import Report, Severity
+from ..expressions import nodes
 from ..source import Source
-from .building import walk
 from .domains import check_arguments
 from .expressions import Context, expression
 from .recurrence import declare_names, declare_sizes, define_symbols, warn_unused
@@ -73,7 +73,7 @@ def _score(node: syntax.AttentionDecl, clause: syntax.AttentionClause | None, sc
         )
         return None
     check_arguments(score, scope)
-    for name in dict.fromkeys(n.name for n in walk(score) if isinstance(n, spec.Ref)):
+    for name in dict.fromkeys(n.name for n in nodes(score) if isinstance(n, spec.Ref)):
         scope.used[name] = None
     return score
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from ..expressions import children, nodes
 from ..source import Span
 from ..spec import (
     Add,
@@ -117,26 +118,6 @@ def as_column(value: Expr) -> Expr:
     return transpose(value, value.span) if value.type.is_row else value
 
 
-def children(expr: Expr) -> tuple[Expr, ...]:
-    """The operands of a node, in order."""
-    match expr:
-        case Apply(args=args):
-            return args
-        case Add(terms=terms):
-            return terms
-        case Mul() | Div() | MatMul():
-            return (expr.left, expr.right)
-        case Pow():
-            return (expr.base, expr.exponent)
-        case Neg() | Transpose() | Diag() | Rot() | Skew():
-            return (expr.operand,)
-        case Element():
-            return (expr.base,)
-        case SumOver():
-            return (expr.body,)
-    return ()
-
-
 def with_children(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
     """The same node over other operands of the same types."""
     match expr:
@@ -157,16 +138,9 @@ def with_children(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
     return expr
 
 
-def walk(expr: Expr):
-    """Every node, parents first."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
-
-
 def reads_state(expr: Expr) -> bool:
     """Whether a state occurs in `expr`."""
-    return any(isinstance(node, StateRef) for node in walk(expr))
+    return any(isinstance(node, StateRef) for node in nodes(expr))
 
 
 def is_unsized(expr: Expr) -> bool:

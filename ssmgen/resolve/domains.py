@@ -6,10 +6,10 @@ import math
 
 from .. import spec, syntax
 from ..diagnostics import Label
+from ..expressions import children, nodes
 from ..functions import FUNCTIONS
 from ..intervals import INFINITY, Interval
 from ..source import Span
-from .building import children, walk
 from .expressions import Context, expression
 from .scope import Scope, Unresolved
 from .witness import witness
@@ -34,7 +34,7 @@ def domain_of(node: syntax.DomainNode, scope: Scope) -> Interval:
 
 def _end(node: syntax.Node, scope: Scope, upper: bool) -> float:
     value = expression(node, scope, Context("static"))
-    if any(isinstance(part, (spec.Ref, spec.SizeOf)) for part in walk(value)) or not value.type.is_scalar:
+    if any(isinstance(part, (spec.Ref, spec.SizeOf)) for part in nodes(value)) or not value.type.is_scalar:
         scope.report.error(
             "static-expression-required",
             f"`{scope.report.source.slice(node.span)}` is not a number",
@@ -90,7 +90,7 @@ def _reach(found: Interval, declared: Interval) -> str:
 
 
 def _ranges(value: spec.Expr, scope: Scope) -> str:
-    names = dict.fromkeys(node.name for node in walk(value) if isinstance(node, (spec.Ref, spec.Delayed)))
+    names = dict.fromkeys(node.name for node in nodes(value) if isinstance(node, (spec.Ref, spec.Delayed)))
     bounds = scope.bounds
     shown = [f"{name} in {bounds.of(spec.Ref(spec.Type(), value.span, name))}" for name in names]
     return f" with {', '.join(shown)}" if shown else ""

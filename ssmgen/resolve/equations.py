@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from .. import spec, syntax
 from ..diagnostics import Label
+from ..expressions import nodes
 from ..source import Span
 from ..spec import ONE, Dim, Expr, State
-from .building import as_column, is_unsized, sized, walk
+from .building import as_column, is_unsized, sized
 from .dims import dim_of
 from .domains import check_arguments
 from .expressions import Context, count_of, expression
@@ -110,7 +111,7 @@ def update_of(body: tuple[syntax.Node, ...], scope: Scope) -> tuple[spec.Assignm
 def _assignment(node: syntax.Assign, scope: Scope, context: Context, assigned: dict[str, Span]) -> spec.Assignment:
     state = expect_state(node.name or "", node.name_span or node.span, scope)
     value = _state_value(state, node.value, scope, context)
-    if state.name in assigned and not any(isinstance(n, spec.StateRef) and n.primed and n.name == state.name for n in walk(value)):
+    if state.name in assigned and not any(isinstance(n, spec.StateRef) and n.primed and n.name == state.name for n in nodes(value)):
         scope.report.error(
             "duplicate-name",
             f"`{state.name}'` is assigned twice, and the second forgets the first",

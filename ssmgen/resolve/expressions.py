@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from .. import syntax
 from ..bounds import INDICES
+from ..expressions import nodes
 from ..functions import FUNCTIONS
 from ..source import Span
 from ..spec import ONE, Const, Delayed, Dim, Element, Expr, Ref, SizeOf, StateRef, SumOver, Type
 from . import building, calls, products
-from .building import SCALAR, walk
+from .building import SCALAR
 from .dims import dim_of
 from .scope import Scope, Unresolved, names_in
 
@@ -214,7 +215,7 @@ def _inlined(id: str, span: Span, scope: Scope, context: Context) -> Expr:
     if context.place in STATELESS:
         raise _not_static(id, span, scope, "reads the state")
     if context.place in ("update", "dynamics"):
-        for node in walk(value):
+        for node in nodes(value):
             if isinstance(node, StateRef) and node.primed:
                 scope.report.error(
                     "time-index",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..diagnostics import Label
+from ..expressions import nodes
 from ..source import Span
 from ..spec import ONE, Add, Apply, Const, Dim, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Rot, Skew, StateRef, SumOver, Type
 from . import building
-from .building import UNKNOWN, is_unsized, joined_field, sized, walk
+from .building import UNKNOWN, is_unsized, joined_field, sized
 from .scope import Scope, Unresolved
 
 
@@ -217,7 +218,7 @@ def power(scope: Scope, base: Expr, exponent: Expr, span: Span) -> Expr:
 
 def _rotating_rows(scope: Scope, expr: Expr) -> Dim | None:
     """The rows of `expr` that are pairs, when it holds a state whose first rows turn."""
-    for node in walk(expr):
+    for node in nodes(expr):
         if isinstance(node, StateRef):
             state = scope.states.get(node.name)
             if state is not None and state.rotating_rows is not None and state.type.rows == expr.type.rows:

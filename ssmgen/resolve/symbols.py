@@ -7,12 +7,13 @@ from dataclasses import replace
 from .. import spec, syntax
 from ..bounds import INDICES
 from ..diagnostics import Label
+from ..expressions import nodes
 from ..functions import FUNCTIONS
 from ..intervals import UNIT_BALL, WHOLE, Interval
 from ..source import Span
 from ..spec import Expr, Symbol, Type
 from . import building
-from .building import as_column, is_unsized, reads_state, walk
+from .building import as_column, is_unsized, reads_state
 from .calls import range_of
 from .dims import dim_of
 from .domains import check_arguments, domain_of, prove
@@ -330,7 +331,7 @@ def _shape_help(name: str, type: Type, value: Expr, scope: Scope) -> str:
 
 def unsized(value: Expr, scope: Scope) -> Unresolved:
     """Report an `I` that nothing gives a size."""
-    for node in walk(value):
+    for node in nodes(value):
         if isinstance(node, spec.Identity | spec.Rot) and is_unsized(node):
             what = "I" if isinstance(node, spec.Identity) else scope.report.source.slice(node.span)
             scope.report.error(
@@ -359,7 +360,7 @@ def _complex_for_real(name: str, value: Expr, scope: Scope) -> Unresolved:
 def axes_of(value: Expr, scope: Scope) -> dict[str, str]:
     """The axes that the names of a value belong to: axis -> one such name, in order of use."""
     found: dict[str, str] = {}
-    for node in walk(value):
+    for node in nodes(value):
         match node:
             case spec.Ref(name=name) | spec.Delayed(name=name):
                 if name in scope.symbols:
@@ -410,7 +411,7 @@ def _axis_of_value(name: str, written: syntax.TypeNode | None, value: Expr, scop
 
 
 def _is_static(value: Expr, scope: Scope) -> bool:
-    for node in walk(value):
+    for node in nodes(value):
         match node:
             case spec.StateRef() | spec.Delayed() | spec.Ref(name="position"):
                 return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .. import spec
 from ..bounds import INDICES
+from ..expressions import children, nodes
 from ..functions import FUNCTIONS
 from ..spec import ONE, Expr, Type
-from .building import SCALAR, children, is_unsized, walk
+from .building import SCALAR, is_unsized
 
 _AXES = ("head", "group", "channel", "layer")
 
@@ -64,7 +65,7 @@ def _shape(type: Type) -> tuple:
 
 def check_expression(expr: Expr, known: set[str], states: dict, loops: tuple[str, ...], assigned: tuple[str, ...]) -> None:
     """Raise AssertionError unless every name in `expr` resolves and every node has the type its parts give."""
-    for node in walk(expr):
+    for node in nodes(expr):
         assert not is_unsized(node), node
         match node:
             case spec.Ref(name=name):

@@ -96,7 +96,7 @@ def _rational(walk: WalkKernels, length: int, rows: int) -> int:
 
 
 def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, decay):
-    decays = [decay() for _ in range(length)] if walk.walk.log_decay is not None else [number_one(number)] * length
+    decays = [decay() for _ in range(length)] if walk.walk.log_decay is not None else [number_like(number())] * length
     readings = walk.walk.readings
     tokens = Tokens(
         [[[number() for _ in range(keys)] for _ in range(length)] for _ in readings],
@@ -108,12 +108,6 @@ def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, dec
     )
     d_reads = [[[number() for _ in range(columns)] for _ in range(length)] for _ in readings]
     return tokens, d_reads, [[number() for _ in range(columns)] for _ in range(keys)]
-
-
-def number_one(number):
-    """1 in the arithmetic of `number`."""
-    sample = number()
-    return Polynomial.number(1) if isinstance(sample, Polynomial) else Fraction(1)
 
 
 def _compare(walk: WalkKernels, tokens: Tokens, d_reads, d_final, rows: int, reads, final, expected: Gradients) -> int:
@@ -215,7 +209,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     spec = recurrence.spec
     functions = Functions(7)
     sizes = {name: 2 + 2 * i for i, (name, _) in enumerate(spec.dims)} | dict(spec.counts)
-    definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None and s.init is None} | dict(recurrence.hoisted)
+    definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
     static = {s.name: _random(s.type, sizes, functions) for s in spec.symbols if s.kind == "param" and s.name not in definitions}
     static |= {name: [[Fraction(value)]] for name, value in spec.constants}
     static |= {"head": [[Fraction(1)]], "heads": [[Fraction(4)]], "channel": [[Fraction(1)]], "channels": [[Fraction(4)]]}

@@ -1,6 +1,6 @@
 """As the running sum, with writes exp(i) of unbounded i: computed relative to a running maximum, which cancels."""
 
-from ...recurrence import walk
+from ...expressions import nodes
 from ...spec import Apply, Ref
 from .._base import Feature
 from .._facts import Facts
@@ -14,9 +14,9 @@ def matches(facts: Facts) -> bool:
 
 def _is_unbounded(facts: Facts, coefficient) -> bool:
     high = {s.name: s.interval.high for s in facts.recurrence.spec.symbols}
-    for node in walk(coefficient):
+    for node in nodes(coefficient):
         if isinstance(node, Apply) and node.function == "exp":
-            if any(isinstance(n, Ref) and high.get(n.name) == float("inf") for n in walk(node)):
+            if any(isinstance(n, Ref) and high.get(n.name) == float("inf") for n in nodes(node)):
                 return True
     return False
 
