@@ -14,7 +14,7 @@ from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
-from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
+from .plan import AXES, AxisValue, Classified, Column, Reading, Row, Slice, Walk
 from .recurrence import Recurrence, Transition, Write
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
@@ -118,10 +118,9 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     key = None if facts.is_read_whole else write.value if is_transposed else write.key
     readings, slices = _readings(facts, columns)
     one = getattr(write.coefficient, "value", None) == 1
-    return Walk(
-        key, None if one else write.coefficient, tuple(columns), decay_name, log_decay, tuple(readings), tuple(slices),
-        is_transposed, span=facts.transitions[0].span,
-    )  # fmt: skip
+    row = Row(key, None if one else write.coefficient, tuple(c.value for c in columns), log_decay=log_decay)
+    span = facts.transitions[0].span
+    return Walk((row,), tuple(columns), decay_name, tuple(readings), tuple(slices), is_transposed=is_transposed, span=span)
 
 
 def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[Slice]]:

@@ -1,8 +1,9 @@
 """Chunk programs: the steps of one chunk on tiles with named axes, before any text.
 
-Axes: `i` the rows (tokens) of a chunk, `j` the same rows as sources, `n` the key axis, `p` the value columns. A back end
-prints a program as batched tensor code or as the body of a loop over chunks; the validator runs it on exact numbers.
-The tile `S` (or `D` backwards) is the state entering the chunk, and `carry` is what leaves it.
+Axes: `i` the rows of a chunk, `j` the same rows as sources, `t` its tokens where a token has several rows (else `i`), `n`
+the key axis, `p` the value columns. A back end prints a program as batched tensor code or as the body of a loop over
+chunks; the validator runs it on exact numbers. The tile `S` (or `D` backwards) is the state entering the chunk, and a
+`Carry` says what leaves it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from .plan import Plan, Walk
 
-ROW, SOURCE, KEY, VALUE = "i", "j", "n", "p"
+TOKEN, ROW, SOURCE, KEY, VALUE = "t", "i", "j", "n", "p"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class AsSource:
     @property
     def axes(self) -> tuple[str, ...]:
         return tuple(SOURCE if a == ROW else a for a in self.tile.axes)
+
+
+@dataclass(frozen=True)
+class AsRow:
+    """A value on sources, as rows: axis `j` renamed `i`."""
+
+    operand: Node
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(ROW if a == SOURCE else a for a in self.operand.axes)
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,23 @@ class Minus:
 
 
 @dataclass(frozen=True)
+class Negative:
+    operand: Node
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return self.operand.axes
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Summed over every axis that `axes` leaves out."""
+
+    operand: Node
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Exp:
     operand: Node
 
@@ -96,37 +125,106 @@ class CumSum:
 
 
 @dataclass(frozen=True)
-class Last:
-    """The value at the chunk's last row; drops `i`."""
+class First:
+    """Keeps the first of every `size` rows; the rest become 0."""
 
     operand: Node
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return tuple(a for a in self.operand.axes if a != ROW)
-
-
-@dataclass(frozen=True)
-class Causal:
-    """Keeps entries with source j at or before row i (strictly before when `is_strict`); the rest become `fill`.
-
-    `is_reverse`: source j at or after row i. `fill` is '0', or '-inf' for an exponent that is about to be taken: a masked
-    difference never overflows.
-    """
-
-    operand: Node
-    is_strict: bool
-    fill: str
-    is_reverse: bool = False
+    size: int
 
     @property
     def axes(self) -> tuple[str, ...]:
         return self.operand.axes
 
 
-Node = Tile | AsSource | Contract | Times | Plus | Minus | Exp | CumSum | Last | Causal
+@dataclass(frozen=True)
+class Pick:
+    """Row `offset` of every token of `rows` rows: axis `i` becomes `t`."""
 
-LAYOUT = (ROW, SOURCE, KEY, VALUE)
+    operand: Node
+    rows: int
+    offset: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(TOKEN if a == ROW else a for a in self.operand.axes)
+
+
+@dataclass(frozen=True)
+class Put:
+    """The transpose of `Pick`: a token's value at its row `offset`, 0 at its other rows."""
+
+    operand: Node
+    rows: int
+    offset: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(ROW if a == TOKEN else a for a in self.operand.axes)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which sources a row sees: rows come in groups of `left`, sources in groups of `right`, and a row sees the groups up
+    to its own; strictly before its own when `is_strict`."""
+
+    is_strict: bool
+    left: int = 1
+    right: int = 1
+
+    def sees(self, row: int, source: int) -> bool:
+        """Whether row number `row` sees source number `source`."""
+        ahead = source // self.right - row // self.left
+        return ahead < 0 if self.is_strict else ahead <= 0
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Keeps the entries of visible sources; the rest become `fill`: '0', or '-inf' for an exponent that is about to be
+    taken, so that a masked difference never overflows."""
+
+    operand: Node
+    sight: Sight
+    fill: str
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return self.operand.axes
+
+
+@dataclass(frozen=True)
+class Faded:
+    """Product of two values and of exp(later_in - earlier_jn) over visible pairs, summed over the axis that `axes` leaves out.
+
+    Of the axes (row, source, key) each operand has two and the result has two. One node, since its exponents are safe only
+    together: exp(later) exp(-earlier) overflows where their product is at most 1. How to be safe is the back end's matter.
+    """
+
+    left: Node
+    right: Node
+    later: Tile
+    earlier: AsSource
+    sight: Sight
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Solve:
+    """x with (1 + matrix) x = right, of a strictly lower triangular matrix [i, j]; with its transpose when `is_transposed`."""
+
+    matrix: Tile
+    right: Node
+    is_transposed: bool = False
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return self.right.axes
+
+
+Node = (
+    Tile | AsSource | AsRow | Contract | Times | Plus | Minus | Negative | Sum | Exp | CumSum | First | Pick | Put | Causal | Faded | Solve
+)
+
+LAYOUT = (TOKEN, ROW, SOURCE, KEY, VALUE)
 
 
 def join(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,48 +243,77 @@ class Step:
 
 @dataclass(frozen=True)
 class Carry:
-    """What leaves the chunk: state = factor * state + increment (`factor` None: 1). `increment` is a tile of a step."""
+    """What leaves the chunk: state = factor * state + increment - sum_i write_i (read_i . state).
+
+    `factor` None: 1; `write` and `read` are None where nothing is erased. `is_reverse`: from the last chunk to the first.
+    """
 
     state: Tile
     factor: Tile | None
     increment: Tile
     math: str
+    write: Tile | None = None
+    read: Tile | None = None
+    is_reverse: bool = False
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        """What the steps must have given."""
+        return tuple(t for t in (self.factor, self.increment, self.write, self.read) if t is not None)
 
 
 @dataclass(frozen=True)
 class ChunkProgram:
-    """One walk over the chunks, forwards or backwards in time.
+    """One walk over the chunks: the steps, and the states carried from chunk to chunk, forwards or backwards in time.
 
-    `steps` in order; those that use the state entering the chunk come after those that do not.
+    `steps` in order; those that use a state entering the chunk come after those that do not. `leaving`: what leaves the
+    chunk as a value of the steps' tiles, which is what is differentiated; None in a program that is a gradient.
     """
 
     name: str
     title: str  # the recurrence it walks, as an equation
-    is_reverse: bool
     inputs: tuple[Tile, ...]
     steps: tuple[Step, ...]
-    carry: Carry
+    carries: tuple[Carry, ...]
     outputs: tuple[Tile, ...]
+    leaving: Node | None = None
 
     def verify(self) -> None:
         """Raise AssertionError when a step uses an unknown tile or the axes do not fit."""
         known = {t.name: t.axes for t in self.inputs}
-        known[self.carry.state.name] = self.carry.state.axes
+        known |= {c.state.name: c.state.axes for c in self.carries}
         for step in self.steps:
             for tile in tiles(step.value):
                 assert known.get(tile.name) == tile.axes, (self.name, step.target.name, tile)
             assert set(step.value.axes) == set(step.target.axes), (self.name, step)
+            assert step.target.name not in known, (self.name, step.target.name)
             known[step.target.name] = step.target.axes
-        for tile in (*self.outputs, self.carry.increment, *([self.carry.factor] if self.carry.factor else [])):
+        late = self.after_states()
+        for carry in self.carries:
+            assert not any(t.name in late for t in carry.tiles), (self.name, carry)
+        for tile in (*self.outputs, *(t for c in self.carries for t in c.tiles)):
             assert known.get(tile.name) == tile.axes, (self.name, tile)
 
-    def needs_state(self, step: Step) -> bool:
-        """True when the step depends on the state entering the chunk."""
-        dependent = {self.carry.state.name}
+    def after_states(self) -> frozenset[str]:
+        """The tiles that depend on a state entering the chunk, states included."""
+        dependent = {c.state.name for c in self.carries}
         for s in self.steps:
             if any(t.name in dependent for t in tiles(s.value)):
                 dependent.add(s.target.name)
-        return step.target.name in dependent
+        return frozenset(dependent)
+
+
+def operands(node: Node) -> tuple[Node, ...]:
+    """The nodes that a node is made of."""
+    if isinstance(node, (Tile, AsSource)):
+        return ()
+    if isinstance(node, Faded):
+        return (node.left, node.right, node.later, node.earlier)
+    if isinstance(node, Solve):
+        return (node.matrix, node.right)
+    if isinstance(node, (Contract, Times, Plus, Minus)):
+        return (node.left, node.right)
+    return (node.operand,)
 
 
 def tiles(node: Node) -> tuple[Tile, ...]:
@@ -195,9 +322,7 @@ def tiles(node: Node) -> tuple[Tile, ...]:
         return (node,)
     if isinstance(node, AsSource):
         return (node.tile,)
-    if isinstance(node, (Contract, Times, Plus, Minus)):
-        return tiles(node.left) + tiles(node.right)
-    return tiles(node.operand)
+    return tuple(t for operand in operands(node) for t in tiles(operand))
 
 
 # --- a plan's programs -------------------------------------------------------------------------------------------
@@ -205,13 +330,11 @@ def tiles(node: Node) -> tuple[Tile, ...]:
 
 @dataclass(frozen=True)
 class WalkKernels:
-    """The programs of one walk; `decay_gradient` is None when nothing decays."""
+    """The programs of one walk: what it reads, and the gradients of all that it takes."""
 
     walk: Walk
     forward: ChunkProgram
-    query_gradient: ChunkProgram
-    source_gradient: ChunkProgram
-    decay_gradient: ChunkProgram | None
+    gradient: ChunkProgram
 
 
 @dataclass(frozen=True)
@@ -235,5 +358,4 @@ class Kernels:
 
 def programs(walk: WalkKernels) -> tuple[ChunkProgram, ...]:
     """Forward first."""
-    every = (walk.forward, walk.query_gradient, walk.source_gradient, walk.decay_gradient)
-    return tuple(p for p in every if p is not None)
+    return (walk.forward, walk.gradient)

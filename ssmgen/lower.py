@@ -1,15 +1,19 @@
-"""plan -> chunk programs: one forward, three backward, for every walk.
+"""plan -> chunk programs: the walk and its gradient, for every walk.
 
-Backward is not differentiated by rule: it is the adjoint recurrence, dS_t = a_{t+1} dS_{t+1} + q_t do_t^T, walked by the
-same laws with the roles exchanged. With M_ij the visible weights exp(G_i - G_j):
+One form carries every axis. A token contributes one or more rows; row i reads with its erase key e_i what is stored, and
+writes with its key k_i what is missing from its value v_i. With S the state that enters the chunk, G the running sum of log
+decays, Gx that sum up to the row before, and everything on keys:
 
-    o_i  = sum_j M_ij (q_i . k_j)  v_j  + exp(G_i)       q_i^T S      forward,   S entering from the left
-    dq_i = sum_j M_ij (do_i . v_j) k_j  + exp(G_i)       S do_i       forward,   S again
-    dk_j = sum_i M_ij (do_i . v_j) q_i  + exp(G_C - G_j) D v_j        backward,  D = dS entering from the right
-    dv_j = sum_i M_ij (q_i . k_j)  do_i + exp(G_C - G_j) D^T k_j      backward
-    dg   = suffix sums of q.dq - k.dk, plus <S_T, dS_T> at the end
+    J_ij = <e_i exp(Gx_i - G_j), k_j>     for rows j before i         what the rows of a chunk erase of each other
+    W    = (1 + J)^-1 (e exp(Gx))                                     what they read of S
+    w    = (1 + J)^-1 v - W S                                         what they really write
+    A_ij = <q_i exp(G_i - G_j), k_j>      for rows j that i sees
+    o    = A w + (q exp(G)) S
+    S   <- exp(G_C) S + (k exp(G_C - G))^T w
 
-An exclusive read takes G_i - g_i where an inclusive one takes G_i, and strictly earlier sources.
+An exclusive read takes Gx and strictly earlier rows. Without erase keys w = v; a decay by one factor comes out of the inner
+products. A correction that reads the decayed state is this one with the decay in its erase key. Gradients are not
+derived here: `reverse` differentiates the program.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from .features import values
 from .kernel import (
     KEY,
     ROW,
-    SOURCE,
+    TOKEN,
     VALUE,
     AsSource,
     Carry,
@@ -26,17 +30,22 @@ from .kernel import (
     Contract,
     CumSum,
     Exp,
+    First,
     Kernels,
-    Last,
     Minus,
     Node,
+    Pick,
     Plus,
+    Sight,
+    Solve,
     Step,
+    Sum,
     Tile,
     Times,
     WalkKernels,
 )  # fmt: skip
 from .plan import Plan, Reading, Walk
+from .reverse import gradient
 
 
 def lower(plan: Plan) -> Kernels:
@@ -45,231 +54,143 @@ def lower(plan: Plan) -> Kernels:
 
 
 class _Builder:
-    """Tiles and laws of one walk, from which each program takes what it needs."""
+    """Tiles and steps of one walk."""
 
     def __init__(self, walk: Walk):
         self.walk = walk
         self.law = _law(walk.decay)
         self.has_decay = walk.log_decay is not None
-        self.k, self.v = Tile("k", (ROW, KEY)), Tile("v", (ROW, VALUE))
-        self.g, self.G = Tile("g", (ROW,)), Tile("G", (ROW,))
-        self.S, self.D = Tile("S", (KEY, VALUE)), Tile("D", (KEY, VALUE))
-        self.X, self.a = Tile("X", (KEY, VALUE)), Tile("a", ())
+        self.rows, self.size = len(walk.rows), walk.size
+        self.token = TOKEN if self.rows > 1 else ROW
+        wide = (KEY,) if self.law.IS_WIDE else ()
+        self.wide = wide
+        self.k, self.v, self.e = Tile("k", (ROW, KEY)), Tile("v", (ROW, VALUE)), Tile("e", (ROW, KEY))
+        self.g, self.G, self.Gx = (Tile(name, (ROW, *wide)) for name in ("g", "G", "Gx"))
+        self.S, self.X, self.a = Tile("S", (KEY, VALUE)), Tile("X", (KEY, VALUE)), Tile("a", wide)
+        self.steps: list[Step] = []
 
-    # names: one reading keeps the bare letter, several are numbered
-    def _tile(self, letter: str, reading: Reading, axes: tuple[str, ...]) -> Tile:
+    def kernels(self) -> WalkKernels:
+        forward = self.forward()
+        return WalkKernels(self.walk, forward, gradient(forward, self._adjoint()))
+
+    # --- names: one reading keeps the bare letter, several are numbered ---
+
+    def _tile(self, letter: str, reading: Reading, *axes: str) -> Tile:
         return Tile(letter + reading.name[1:], axes)
 
     def _q(self, r: Reading) -> Tile:
-        return self._tile("q", r, (ROW, KEY))
-
-    def _o(self, r: Reading) -> Tile:
-        return Tile(r.name, (ROW, VALUE))
-
-    def _do(self, r: Reading) -> Tile:
-        return self._tile("do", r, (ROW, VALUE))
+        return self._tile("q", r, self.token, KEY)
 
     def _later(self, r: Reading) -> Tile:
-        """The running sum at which a reading's rows stand."""
-        return self.G if r.is_inclusive or not self.has_decay else Tile("Gx", (ROW,))
-
-    def kernels(self) -> WalkKernels:
-        return WalkKernels(
-            self.walk, self.forward(), self.query_gradient(), self.source_gradient(),
-            self.decay_gradient() if self.has_decay else None,
-        )  # fmt: skip
-
-    # --- pieces ---
-
-    def _sums(self) -> list[Step]:
-        if not self.has_decay:
-            return []
-        steps = [Step("G_i = g_1 + ... + g_i within the chunk", self.G, CumSum(self.g))]
-        if not all(r.is_inclusive for r in self.walk.readings):
-            steps.append(Step("Gx_i = G_{i-1}: up to the token before", Tile("Gx", (ROW,)), Minus(self.G, self.g)))
-        return steps
-
-    def _total(self) -> list[Step]:
-        if not self.has_decay:
-            return []
-        return [Step("a = exp(G_C)", self.a, Exp(Last(self.G)))]
-
-    def _entering(self) -> list[Step]:
-        """What is left at a row of the state that enters from the left."""
-        steps = []
-        for reading in self._kinds() if self.has_decay else []:
-            tile, later = self._left(reading), self._later(reading)
-            steps.append(Step(f"{tile.name}_i = exp({later.name}_i): left at row i of the state that enters", tile, self.law.factor(later)))
-        return steps
-
-    def _leaving(self) -> list[Step]:
-        """What is left at the chunk's end of what a row writes."""
-        if not self.has_decay:
-            return []
-        exponent = Minus(Last(self.G), self.G)
-        return [Step("R_i = exp(G_C - G_i): left at the chunk's end of what row i writes", Tile("R", (ROW,)), self.law.factor(exponent))]
-
-    @staticmethod
-    def _left(reading: Reading) -> Tile:
-        return Tile("L" if reading.is_inclusive else "Lx", (ROW,))
-
-    def _weights(self, is_reverse: bool) -> list[Step]:
-        """One tile of weights for inclusive readings and one for exclusive ones, where there are such."""
-        steps = []
-        for reading in self._kinds():
-            value = self.law.weights(self._later(reading), self.G, not reading.is_inclusive, is_reverse)
-            if value is not None:
-                math = f"{self._weight_tile(reading).name}_ij = {self._weight(reading, is_reverse)}, {self._seen(reading, is_reverse)}"
-                steps.append(Step(math, self._weight_tile(reading), value))
-        return steps
-
-    def _kinds(self) -> list[Reading]:
-        """The first inclusive and the first exclusive reading."""
-        found: dict[bool, Reading] = {}
-        for reading in self.walk.readings:
-            found.setdefault(reading.is_inclusive, reading)
-        return list(found.values())
-
-    @staticmethod
-    def _weight_tile(reading: Reading) -> Tile:
-        return Tile("M" if reading.is_inclusive else "Mx", (ROW, SOURCE))
-
-    def _pair(self, left: Tile, right: Tile, reading: Reading, is_reverse: bool) -> Node:
-        """Visible weights times left_i . right_j."""
-        product = Contract(left, AsSource(right), (ROW, SOURCE))
-        weights = self._weight_tile(reading) if self.has_decay else None
-        return self.law.pair(product, weights, not reading.is_inclusive, is_reverse)
-
-    def _pair_math(self, name: str, left: Tile, right: Tile, reading: Reading, is_reverse: bool) -> str:
-        product = f"{left.name}_i . {right.name}_j"
-        if self.has_decay:
-            return f"{name}_ij = {self._weight_tile(reading).name}_ij {product}"
-        return f"{name}_ij = {product}, {self._seen(reading, is_reverse)}"
-
-    def _fade(self, value: Node, factor: Tile) -> Node:
-        return Times(factor, value) if self.has_decay else value
-
-    def _carry(self, state: Tile) -> Carry:
-        factor = self.a if self.has_decay else None
-        text = f"{state.name} = {'a ' if self.has_decay else ''}{state.name} + X"
-        return Carry(state, factor, self.X, text)
-
-    def _write(self) -> Step:
-        math = "X = sum_j R_j k_j v_j^T" if self.has_decay else "X = sum_j k_j v_j^T"
-        return Step(math, self.X, Contract(self.k, self._fade(self.v, Tile("R", (ROW,))), (KEY, VALUE)))
-
-    def _inputs(self, *tiles: Tile) -> tuple[Tile, ...]:
-        return (*tiles, *((self.g,) if self.has_decay else ()))
-
-    @staticmethod
-    def _weight(reading: Reading, is_reverse: bool) -> str:
-        later = "G" if reading.is_inclusive else "Gx"
-        return f"exp({later}_j - G_i)" if is_reverse else f"exp({later}_i - G_j)"
-
-    def _enter(self, reading: Reading) -> str:
-        return f"{self._left(reading).name}_i " if self.has_decay else ""
-
-    @staticmethod
-    def _seen(reading: Reading, is_reverse: bool) -> str:
-        sign = "<=" if reading.is_inclusive else "<"
-        return f"i {sign} j" if is_reverse else f"j {sign} i"
+        """The running sum at which a reading stands."""
+        letter = ("G" if r.is_inclusive else "Gx") + ("t" if self.rows > 1 else "")
+        return Tile(letter, (self.token, *self.wide))
 
     # --- programs ---
 
     def forward(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), *self._leaving(), self._write(), *self._weights(False), *self._entering()]
-        outputs = []
-        for r in self.walk.readings:
-            weights = self._tile("A", r, (ROW, SOURCE))
-            math = self._pair_math(weights.name, self._q(r), self.k, r, False)
-            steps.append(Step(math, weights, self._pair(self._q(r), self.k, r, False)))
-            inside = Contract(weights, AsSource(self.v), (ROW, VALUE))
-            across = self._fade(Contract(self._q(r), self.S, (ROW, VALUE)), self._left(r))
-            steps.append(Step(f"o_i = sum_j A_ij v_j + {self._enter(r)}q_i^T S", self._o(r), Plus(inside, across)))
-            outputs.append(self._o(r))
-        queries = tuple(self._q(r) for r in self.walk.readings)
-        title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + k_t v_t^T,   o_t = q_t^T S_t"
-        if not all(r.is_inclusive for r in self.walk.readings):
-            title = title.replace("q_t^T S_t", "q_t^T S_{t-1}")
-        return ChunkProgram(
-            "forward", title, False, self._inputs(*queries, self.k, self.v), tuple(steps), self._carry(self.S), tuple(outputs)
-        )
+        self._sums()
+        K, written, write, read = self._writes()
+        outputs = [self._read(r, written) for r in self.walk.readings]
+        kept: Node = Times(self.a, self.S) if self.has_decay else self.S
+        text = f"S = {'a ' if self.has_decay else ''}S + X" + (" - sum_i K_i W_i^T S" if write else "")
+        text = text if self.has_decay else text.replace("K_i", "k_i")
+        carry = Carry(self.S, self.a if self.has_decay else None, self.X, text, write, read)
+        inputs = [*(self._q(r) for r in self.walk.readings), self.k, self.v]
+        inputs += [self.e] * self.walk.has_erase + [self.g] * self.has_decay
+        leaving = Plus(kept, Contract(K, written, (KEY, VALUE)))
+        return ChunkProgram("forward", self._title(), tuple(inputs), tuple(self.steps), (carry,), tuple(outputs), leaving)
 
-    def query_gradient(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), *self._leaving(), self._write(), *self._weights(False), *self._entering()]
-        outputs = []
-        for r in self.walk.readings:
-            weights, dq = self._tile("B", r, (ROW, SOURCE)), self._tile("dq", r, (ROW, KEY))
-            math = self._pair_math(weights.name, self._do(r), self.v, r, False)
-            steps.append(Step(math, weights, self._pair(self._do(r), self.v, r, False)))
-            inside = Contract(weights, AsSource(self.k), (ROW, KEY))
-            across = self._fade(Contract(self._do(r), self.S, (ROW, KEY)), self._left(r))
-            steps.append(Step(f"dq_i = sum_j B_ij k_j + {self._enter(r)}S do_i", dq, Plus(inside, across)))
-            outputs.append(dq)
-        gradients = tuple(self._do(r) for r in self.walk.readings)
-        title = "dq_t = S_t do_t, the forward walk once more with its state read from the other side"
-        return ChunkProgram(
-            "query_gradient", title, False, self._inputs(self.k, self.v, *gradients), tuple(steps), self._carry(self.S), tuple(outputs)
-        )
+    def _step(self, math: str, target: Tile, value: Node) -> Tile:
+        """Add a step, once."""
+        if target not in [s.target for s in self.steps]:
+            self.steps.append(Step(math, target, value))
+        return target
 
-    def source_gradient(self) -> ChunkProgram:
-        steps = [*self._sums(), *self._total(), *self._weights(True), *self._entering(), *self._leaving()]
-        increments: list[Node] = []
-        dk_parts: list[Node] = []
-        dv_parts: list[Node] = []
-        for r in self.walk.readings:
-            q, do = self._q(r), self._do(r)
-            increments.append(Contract(q, self._fade(do, self._left(r)), (KEY, VALUE)))
-            to_key, to_value = self._tile("B", r, (ROW, SOURCE)), self._tile("A", r, (ROW, SOURCE))
-            steps.append(Step(self._pair_math(to_key.name, self.v, do, r, True), to_key, self._pair(self.v, do, r, True)))
-            steps.append(Step(self._pair_math(to_value.name, self.k, q, r, True), to_value, self._pair(self.k, q, r, True)))
-            dk_parts.append(Contract(to_key, AsSource(q), (ROW, KEY)))
-            dv_parts.append(Contract(to_value, AsSource(do), (ROW, VALUE)))
-        steps.append(Step(f"X = sum_i {self._enter(self.walk.readings[0])}q_i do_i^T", self.X, _sum(increments)))
-        dk, dv = Tile("dk", (ROW, KEY)), Tile("dv", (ROW, VALUE))
-        fade = "R_i " if self.has_decay else ""
-        across_key = self._fade(Contract(self.v, self.D, (ROW, KEY)), Tile("R", (ROW,)))
-        across_value = self._fade(Contract(self.k, self.D, (ROW, VALUE)), Tile("R", (ROW,)))
-        steps.append(Step(f"dk_i = sum_j B_ij q_j + {fade}D v_i", dk, Plus(_sum(dk_parts), across_key)))
-        steps.append(Step(f"dv_i = sum_j A_ij do_j + {fade}D^T k_i", dv, Plus(_sum(dv_parts), across_value)))
-        inputs = (*(self._q(r) for r in self.walk.readings), self.k, self.v, *(self._do(r) for r in self.walk.readings))
-        title = f"dS_t = {'exp(g_{t+1}) ' if self.has_decay else ''}dS_{{t+1}} + q_t do_t^T, read by k_t and v_t: the walk from the right"
-        return ChunkProgram("source_gradient", title, True, self._inputs(*inputs), tuple(steps), self._carry(self.D), (dk, dv))
+    def _sums(self) -> None:
+        if not self.has_decay:
+            return
+        own = self.g
+        if self.size > 1:
+            own = self._step(f"f_i = g_i at the first of the {self.size} rows of a step", Tile("f", self.g.axes), First(self.g, self.size))
+        self._step(f"G_i = {own.name}_1 + ... + {own.name}_i within the chunk", self.G, CumSum(own))
+        exclusive = [r for r in self.walk.readings if not r.is_inclusive]
+        if exclusive or self.walk.has_erase:
+            before = "row" if self.rows > 1 else "token"
+            self._step(f"Gx_i = G_{{i-1}}: up to the {before} before", self.Gx, Minus(self.G, self.g))
+        if self.rows > 1:
+            for r in self.walk.readings:
+                if r.is_inclusive:
+                    self._step("Gt_t = G at the last row of token t", self._later(r), Pick(self.G, self.rows, self.rows - 1))
+                else:
+                    self._step("Gxt_t = Gx at the first row of token t", self._later(r), Pick(self.Gx, self.rows, 0))
+        total = self._step("z = G_C, over the whole chunk", Tile("z", self.wide), Sum(own, self.wide))
+        self._step("a = exp(z)", self.a, Exp(total))
 
-    def decay_gradient(self) -> ChunkProgram:
-        k, dk = self.k, Tile("dk", (ROW, KEY))
-        inputs, steps = [], []
-        moved: Node | None = None
-        late: list[Node] = []
-        for r in self.walk.readings:
-            q, dq = self._q(r), self._tile("dq", r, (ROW, KEY))
-            inputs += [q, dq]
-            product = Contract(q, dq, (ROW,))
-            moved = product if moved is None else Plus(moved, product)
-            if not r.is_inclusive:
-                late.append(product)
-        change = Tile("x", (ROW,))
-        steps.append(Step("x_i = q_i . dq_i - k_i . dk_i: how the loss moves with G_i", change, Minus(moved, Contract(k, dk, (ROW,)))))
-        total, state, dg = Tile("X", ()), Tile("E", ()), Tile("dg", (ROW,))
-        steps.append(Step("X = sum_i x_i", total, Last(CumSum(change))))
-        value: Node = Plus(CumSum(change, is_reverse=True), state)
-        math = "dg_i = x_i + x_{i+1} + ... to the end of the sequence"
-        for product in late:
-            value, math = Minus(value, product), "dg_i = x_i + x_{i+1} + ... less q_i . dq_i, whose exponent stops at G_{i-1}"
-        steps.append(Step(math, dg, value))
-        title = "G_i moves the loss by x_i; every g up to i moves G_i"
-        return ChunkProgram("decay_gradient", title, True, (*inputs, k, dk), tuple(steps), Carry(state, None, total, "E = E + X"), (dg,))
+    def _writes(self) -> tuple[Tile, Tile, Tile | None, Tile | None]:
+        """(keys at the chunk's end, what is written, and for the carry what erases and what is read)."""
+        K = self.k
+        if self.has_decay:
+            exit = self._step(
+                "R_i = exp(G_C - G_i): left at the chunk's end of what row i writes",
+                Tile("R", self.G.axes),
+                Exp(Minus(Tile("z", self.wide), self.G)),
+            )
+            K = self._step("K_i = R_i k_i", Tile("K", self.k.axes), Times(exit, self.k))
+        if not self.walk.has_erase:
+            self._step(f"X = sum_j {K.name}_j v_j^T", self.X, Contract(K, self.v, (KEY, VALUE)))
+            return K, self.v, None, None
+        sight = Sight(True, self.size, self.size)
+        J = self._pair(Tile("J", (ROW, "j")), self.e, self.Gx, sight, "what row i reads with e_i of what row j writes")
+        E = self._entering(self.Gx, self.e, "E")
+        W = self._step(f"W = (1 + J)^-1 {E.name}: what the rows read of the state that enters", Tile("W", self.e.axes), Solve(J, E))
+        U = self._step("U = (1 + J)^-1 v: what they write if it is zero", Tile("U", self.v.axes), Solve(J, self.v))
+        self._step(f"X = sum_j {K.name}_j U_j^T", self.X, Contract(K, U, (KEY, VALUE)))
+        w = self._step("w_i = U_i - W_i^T S: what row i writes", Tile("w", self.v.axes), Minus(U, Contract(W, self.S, (ROW, VALUE))))
+        return K, w, K, W
 
+    def _read(self, r: Reading, written: Tile) -> Tile:
+        q, later = self._q(r), self._later(r)
+        sight = Sight(not r.is_inclusive, 1, self.rows)
+        A = self._pair(self._tile("A", r, self.token, "j"), q, later, sight, "")
+        Q = self._entering(later, q, f"Q{r.name[1:]}")
+        inside = Contract(A, AsSource(written), (self.token, VALUE))
+        math = f"o = sum_j {A.name}_{self.token}j {written.name}_j + {Q.name}_{self.token}^T S"
+        return self._step(math, Tile(r.name, (self.token, VALUE)), Plus(inside, Contract(Q, self.S, (self.token, VALUE))))
 
-def _sum(nodes: list[Node]) -> Node:
-    total = nodes[0]
-    for node in nodes[1:]:
-        total = Plus(total, node)
-    return total
+    def _pair(self, target: Tile, left: Tile, later: Tile, sight: Sight, words: str) -> Tile:
+        """Visible products of left_i and k_j, faded from j to i."""
+        for step in self.law.pair(target, left, self.k, later, self.G, sight):
+            self._step(step.math + (f": {words}" if words and step.target == target else ""), step.target, step.value)
+        return target
+
+    def _entering(self, later: Tile, left: Tile, name: str) -> Tile:
+        """`left` times what is left at its rows of the state that enters."""
+        if not self.has_decay:
+            return left
+        row = left.axes[0]
+        factor = Tile("L" + later.name[1:], later.axes)
+        self._step(f"{factor.name}_{row} = exp({later.name}_{row}): left at row {row} of the state that enters", factor, Exp(later))
+        return self._step(f"{name}_{row} = {factor.name}_{row} {left.name}_{row}", Tile(name, left.axes), Times(factor, left))
+
+    # --- titles ---
+
+    def _title(self) -> str:
+        decay = "" if not self.has_decay else "diag(exp(g_t)) " if self.wide else "exp(g_t) "
+        write = "k_t (v_t - S_{t-1}^T e_t)^T" if self.walk.has_erase else "k_t v_t^T"
+        reads = {r.is_inclusive for r in self.walk.readings}
+        read = "q_t^T S_t" if reads == {True} else "q_t^T S_{t-1}"
+        rows = f",   {self.rows} rows a token" if self.rows > 1 else ""
+        return f"S_t = {decay}S_{{t-1}} + {write},   o_t = {read}{rows}"
+
+    def _adjoint(self) -> str:
+        decay = "" if not self.has_decay else "diag(exp(g_{t+1})) " if self.wide else "exp(g_{t+1}) "
+        erase = " - e_{t+1} (k_{t+1}^T dS_{t+1})" if self.walk.has_erase else ""
+        return f"dS_t = {decay}dS_{{t+1}}{erase} + q_t do_t^T, read by k_t and v_t: the walk from the right"
 
 
 def _law(name: str):
-    """The module of a decay: `pair` and `fade`."""
+    """The module of a decay: `IS_WIDE` and `pair`."""
     from importlib import import_module
 
     assert values("decay")[name].is_lowered

@@ -69,10 +69,8 @@ class WalkText:
     read_gradients: str
     split_gradients: str
     moved_gradients: str
-    query_results: str
-    query_call: str
-    source_call: str
-    decay_call: str
+    gradient_call: str
+    gradient_results: str
     joined_gradients: str
     operand_gradients: str
     state_gradients: str
@@ -115,6 +113,7 @@ class OpPackage:
     uses_math: bool
     has_groups: bool
     has_kernels: bool
+    has_erase: bool
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
@@ -199,7 +198,6 @@ class _Writer:
         moved = [f"reads{suffix}{r[1:]}" if len(self.kernels.walks) > 1 or len(reads) > 1 else "reads" for r in reads]
         grads = [f"d{r}" for r in reads]
         queries = [f"q{r.name[1:]}" for r in walk.readings]
-        tail = ["g"] if has_decay else []
         states = [identifier(c.state) for c in walk.columns]
         unpack, used = _unpack(walk)
         sizes = [self._size(n) for n in used]
@@ -227,17 +225,15 @@ class _Writer:
             unpack_arguments=", ".join(["S", *used]),
             unpack_call=", ".join(["final", *sizes]),
             unpack_gradient_call=", ".join(["d_initial", *sizes]),
-            forward_call=", ".join([*queries, "k", "v", *tail, "S", "chunks"]),
+            forward_call=", ".join([*(t.name for t in kernels.forward.inputs), "S", "chunks"]),
             reads=", ".join(reads),
             joined_reads=", ".join(f"_join({r}, T, chunks)" for r in reads),
             moved_reads=", ".join(moved),
             read_gradients=", ".join(grads),
             split_gradients=", ".join(f"_split({g}, chunks)" for g in grads),
             moved_gradients=", ".join(f"d_{m}" for m in moved),
-            query_results=", ".join([*(f"d{q}" for q in queries), "S" if has_decay else "_"]),
-            query_call=", ".join(["k", "v", *grads, *tail, "S", "chunks"]),
-            source_call=", ".join([*queries, "k", "v", *grads, *tail, "D", "chunks"]),
-            decay_call=", ".join([*(x for q in queries for x in (q, f"d{q}")), "k", "dk", "E", "chunks"]),
+            gradient_call=", ".join([*(t.name for t in kernels.gradient.inputs), "S", "D", "chunks"]),
+            gradient_results=", ".join(t.name for t in kernels.gradient.outputs),
             joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
@@ -344,6 +340,7 @@ class _Writer:
             uses_math="math." in text,
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
+            has_erase=any(w.has_erase for w in self.plan.classified.walks),
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,

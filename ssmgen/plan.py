@@ -53,24 +53,60 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """S_t = decay_t S_{t-1} + coefficient_t key_t value_t^T for states stacked side by side as value columns.
+class Row:
+    """One row of a token: S <- exp(log_decay) S + key (coefficient * value - S_read^T erase)^T.
 
-    `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `key` None is the constant 1 (no key
-    axis). `log_decay` None means the state does not decay. `columns` are stacked in order. `is_transposed`: the text's
-    key side runs over the stacked columns (every read is on the value side).
+    `values` has one entry a column block of the walk (None: the constant 1); `key` None is the constant 1 (no key axis).
+    `is_written` False: nothing is written, `values` give the shape alone. `erase` reads the state as it is before the
+    decay, coefficient and sign included; None erases nothing. `log_decay` is the same for all rows of a step.
     """
 
     key: Expr | None
     coefficient: Expr | None
+    values: tuple[Expr | None, ...]
+    erase: Expr | None = None
+    log_decay: Expr | None = None
+    is_written: bool = True
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A token's rows act on states stacked side by side as value columns: S_t = decay_t S_{t-1} + key_t (value_t - S_{t-1}^T erase_t)^T.
+
+    `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `columns` are stacked in order.
+    `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side). `rows` act in
+    order, `size` of them at a time: those read and decay the state together.
+    """
+
+    rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    decay: str  # the value on the decay axis: 'none' | 'static' | 'scalar'
-    log_decay: Expr | None
+    decay: str  # a value on the decay axis: 'none' | 'static' | 'scalar' | 'diagonal'
     readings: tuple[Reading, ...]
     slices: tuple[Slice, ...]
+    size: int = 1
     is_transposed: bool = False
     scale: Expr | None = None
     span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def key(self) -> Expr | None:
+        """The first row's key, which has every key's shape."""
+        return self.rows[0].key
+
+    @property
+    def coefficient(self) -> Expr | None:
+        """What the first row's value is multiplied by."""
+        return self.rows[0].coefficient
+
+    @property
+    def log_decay(self) -> Expr | None:
+        """The first log decay of a row; None when the state does not decay."""
+        return next((row.log_decay for row in self.rows if row.log_decay is not None), None)
+
+    @property
+    def has_erase(self) -> bool:
+        """Whether a row takes something away."""
+        return any(row.erase is not None for row in self.rows)
 
 
 @dataclass(frozen=True)

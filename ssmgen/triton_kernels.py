@@ -79,7 +79,7 @@ def triton_package(kernels: WalkKernels, title: str, equations: tuple[str, ...])
     )
     reverse = Direction(
         name="walk_reverse",
-        title=kernels.source_gradient.title + ".",
+        title=kernels.gradient.title + ".",
         chunk_index="(chunks - 1 - i_t)",
         first_segment=" + 1",
         segments_before="segments - 1 - i_s",

@@ -107,7 +107,7 @@ def test_a_data_decay_discretized():
     assert "S |a| in (0, 1); contraction: |a| < 1 at every token" in section(text, "stability")
     assert "half-life (0, inf) tokens; [0.433, 693] tokens at the initial parameters" in section(text, "stability")
     assert "M_ij = exp(G_i - G_j), j <= i" in section(text, "chunk form") and "k: dt * B" in section(text, "chunk form")
-    assert "dC_t = S_t dr0_t" in section(text, "adjoint") and section(text, "backward").startswith("dq: ")
+    assert "dC_t = S_t dr0_t" in section(text, "adjoint") and section(text, "backward").startswith("dq, dk, dv, dg: ")
     assert "chunk, 64 tokens" in section(text, "how it runs")
     assert "8,192 entries a head = N*P; 32,768 bytes in fp32" in section(text, "cost")
 

@@ -8,20 +8,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..kernel import (
+    KEY,
     ROW,
+    SOURCE,
+    TOKEN,
+    AsRow,
     AsSource,
+    Carry,
     Causal,
     ChunkProgram,
     Contract,
     CumSum,
     Exp,
-    Last,
+    Faded,
+    First,
     Minus,
+    Negative,
     Node,
+    Pick,
     Plus,
+    Put,
+    Sight,
+    Solve,
     Step,
+    Sum,
     Tile,
     Times,
+    operands,
+    tiles,
 )  # fmt: skip
 
 
@@ -42,77 +56,81 @@ class WalkFunction:
     title: str
     arguments: str
     masks: tuple[Line, ...]
-    before: tuple[Line, ...]  # all chunks at once, without the state
-    state: str
-    factor: str  # what multiplies the state, broadcastable; 'None' when nothing decays
-    increment: str
-    reverse: str  # ', reverse=True' or ''
-    after: tuple[Line, ...]  # all chunks at once, with the state that enters each
+    before: tuple[Line, ...]  # all chunks at once, without a state
+    scans: tuple[Line, ...]
+    after: tuple[Line, ...]  # all chunks at once, with the states that enter each
     results: str
 
 
 def walk_function(program: ChunkProgram, name: str) -> WalkFunction:
-    """Print `program` as the function `name`."""
-    state = program.carry.state
-    before = [s for s in program.steps if not program.needs_state(s)]
-    after = [s for s in program.steps if program.needs_state(s)]
-    factor = program.carry.factor
-    factor_text = "None" if factor is None else factor.name + _index(factor.axes, state.axes)
+    """Print `program` as the function `name`; it gives the outputs and what its last carry leaves."""
+    late = program.after_states()
+    last = program.carries[-1]
     return WalkFunction(
         name,
         program.title,
-        ", ".join([*(t.name for t in program.inputs), state.name, "chunks"]),
+        ", ".join([*(t.name for t in program.inputs), *(c.state.name for c in program.carries), "chunks"]),
         _masks(program),
-        tuple(_line(s) for s in before),
-        state.name,
-        factor_text,
-        program.carry.increment.name,
-        ", reverse=True" if program.is_reverse else "",
-        tuple(_line(s) for s in after),
+        tuple(_line(s) for s in program.steps if s.target.name not in late),
+        tuple(_scan(c, "final" if c is last else "_") for c in program.carries),
+        tuple(_line(s) for s in program.steps if s.target.name in late),
         ", ".join([*(t.name for t in program.outputs), "final"]),
     )
+
+
+def has_pairs(program: ChunkProgram) -> bool:
+    """Whether the text calls the functions of products that fade key by key."""
+    return any(isinstance(node, Faded) for step in program.steps for node in _nodes(step.value))
 
 
 def _line(step: Step) -> Line:
     return Line(step.math, step.target.name, _text(step.value, step.target.axes))
 
 
+def _scan(carry: Carry, final: str) -> Line:
+    state = carry.state.name
+    factor = "None" if carry.factor is None else carry.factor.name + _index(carry.factor.axes, carry.state.axes)
+    erased = "" if carry.write is None else f", erased=({carry.write.name}, {carry.read.name})"
+    reverse = ", reverse=True" if carry.is_reverse else ""
+    math = carry.math + (", from the last chunk to the first" if carry.is_reverse else "")
+    return Line(math, f"{state}, {final}", f"_scan({factor}, {carry.increment.name}, {state}, chunks{erased}{reverse})")
+
+
 # --- masks -------------------------------------------------------------------------------------------------------
 
 
-_MASKS = {
-    # (is_reverse, is_strict): name, triangle, offset, words
-    (False, False): ("hidden", "triu", 1, "j > i"),
-    (False, True): ("hidden_self", "triu", 0, "j >= i"),
-    (True, False): ("hidden", "tril", -1, "j < i"),
-    (True, True): ("hidden_self", "tril", 0, "j <= i"),
-}
-
-
-def _mask_name(node: Causal) -> str:
-    return _MASKS[node.is_reverse, node.is_strict][0]
+def _mask_name(sight: Sight) -> str:
+    groups = "" if sight.left == sight.right == 1 else f"_{sight.left}_{sight.right}"
+    return ("hidden_self" if sight.is_strict else "hidden") + groups
 
 
 def _masks(program: ChunkProgram) -> tuple[Line, ...]:
-    """One boolean matrix for each kind of masked exponent: True where a source is hidden from a row."""
+    """One boolean matrix for each kind of sight: True where a source is hidden from a row."""
     found: dict[str, Line] = {}
-    rows = program.inputs[0].name
     for step in program.steps:
         for node in _nodes(step.value):
-            if isinstance(node, Causal) and node.fill == "-inf":
-                name, triangle, offset, words = _MASKS[node.is_reverse, node.is_strict]
-                ones = f"torch.ones({rows}.shape[-2], {rows}.shape[-2], dtype=torch.bool, device={rows}.device)"
-                found[name] = Line(f"sources that row i does not see: {words}", name, f"{ones}.{triangle}({offset})")
+            if isinstance(node, Causal) and (node.fill == "-inf" or not _is_plain(node.sight)):
+                sight = node.sight
+                words = "of its own group and later" if sight.is_strict else "of later groups"
+                if _is_plain(sight):
+                    words = "j >= i" if sight.is_strict else "j > i"
+                count = "k.shape[-2]" + (f" // {sight.right}" if sight.right > 1 else "")
+                text = f"torch.ones({count}, {count}, dtype=torch.bool, device=k.device).triu({0 if sight.is_strict else 1})"
+                text += f".repeat_interleave({sight.left}, 0)" if sight.left > 1 else ""
+                text += f".repeat_interleave({sight.right}, 1)" if sight.right > 1 else ""
+                name = _mask_name(sight)
+                found[name] = Line(f"sources that row i does not see: {words}", name, text)
     return tuple(found[name] for name in sorted(found))
+
+
+def _is_plain(sight: Sight) -> bool:
+    return sight.left == sight.right == 1
 
 
 def _nodes(node: Node):
     yield node
-    if isinstance(node, (Contract, Times, Plus, Minus)):
-        yield from _nodes(node.left)
-        yield from _nodes(node.right)
-    elif isinstance(node, (Exp, CumSum, Last, Causal)):
-        yield from _nodes(node.operand)
+    for operand in operands(node):
+        yield from _nodes(operand)
 
 
 # --- text --------------------------------------------------------------------------------------------------------
@@ -124,6 +142,13 @@ def _text(node: Node, axes: tuple[str, ...]) -> str:
         case Tile() | AsSource():
             name = node.name if isinstance(node, Tile) else node.tile.name
             return name + _index(node.axes, axes)
+        case AsRow():
+            # only the name of the axis changes
+            return (
+                _factor(node.operand, node.operand.axes) + _index(node.axes, axes)
+                if node.axes != axes
+                else _text(node.operand, node.operand.axes)
+            )
         case Contract():
             return _contract(node) + _index(node.axes, axes)
         case Times():
@@ -132,29 +157,64 @@ def _text(node: Node, axes: tuple[str, ...]) -> str:
             return f"{_text(node.left, axes)} + {_text(node.right, axes)}"
         case Minus():
             return f"{_text(node.left, axes)} - {_factor(node.right, axes)}"
+        case Negative():
+            return f"-{_factor(node.operand, axes)}"
+        case Sum():
+            dims = [i - len(node.operand.axes) for i, a in enumerate(node.operand.axes) if a not in node.axes]
+            return f"{_factor(node.operand, node.operand.axes)}{_widened(node.operand)}.sum({_dims(dims)})" + _index(node.axes, axes)
         case Exp():
             return f"torch.exp({_exponent(node.operand)}){_index(node.axes, axes)}"
         case CumSum() if node.is_reverse:
-            return f"{_factor(node.operand, node.axes)}.flip(-1).cumsum(-1).flip(-1)"
+            dim = _row_dim(node.axes)
+            return f"{_factor(node.operand, node.axes)}.flip({dim}).cumsum({dim}).flip({dim})"
         case CumSum():
-            return f"{_factor(node.operand, node.axes)}.double().cumsum(-1)"
-        case Last(operand=CumSum(is_reverse=False)):
-            return f"{_factor(node.operand.operand, node.operand.axes)}.sum(-1)"
-        case Last():
-            # kept as an axis of length one where it meets the rows
-            return f"{_factor(node.operand, node.operand.axes)}[..., -1{':' if axes[:1] == (ROW,) else ''}]"
+            return f"{_factor(node.operand, node.axes)}{_widened(node.operand)}.cumsum({_row_dim(node.axes)})"
+        case Pick():
+            tail = ", :" if node.axes[-1] == KEY else ""
+            return f"{_factor(node.operand, node.operand.axes)}[..., {node.offset or ''}::{node.rows}{tail}]"
+        case Put():
+            return _put(_factor(node.operand, node.operand.axes), node.axes, node.rows, node.offset)
+        case First():
+            tail = ", :" if node.axes[-1] == KEY else ""
+            return _put(f"{_factor(node.operand, node.axes)}[..., ::{node.size}{tail}]", node.axes, node.size, 0)
         case Causal():
             return _masked(node)
+        case Faded():
+            return _faded(node)
+        case Solve():
+            matrix = f"{node.matrix.name}.mT, " if node.is_transposed else f"{node.matrix.name}, "
+            side = "True" if node.is_transposed else "False"
+            return f"torch.linalg.solve_triangular({matrix}{_text(node.right, node.right.axes)}, upper={side}, unitriangular=True)"
     raise ValueError(f"no text for {node}")
 
 
 def _factor(node: Node, axes: tuple[str, ...]) -> str:
     text = _text(node, axes)
-    return f"({text})" if isinstance(node, (Plus, Minus)) else text
+    inner = node.operand if isinstance(node, AsRow) else node
+    return f"({text})" if isinstance(inner, (Plus, Minus, Negative)) else text
+
+
+def _widened(node: Node) -> str:
+    """Running sums of log decays are kept in float64, or a weak decay beside strong ones would drown in their sum."""
+    return ".double()" if {t.name for t in tiles(node)} <= {"g", "f"} else ""
+
+
+def _dims(dims: list[int]) -> str:
+    return str(dims[0]) if len(dims) == 1 else f"({', '.join(map(str, dims))})"
+
+
+def _row_dim(axes: tuple[str, ...]) -> int:
+    return next(i for i, a in enumerate(axes) if a in (ROW, TOKEN)) - len(axes)
+
+
+def _put(text: str, axes: tuple[str, ...], rows: int, offset: int) -> str:
+    if axes[-1] == KEY:
+        return f"F.pad({text}[..., None, :], (0, 0, {offset}, {rows - 1 - offset})).flatten(-3, -2)"
+    return f"F.pad({text}[..., None], ({offset}, {rows - 1 - offset})).flatten(-2)"
 
 
 def _exponent(node: Node) -> str:
-    """Running sums are kept in float64, or a weak decay beside strong ones would drown in their sum; exponents are narrowed."""
+    """Exponents are narrowed from the float64 of running sums."""
     if isinstance(node, Causal):
         return _masked(node)
     text = _text(node, node.axes)
@@ -163,17 +223,27 @@ def _exponent(node: Node) -> str:
 
 def _masked(node: Causal) -> str:
     if node.fill == "-inf":
-        return f"({_text(node.operand, node.axes)}).to(g.dtype).masked_fill({_mask_name(node)}, -torch.inf)"
-    offset = (-1 if node.is_strict else 0) * (-1 if node.is_reverse else 1)
-    call = "triu" if node.is_reverse else "tril"
-    return f"{_factor(node.operand, node.axes)}.{call}({offset if offset else ''})"
+        return f"({_text(node.operand, node.axes)}).to(g.dtype).masked_fill({_mask_name(node.sight)}, -torch.inf)"
+    text = _factor(node.operand, node.axes)
+    if not _is_plain(node.sight):
+        return f"{text}.masked_fill({_mask_name(node.sight)}, 0)"
+    return f"{text}.tril({-1 if node.sight.is_strict else ''})"
+
+
+def _faded(node: Faded) -> str:
+    name = "_faded_sources" if node.axes[0] == SOURCE else "_faded_rows" if SOURCE not in node.axes else "_faded_pairs"
+    left, right = (_text(x, x.axes) for x in (node.left, node.right))
+    sight = node.sight
+    groups = "" if _is_plain(sight) else f", {sight.left}, {sight.right}"
+    return f"{name}({left}, {right}, {node.later.name}, {node.earlier.tile.name}, {sight.is_strict}{groups})"
 
 
 def _contract(node: Contract) -> str:
     left, right = "".join(node.left.axes), "".join(node.right.axes)
     a, b = _text(node.left, node.left.axes), _text(node.right, node.right.axes)
-    if left == right and node.axes == node.left.axes[:-1]:
-        return f"({a} * {b}).sum(-1)"
+    kept = len(node.axes)
+    if left == right and node.axes == node.left.axes[:kept]:
+        return f"({a} * {b}).sum({_dims(list(range(kept - len(left), 0)))})"
     return f'torch.einsum("...{left}, ...{right} -> ...{"".join(node.axes)}", {a}, {b})'
 
 
@@ -182,6 +252,6 @@ def _index(own: tuple[str, ...], axes: tuple[str, ...]) -> str:
     if own == axes:
         return ""
     index = [":" if a in own else "None" for a in axes]
-    while index[0] == ":":
+    while index and index[0] == ":":
         index.pop(0)
-    return f"[..., {', '.join(index)}]"
+    return f"[..., {', '.join(index)}]" if index else ""

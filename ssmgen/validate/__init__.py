@@ -2,7 +2,7 @@
 
 Three questions, each answered without rounding:
 
-1. Is the forward program of every walk the law S_t = a_t S_{t-1} + k_t v_t^T, and are its gradients the derivatives?
+1. Is the forward program of every walk the law S = a S + k (v - S^T e)^T, row by row, and are its gradients the derivatives?
    As polynomials in all operands at short length: an identity, not a sample.
 2. Are they at lengths on both sides of chunk boundaries? Over random rationals.
 3. Are the walks, with their operands and readout, the spec's own update and output? Over random rationals with
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..kernel import KEY, ROW, VALUE, Kernels, WalkKernels
+from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Walk
 from . import sequential
 from .exact import Log, Polynomial
@@ -24,6 +24,10 @@ from .sequential import Gradients, Tokens
 
 LENGTHS = ((1, 2), (3, 4), (4, 4), (5, 4), (11, 4), (3, 1))
 """(tokens, rows a chunk) of question 2: one token, one short of a chunk, a chunk, one more, several and a rest."""
+
+
+SHORT = 3
+"""Tokens of question 1, where a token has one row."""
 
 
 class ValidationError(AssertionError):
@@ -40,7 +44,7 @@ class Validation:
 
     def __str__(self) -> str:
         lengths = ", ".join(f"{t} tokens by {c}" for t, c in self.lengths)
-        return f"{self.identities} polynomial identities at 3 tokens by 2; {self.numbers} exact numbers at {lengths}"
+        return f"{self.identities} polynomial identities at {SHORT} tokens or fewer; {self.numbers} exact numbers at {lengths}"
 
 
 def validate(plan: Plan, kernels: Kernels) -> Validation:
@@ -61,30 +65,34 @@ def validate(plan: Plan, kernels: Kernels) -> Validation:
 
 
 def _symbolic(walk: WalkKernels) -> int:
-    """Every operand entry a variable; 3 tokens in chunks of 2, two keys, one value column."""
+    """Every operand entry a variable; two keys, one value column; rows enough for pairs within a chunk and across."""
     count = iter(range(10**6))
     variable = lambda: Polynomial.variable(next(count))  # noqa: E731
-    tokens, d_reads, d_final = _tokens(walk, 3, 2, 1, variable, variable)
+    length = SHORT if len(walk.walk.rows) == 1 else 2
+    tokens, d_reads, d_final = _tokens(walk, length, 2, 1, variable, variable)
     reads, states = sequential.forward(tokens)
     loss = Polynomial()
     for r, d_read in enumerate(d_reads):
-        for t in range(3):
+        for t in range(length):
             loss = loss + reads[r][t][0] * d_read[t][0]
     for n in range(2):
         loss = loss + states[-1][n][0] * d_final[n][0]
+    slopes = loss.gradient()
 
     def slope(operand: Polynomial) -> Polynomial:
         ((monomial, _),) = operand.terms.items()
-        return loss.derivative(monomial[0]) if monomial else Polynomial()
+        return slopes.get(monomial[0], Polynomial()) if monomial else Polynomial()
 
+    def table(rows: list[list]) -> list[list]:
+        return [[slope(x) for x in row] for row in rows]
+
+    is_first = [i % tokens.size == 0 for i in range(len(tokens.keys))]
+    decays = [[a * slope(a) if first else 0 for a in row] for row, first in zip(tokens.decays, is_first, strict=True)]
     expected = Gradients(
-        [[[slope(x) for x in q] for q in query] for query in tokens.queries],
-        [[slope(x) for x in k] for k in tokens.keys],
-        [[slope(x) for x in v] for v in tokens.values],
-        [a * slope(a) for a in tokens.decays],
-        [[slope(x) for x in row] for row in tokens.initial],
-    )
-    return _compare(walk, tokens, d_reads, d_final, 2, reads, states[-1], expected)
+        [table(query) for query in tokens.queries], table(tokens.keys), table(tokens.values),
+        None if tokens.erases is None else table(tokens.erases), decays, table(tokens.initial),
+    )  # fmt: skip
+    return _compare(walk, tokens, d_reads, d_final, 2 if tokens.rows == 1 else 1, reads, states[-1], expected)
 
 
 def _rational(walk: WalkKernels, length: int, rows: int) -> int:
@@ -96,69 +104,100 @@ def _rational(walk: WalkKernels, length: int, rows: int) -> int:
 
 
 def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, decay):
-    decays = [decay() for _ in range(length)] if walk.walk.log_decay is not None else [number_like(number())] * length
-    readings = walk.walk.readings
+    readings, rows, size = walk.walk.readings, len(walk.walk.rows), walk.walk.size
+    width = keys if _width(walk) else 1
+    if walk.walk.log_decay is None:
+        decays = [[number_like(number())]] * (length * rows)
+    else:
+        decays = [d for _ in range(length * rows // size) for d in [[decay() for _ in range(width)]] * size]
     tokens = Tokens(
         [[[number() for _ in range(keys)] for _ in range(length)] for _ in readings],
-        [[number() for _ in range(keys)] for _ in range(length)],
-        [[number() for _ in range(columns)] for _ in range(length)],
+        [[number() for _ in range(keys)] for _ in range(length * rows)],
+        [[number() for _ in range(columns)] for _ in range(length * rows)],
+        [[number() for _ in range(keys)] for _ in range(length * rows)] if walk.walk.has_erase else None,
         decays,
         [[number() for _ in range(columns)] for _ in range(keys)],
         [r.is_inclusive for r in readings],
+        rows,
+        size,
     )
     d_reads = [[[number() for _ in range(columns)] for _ in range(length)] for _ in readings]
     return tokens, d_reads, [[number() for _ in range(columns)] for _ in range(keys)]
 
 
-def _compare(walk: WalkKernels, tokens: Tokens, d_reads, d_final, rows: int, reads, final, expected: Gradients) -> int:
-    """Run all programs of a walk and compare every entry. Returns how many were compared."""
+def _width(walk: WalkKernels) -> tuple[str, ...]:
+    """The axes of a log decay beside its row."""
+    return next((t.axes[1:] for t in walk.forward.inputs if t.name == "g"), ())
+
+
+def _compare(walk: WalkKernels, tokens: Tokens, d_reads, d_final, chunk: int, reads, final, expected: Gradients) -> int:
+    """Run both programs of a walk, `chunk` tokens at a time, and compare every entry. Returns how many were compared."""
     keys, columns = len(tokens.initial), len(tokens.initial[0])
-    run = Runner({ROW: rows, KEY: keys, VALUE: columns}, lambda log: _product(log, tokens.decays))
+    rows, wide = chunk * tokens.rows, _width(walk)
+    run = Runner({TOKEN: chunk, ROW: rows, KEY: keys, VALUE: columns}, lambda log: _product(log, tokens.decays))
     has_decay = walk.walk.log_decay is not None
     names = [r.name[1:] for r in walk.walk.readings]
-    chunks = [
-        {
-            **{f"q{s}": _rows(tokens.queries[r], c, rows, (ROW, KEY), keys) for r, s in enumerate(names)},
-            **{f"do{s}": _rows(d_reads[r], c, rows, (ROW, VALUE), columns) for r, s in enumerate(names)},
-            "k": _rows(tokens.keys, c, rows, (ROW, KEY), keys),
-            "v": _rows(tokens.values, c, rows, (ROW, VALUE), columns),
-            "g": Grid((ROW,), {(i,): Log(((c * rows + i, 1),)) if c * rows + i < tokens.length else Log() for i in range(rows)}),
-        }
-        for c in range(-(-tokens.length // rows))
-    ]
+    token = TOKEN if tokens.rows > 1 else ROW
+    chunks = []
+    for c in range(-(-tokens.length // chunk)):
+        tiles = {f"q{s}": _rows(tokens.queries[r], c, chunk, (token, KEY), keys) for r, s in enumerate(names)}
+        tiles |= {f"do{s}": _rows(d_reads[r], c, chunk, (token, VALUE), columns) for r, s in enumerate(names)}
+        tiles |= {"k": _rows(tokens.keys, c, rows, (ROW, KEY), keys), "v": _rows(tokens.values, c, rows, (ROW, VALUE), columns)}
+        if tokens.erases is not None:
+            tiles["e"] = _rows(tokens.erases, c, rows, (ROW, KEY), keys)
+        tiles["g"] = _logarithms(tokens, c, rows, wide, keys)
+        chunks.append(tiles)
     initial, gradient = _state(tokens.initial), _state(d_final)
-    found, last = run.walk(walk.forward, chunks, initial)
-    query, entered = run.walk(walk.query_gradient, chunks, initial)
-    source, d_initial = run.walk(walk.source_gradient, chunks, gradient)
-    check = _Checker(walk.walk, tokens.length, rows)
+    found, (last,) = run.walk(walk.forward, chunks, [initial])
+    slopes, (entered, d_initial) = run.walk(walk.gradient, chunks, [initial, gradient])
+    check = _Checker(walk.walk, tokens, chunk)
     for r, s in enumerate(names):
-        check.rows(f"o{s}", found, reads[r])
-        check.rows(f"dq{s}", query, expected.queries[r])
+        check.rows(f"o{s}", found, reads[r], chunk)
+        check.rows(f"dq{s}", slopes, expected.queries[r], chunk)
     check.state("final state", last, final)
     check.state("final state, walked again", entered, final)
-    check.rows("dk", source, expected.keys)
-    check.rows("dv", source, expected.values)
-    check.state("gradient of the initial state", d_initial, expected.initial)
+    check.rows("dk", slopes, expected.keys, rows)
+    check.rows("dv", slopes, expected.values, rows)
+    if tokens.erases is not None:
+        check.rows("de", slopes, expected.erases, rows)
     if has_decay:
-        moved = sum((last.cells[i] * gradient.cells[i] for i in sorted(last.cells)), 0)
-        pieces = [{**chunks[c], **query[c], **source[c]} for c in range(len(chunks))]
-        decayed, _ = run.walk(walk.decay_gradient, pieces, Grid((), {(): moved}))
-        check.rows("dg", decayed, [[x] for x in expected.decays])
+        check.steps("dg", slopes, expected.decays, rows, tokens.size)
+    check.state("gradient of the initial state", d_initial, expected.initial)
     return check.count
 
 
-class _Checker:
-    def __init__(self, walk: Walk, length: int, rows: int):
-        self.where = f"{length} tokens in chunks of {rows}"
-        self.states = ", ".join(c.state for c in walk.columns)
-        self.length, self.chunk, self.count = length, rows, 0
+def _logarithms(tokens: Tokens, chunk: int, rows: int, wide: tuple[str, ...], keys: int) -> Grid:
+    """The log decays of a chunk's rows: formal sums of the decays, each of which is numbered; 0 behind the last token."""
+    cells = {}
+    for i in range(rows):
+        t = chunk * rows + i
+        first = t - t % tokens.size
+        for n in range(keys) if wide else (0,):
+            log = Log((((first, n), 1),)) if t < len(tokens.keys) else Log()
+            cells[(i, n) if wide else (i,)] = log
+    return Grid((ROW, *wide), cells)
 
-    def rows(self, name: str, chunks: list[dict[str, Grid]], expected) -> None:
-        for t in range(self.length):
-            grid = chunks[t // self.chunk][name]
-            for j, value in enumerate(expected[t]):
-                index = (t % self.chunk, j) if len(grid.axes) == 2 else (t % self.chunk,)
+
+class _Checker:
+    def __init__(self, walk: Walk, tokens: Tokens, chunk: int):
+        self.where = f"{tokens.length} tokens in chunks of {chunk}"
+        self.states = ", ".join(c.state for c in walk.columns)
+        self.count = 0
+
+    def rows(self, name: str, chunks: list[dict[str, Grid]], expected: list[list], rows: int) -> None:
+        for t, row in enumerate(expected):
+            grid = chunks[t // rows][name]
+            for j, value in enumerate(row):
+                index = (t % rows, j) if len(grid.axes) == 2 else (t % rows,)
                 self._same(f"{name}[{t}, {j}]", grid.cells[index], value)
+
+    def steps(self, name: str, chunks: list[dict[str, Grid]], expected: list[list], rows: int, size: int) -> None:
+        """Rows of one step share what they are given: their gradients count together."""
+        for first in range(0, len(expected), size):
+            grid = chunks[first // rows][name]
+            for j, value in enumerate(expected[first]):
+                at = [(i % rows, j) if len(grid.axes) == 2 else (i % rows,) for i in range(first, first + size)]
+                self._same(f"{name}[{first}, {j}]", sum((grid.cells[i] for i in at), 0), value)
 
     def state(self, name: str, grid: Grid, expected) -> None:
         for n, row in enumerate(expected):
@@ -167,7 +206,7 @@ class _Checker:
 
     def _same(self, what: str, found, expected) -> None:
         self.count += 1
-        if not (found == expected or (isinstance(expected, int) and expected == found)):
+        if not (found == expected or expected == found):
             raise ValidationError(f"walk of {self.states}: {what} differs from the recurrence at {self.where}: {found} against {expected}")
 
 
@@ -185,13 +224,13 @@ def _state(rows: list[list]) -> Grid:
     return Grid((KEY, VALUE), {(n, p): x for n, row in enumerate(rows) for p, x in enumerate(row)})
 
 
-def _product(log: Log, decays: list):
-    total = number_like(decays[0])
-    for index, count in log.terms:
+def _product(log: Log, decays: list[list]):
+    total = number_like(decays[0][0])
+    for (row, key), count in log.terms:
         if count < 0:
             raise ValidationError("an exponent grows: a decay would be divided by")
         for _ in range(count):
-            total = total * decays[index]
+            total = total * decays[row][key]
     return total
 
 

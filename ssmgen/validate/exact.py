@@ -12,9 +12,9 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Log:
-    """A formal sum of logarithms: (decay index, multiplicity), sorted, no zeros."""
+    """A formal sum of logarithms: (decay, multiplicity), sorted, no zeros; a decay is its row and key."""
 
-    terms: tuple[tuple[int, int], ...] = ()
+    terms: tuple[tuple[tuple[int, int], int], ...] = ()
 
     def __add__(self, other: Log) -> Log:
         return self._combined(other, 1)
@@ -77,16 +77,16 @@ class Polynomial:
     def __hash__(self) -> int:
         return hash(frozenset(self.terms.items()))
 
-    def derivative(self, index: int) -> Polynomial:
-        """The partial derivative in the variable `index`."""
-        total: dict[tuple[int, ...], Fraction | int] = {}
+    def gradient(self) -> dict[int, Polynomial]:
+        """The partial derivatives in every variable that occurs."""
+        totals: dict[int, dict[tuple[int, ...], Fraction | int]] = {}
         for monomial, coefficient in self.terms.items():
-            power = monomial.count(index)
-            if power:
+            for index in set(monomial):
                 rest = list(monomial)
                 rest.remove(index)
-                total[tuple(rest)] = total.get(tuple(rest), 0) + coefficient * power
-        return Polynomial(total)
+                total = totals.setdefault(index, {})
+                total[tuple(rest)] = total.get(tuple(rest), 0) + coefficient * monomial.count(index)
+        return {index: Polynomial(total) for index, total in totals.items()}
 
 
 def _polynomial(value) -> Polynomial:

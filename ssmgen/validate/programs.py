@@ -7,18 +7,29 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..kernel import (
+    KEY,
     ROW,
     SOURCE,
+    TOKEN,
+    AsRow,
     AsSource,
+    Carry,
     Causal,
     ChunkProgram,
     Contract,
     CumSum,
     Exp,
-    Last,
+    Faded,
+    First,
     Minus,
+    Negative,
     Node,
+    Pick,
     Plus,
+    Put,
+    Solve,
+    Step,
+    Sum,
     Tile,
     Times,
 )  # fmt: skip
@@ -39,21 +50,36 @@ class Runner:
         self.sizes = sizes
         self.power = power
 
-    def walk(self, program: ChunkProgram, chunks: list[dict[str, Grid]], state: Grid) -> tuple[list[dict[str, Grid]], Grid]:
-        """Outputs of every chunk and the state left at the end; `chunks` in order of time."""
-        outputs: list[dict[str, Grid]] = [{} for _ in chunks]
-        order = range(len(chunks) - 1, -1, -1) if program.is_reverse else range(len(chunks))
-        for c in order:
-            tiles = dict(chunks[c])
-            tiles[program.carry.state.name] = state
-            for step in program.steps:
-                tiles[step.target.name] = self._aligned(self.value(step.value, tiles), step.target.axes)
-            outputs[c] = {t.name: tiles[t.name] for t in program.outputs}
+    def walk(self, program: ChunkProgram, chunks: list[dict[str, Grid]], states: list[Grid]) -> tuple[list[dict[str, Grid]], list[Grid]]:
+        """Outputs of every chunk and, for every carry, the state left at the end; `chunks` in order of time."""
+        late = program.after_states()
+        values = [dict(chunk) for chunk in chunks]
+        for tiles in values:
+            self._run([s for s in program.steps if s.target.name not in late], tiles)
+        final = [self._carried(carry, values, state) for carry, state in zip(program.carries, states, strict=True)]
+        for tiles in values:
+            self._run([s for s in program.steps if s.target.name in late], tiles)
+        return [{t.name: tiles[t.name] for t in program.outputs} for tiles in values], final
+
+    def _run(self, steps: list[Step], tiles: dict[str, Grid]) -> None:
+        for step in steps:
+            tiles[step.target.name] = self._aligned(self.value(step.value, tiles), step.target.axes)
+
+    def _carried(self, carry: Carry, chunks: list[dict[str, Grid]], state: Grid) -> Grid:
+        """Puts the state that enters it into every chunk; gives the one left at the end."""
+        for tiles in reversed(chunks) if carry.is_reverse else chunks:
+            tiles[carry.state.name] = state
             kept = state
-            if program.carry.factor is not None:
-                kept = self._broadcast(tiles[program.carry.factor.name], state, lambda a, b: a * b)
-            state = self._broadcast(kept, tiles[program.carry.increment.name], lambda a, b: a + b)
-        return outputs, state
+            if carry.factor is not None:
+                kept = self._broadcast(tiles[carry.factor.name], state, lambda a, b: a * b)
+                kept = self._aligned(kept, state.axes)
+            after = self._broadcast(kept, tiles[carry.increment.name], lambda a, b: a + b)
+            if carry.write is not None:
+                read = self._contract(tiles[carry.read.name], state, (ROW, *(a for a in state.axes if a != KEY)))
+                erased = self._contract(tiles[carry.write.name], read, state.axes)
+                after = self._broadcast(after, erased, lambda a, b: a - b)
+            state = after
+        return state
 
     def value(self, node: Node, tiles: dict[str, Grid]) -> Grid:
         """The numbers of a node."""
@@ -71,17 +97,40 @@ class Runner:
                 return self._broadcast(self.value(node.left, tiles), self.value(node.right, tiles), lambda a, b: a + b)
             case Minus():
                 return self._broadcast(self.value(node.left, tiles), self.value(node.right, tiles), lambda a, b: a - b)
+            case AsRow():
+                grid = self.value(node.operand, tiles)
+                return Grid(node.axes, grid.cells)
+            case Negative():
+                grid = self.value(node.operand, tiles)
+                return Grid(grid.axes, {i: x * -1 for i, x in grid.cells.items()})
+            case Sum():
+                return self._sum(self.value(node.operand, tiles), node.axes)
             case Exp():
                 grid = self.value(node.operand, tiles)
                 return Grid(grid.axes, {i: 0 if x is None else self.power(x) for i, x in grid.cells.items()})
             case CumSum():
                 return self._cumsum(self.value(node.operand, tiles), node.is_reverse)
-            case Last():
+            case First():
                 grid = self.value(node.operand, tiles)
-                at, end = grid.axes.index(ROW), self.sizes[ROW] - 1
-                return Grid(node.axes, {i[:at] + i[at + 1 :]: x for i, x in grid.cells.items() if i[at] == end})
+                at = grid.axes.index(ROW)
+                return Grid(grid.axes, {i: x if i[at] % node.size == 0 else _nothing(x) for i, x in grid.cells.items()})
+            case Pick():
+                grid = self.value(node.operand, tiles)
+                at = grid.axes.index(ROW)
+                cells = {_at(i, at, i[at] // node.rows): x for i, x in grid.cells.items() if i[at] % node.rows == node.offset}
+                return Grid(node.axes, cells)
+            case Put():
+                grid = self.value(node.operand, tiles)
+                at = node.axes.index(ROW)
+                cells = {i: 0 for i in self._indices(node.axes)}
+                cells.update({_at(i, at, i[at] * node.rows + node.offset): x for i, x in grid.cells.items()})
+                return Grid(node.axes, cells)
             case Causal():
                 return self._causal(node, self.value(node.operand, tiles))
+            case Faded():
+                return self._faded(node, tiles)
+            case Solve():
+                return self._solve(node, tiles)
         raise ValueError(f"no meaning for {node}")
 
     def _size(self, axis: str) -> int:
@@ -131,12 +180,56 @@ class Runner:
                 cells[here] = total
         return Grid(grid.axes, cells)
 
+    def _sum(self, grid: Grid, axes: tuple[str, ...]) -> Grid:
+        at = [grid.axes.index(a) for a in axes]
+        cells: dict[tuple[int, ...], object] = {}
+        for index, x in grid.cells.items():
+            target = tuple(index[i] for i in at)
+            cells[target] = cells[target] + x if target in cells else x
+        return Grid(axes, cells)
+
     def _causal(self, node: Causal, grid: Grid) -> Grid:
-        i, j = grid.axes.index(ROW), grid.axes.index(SOURCE)
+        i, j = _row_axis(grid.axes), grid.axes.index(SOURCE)
         hidden = None if node.fill == "-inf" else 0
+        return Grid(grid.axes, {index: x if node.sight.sees(index[i], index[j]) else hidden for index, x in grid.cells.items()})
 
-        def sees(index) -> bool:
-            row, source = (index[j], index[i]) if node.is_reverse else (index[i], index[j])
-            return source < row if node.is_strict else source <= row
+    def _faded(self, node: Faded, tiles: dict[str, Grid]) -> Grid:
+        """The law itself: every visible pair, every key."""
+        left, right = self.value(node.left, tiles), self.value(node.right, tiles)
+        later, earlier = tiles[node.later.name], tiles[node.earlier.tile.name]
+        row = later.axes[0]
+        cells: dict[tuple[int, ...], object] = {i: 0 for i in self._indices(node.axes)}
+        for i, j, n in self._indices((row, SOURCE, KEY)):
+            if node.sight.sees(i, j):
+                place = {row: i, SOURCE: j, KEY: n}
+                weight = self.power(later.cells[i, n] - earlier.cells[j, n])
+                term = left.cells[tuple(place[a] for a in left.axes)] * weight
+                target = tuple(place[a] for a in node.axes)
+                cells[target] = cells[target] + right.cells[tuple(place[a] for a in right.axes)] * term
+        return Grid(node.axes, cells)
 
-        return Grid(grid.axes, {index: x if sees(index) else hidden for index, x in grid.cells.items()})
+    def _solve(self, node: Solve, tiles: dict[str, Grid]) -> Grid:
+        """Substitution: from the first row, or from the last for the transpose."""
+        matrix, right = tiles[node.matrix.name], self.value(node.right, tiles)
+        rows = range(self.sizes[ROW])
+        cells = dict(right.cells)
+        for i in reversed(rows) if node.is_transposed else rows:
+            for p in range(self._size(right.axes[1])):
+                for j in rows[i + 1 :] if node.is_transposed else rows[:i]:
+                    entry = matrix.cells[(j, i) if node.is_transposed else (i, j)]
+                    if not (isinstance(entry, int) and entry == 0):
+                        cells[i, p] = cells[i, p] - entry * cells[j, p]
+        return Grid(right.axes, cells)
+
+
+def _row_axis(axes: tuple[str, ...]) -> int:
+    return axes.index(ROW if ROW in axes else TOKEN)
+
+
+def _at(index: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
+    return (*index[:axis], value, *index[axis + 1 :])
+
+
+def _nothing(x):
+    """0 in the arithmetic of `x`: a logarithm of 1, or a number."""
+    return x - x

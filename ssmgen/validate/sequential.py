@@ -1,77 +1,118 @@
-"""The law that a walk must obey, token by token, and its gradients by the chain rule: exact, and without chunks."""
+"""The law that a walk must obey, row by row, and its gradients by the chain rule: exact, and without chunks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
 class Tokens:
-    """Operands of a sequence: per token and reading a query; key, value and decay per token; the initial state.
+    """Operands of a sequence: a query per token and reading; key, value, erase key and decay per row; the initial state.
 
-    Vectors are lists of numbers, the state a list of rows.
+    Vectors are lists of numbers, the state a list of rows. A token has `rows` rows, which read and decay the state `size`
+    at a time. `decays[i]` has one number, or one a key; it is the same for the rows of one step.
     """
 
     queries: list[list[list]]  # [reading][t][n]
     keys: list[list]
     values: list[list]
-    decays: list
+    erases: list[list] | None
+    decays: list[list]
     initial: list[list]
-    inclusive: list[bool] = field(default_factory=list)
+    inclusive: list[bool]
+    rows: int = 1
+    size: int = 1
 
     @property
     def length(self) -> int:
-        return len(self.keys)
+        return len(self.keys) // self.rows
+
+    def decay(self, i: int) -> list:
+        """What every key is multiplied by at row `i`'s step."""
+        return self.decays[i] if len(self.decays[i]) > 1 else self.decays[i] * len(self.initial)
 
 
 def forward(tokens: Tokens) -> tuple[list[list[list]], list[list[list]]]:
-    """(reads [reading][t][p], states [t][n][p] with the initial one first)."""
-    rows, columns = range(len(tokens.initial)), range(len(tokens.initial[0]))
+    """(reads [reading][t][p], the state before every step and, last, the final one: [step][n][p])."""
     states = [tokens.initial]
     reads: list[list[list]] = [[] for _ in tokens.queries]
     for t in range(tokens.length):
-        old = states[-1]
-        new = [[tokens.decays[t] * old[n][p] + tokens.keys[t][n] * tokens.values[t][p] for p in columns] for n in rows]
-        states.append(new)
+        before = states[-1]
+        for first in range(t * tokens.rows, (t + 1) * tokens.rows, tokens.size):
+            states.append(_stepped(tokens, first, states[-1]))
         for r, inclusive in enumerate(tokens.inclusive):
-            state = new if inclusive else old
-            reads[r].append([sum((tokens.queries[r][t][n] * state[n][p] for n in rows), 0) for p in columns])
+            reads[r].append(_read(tokens.queries[r][t], states[-1] if inclusive else before))
     return reads, states
+
+
+def _read(query: list, state: list[list]) -> list:
+    return [sum((q * row[p] for q, row in zip(query, state, strict=True)), 0) for p in range(len(state[0]))]
+
+
+def _missing(tokens: Tokens, i: int, old: list[list]) -> list:
+    """What row `i` writes: its value less what its erase key reads."""
+    if tokens.erases is None:
+        return tokens.values[i]
+    return [v - x for v, x in zip(tokens.values[i], _read(tokens.erases[i], old), strict=True)]
+
+
+def _stepped(tokens: Tokens, first: int, old: list[list]) -> list[list]:
+    rows, columns = range(len(old)), range(len(old[0]))
+    decay = tokens.decay(first)
+    new = [[decay[n] * old[n][p] for p in columns] for n in rows]
+    for i in range(first, first + tokens.size):
+        written = _missing(tokens, i, old)
+        new = [[new[n][p] + tokens.keys[i][n] * written[p] for p in columns] for n in rows]
+    return new
 
 
 @dataclass
 class Gradients:
-    """Gradients of every operand; `decays` holds a_t dL/da_t, the gradient of the log decay."""
+    """Gradients of every operand; `decays` holds a dL/da, the gradient of the log decay, under the first row of a step."""
 
     queries: list[list[list]]
     keys: list[list]
     values: list[list]
-    decays: list
+    erases: list[list] | None
+    decays: list[list]
     initial: list[list]
 
 
 def backward(tokens: Tokens, d_reads: list[list[list]], d_final: list[list]) -> Gradients:
-    """The chain rule along the sequence, from the last token to the first."""
+    """The chain rule along the sequence, from the last row to the first."""
     rows, columns = range(len(tokens.initial)), range(len(tokens.initial[0]))
     _, states = forward(tokens)
-    length, readings = tokens.length, range(len(tokens.queries))
-    dq: list[list[list]] = [[[] for _ in range(length)] for _ in readings]
-    dk: list[list] = [[] for _ in range(length)]
-    dv: list[list] = [[] for _ in range(length)]
-    dg: list = [0] * length
+    count, steps = len(tokens.keys), tokens.rows // tokens.size
+    dq: list[list[list]] = [[[] for _ in range(tokens.length)] for _ in tokens.queries]
+    dk: list[list] = [[] for _ in range(count)]
+    dv: list[list] = [[] for _ in range(count)]
+    de: list[list] = [[] for _ in range(count)]
+    dg: list[list] = [[0] * len(tokens.decays[0]) for _ in range(count)]
     dS = [list(row) for row in d_final]
-    for t in range(length - 1, -1, -1):
-        old, new = states[t], states[t + 1]
-        for r in readings:
-            if tokens.inclusive[r]:
+
+    def reads(t: int, inclusive: bool, state: list[list], dS: list[list]) -> list[list]:
+        for r, is_inclusive in enumerate(tokens.inclusive):
+            if is_inclusive == inclusive:
                 dS = [[dS[n][p] + tokens.queries[r][t][n] * d_reads[r][t][p] for p in columns] for n in rows]
-            read = new if tokens.inclusive[r] else old
-            dq[r][t] = [sum((read[n][p] * d_reads[r][t][p] for p in columns), 0) for n in rows]
-        dk[t] = [sum((dS[n][p] * tokens.values[t][p] for p in columns), 0) for n in rows]
-        dv[t] = [sum((dS[n][p] * tokens.keys[t][n] for n in rows), 0) for p in columns]
-        dg[t] = tokens.decays[t] * sum((dS[n][p] * old[n][p] for n in rows for p in columns), 0)
-        dS = [[tokens.decays[t] * dS[n][p] for p in columns] for n in rows]
-        for r in readings:
-            if not tokens.inclusive[r]:
-                dS = [[dS[n][p] + tokens.queries[r][t][n] * d_reads[r][t][p] for p in columns] for n in rows]
-    return Gradients(dq, dk, dv, dg, dS)
+                dq[r][t] = [sum((state[n][p] * d_reads[r][t][p] for p in columns), 0) for n in rows]
+        return dS
+
+    for t in range(tokens.length - 1, -1, -1):
+        dS = reads(t, True, states[(t + 1) * steps], dS)
+        for m in range(steps - 1, -1, -1):
+            first, old = t * tokens.rows + m * tokens.size, states[t * steps + m]
+            decay = tokens.decay(first)
+            products = [decay[n] * sum((dS[n][p] * old[n][p] for p in columns), 0) for n in rows]
+            dg[first] = products if len(dg[first]) > 1 else [sum(products, 0)]
+            d_old = [[decay[n] * dS[n][p] for p in columns] for n in rows]
+            for i in range(first, first + tokens.size):
+                written = _missing(tokens, i, old)
+                d_written = [sum((dS[n][p] * tokens.keys[i][n] for n in rows), 0) for p in columns]
+                dk[i] = [sum((dS[n][p] * written[p] for p in columns), 0) for n in rows]
+                dv[i] = d_written
+                if tokens.erases is not None:
+                    de[i] = [sum((old[n][p] * d_written[p] for p in columns), 0) * -1 for n in rows]
+                    d_old = [[d_old[n][p] - tokens.erases[i][n] * d_written[p] for p in columns] for n in rows]
+            dS = d_old
+        dS = reads(t, False, states[t * steps], dS)
+    return Gradients(dq, dk, dv, de if tokens.erases is not None else None, dg, dS)

@@ -1,8 +1,9 @@
 """S' = S + ...  The state never forgets: weights inside a chunk are the plain products q_i . k_j for j up to i."""
 
-from ...kernel import Causal, Node, Tile
+from ...kernel import AsSource, Causal, Contract, Sight, Step, Tile
 from .._base import Feature
 from .._facts import Facts
+from ._sight import sight_text
 
 
 def matches(facts: Facts) -> bool:
@@ -14,11 +15,12 @@ def matches(facts: Facts) -> bool:
 FEATURE = Feature("the state does not decay", matches, is_lowered=True, priority=40)
 
 
-def weights(later: Tile, earlier: Tile, is_strict: bool, is_reverse: bool) -> Node | None:
-    """Every visible source counts fully: no tile of weights."""
-    return None
+IS_WIDE = False
+"""There is no log decay."""
 
 
-def pair(product: Node, weights: Tile | None, is_strict: bool, is_reverse: bool) -> Node:
+def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sight: Sight) -> list[Step]:
     """q_i . k_j, kept where j is visible to i."""
-    return Causal(product, is_strict, "0", is_reverse)
+    row = left.axes[0]
+    value = Causal(Contract(left, AsSource(right), target.axes), sight, "0")
+    return [Step(f"{target.name}_{row}j = {left.name}_{row} . {right.name}_j, {sight_text(sight, row)}", target, value)]

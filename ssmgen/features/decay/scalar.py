@@ -4,9 +4,10 @@ The difference is masked before it is exponentiated, so a gate as strong as exp(
 a NaN of inf * 0.
 """
 
-from ...kernel import AsSource, Causal, Exp, Minus, Node, Tile, Times
+from ...kernel import AsSource, Causal, Contract, Exp, Minus, Sight, Step, Tile, Times
 from .._base import Feature
 from .._facts import Facts
+from ._sight import sight_text
 
 
 def matches(facts: Facts) -> bool:
@@ -17,17 +18,18 @@ def matches(facts: Facts) -> bool:
 FEATURE = Feature("one factor per head and token", matches, is_lowered=True, priority=20, evidence=lambda f: f.decay_terms[0])
 
 
-def weights(later: Tile, earlier: Tile, is_strict: bool, is_reverse: bool) -> Node | None:
-    """exp(G_i - G_j) where source j is visible to row i; backwards in time the rows are the earlier tokens."""
-    difference = Minus(AsSource(later), earlier) if is_reverse else Minus(later, AsSource(earlier))
-    return Exp(Causal(difference, is_strict, "-inf", is_reverse))
+IS_WIDE = False
+"""One log decay a row."""
 
 
-def pair(product: Node, weights: Tile | None, is_strict: bool, is_reverse: bool) -> Node:
-    """(q_i . k_j) exp(G_i - G_j)."""
-    return Times(weights, product)
-
-
-def factor(exponent: Node) -> Node:
-    """What is left after a sum of log decays."""
-    return Exp(exponent)
+def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sight: Sight) -> list[Step]:
+    """exp(G_i - G_j) (q_i . k_j): the decay is one number, so it comes out of the product."""
+    row, name = left.axes[0], later.name[1:]
+    weights, products = Tile(f"M{name}", target.axes), Tile(f"P{target.name}", target.axes)
+    exponent = Causal(Minus(later, AsSource(earlier)), sight, "-inf")
+    seen = sight_text(sight, row)
+    return [
+        Step(f"M{name}_{row}j = exp({later.name}_{row} - {earlier.name}_j), {seen}", weights, Exp(exponent)),
+        Step(f"P{target.name}_{row}j = {left.name}_{row} . {right.name}_j", products, Contract(left, AsSource(right), target.axes)),
+        Step(f"{target.name}_{row}j = M{name}_{row}j P{target.name}_{row}j", target, Times(weights, products)),
+    ]

@@ -4,7 +4,7 @@ from .._base import Feature
 from .._facts import Facts
 from . import scalar
 
-weights, pair, factor = scalar.weights, scalar.pair, scalar.factor
+IS_WIDE, pair = scalar.IS_WIDE, scalar.pair
 
 
 def matches(facts: Facts) -> bool:
