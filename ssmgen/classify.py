@@ -14,8 +14,9 @@ from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
-from .plan import AXES, AxisValue, Classified, Column, Reading, Row, Slice, Walk
-from .recurrence import Recurrence, Transition, Write
+from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
+from .recurrence import Recurrence
+from .rows import Problem, rows_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
 
@@ -96,31 +97,18 @@ def _walks(groups: list[Facts]) -> tuple[list[Walk], list[Diagnostic]]:
 
 
 def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
-    recurrence = facts.recurrence
-    decay_name = _value("decay", [facts]).value
-    coefficient = algebra.add(*(t.coefficient for t in facts.decay_terms))
-    log_decay = None
-    if decay_name != "none":
-        log_decay = algebra.log_of(coefficient, recurrence)
-        if log_decay is None:
-            return _not_positive(facts)
-    writes = {w.target: w for step in recurrence.steps for w in step.writes if w.tap == 0}
-    unwritten = [name for name in facts.states if name not in writes]
-    if unwritten:
-        return _unwritten(facts, unwritten[0])
-    write = facts.writes[0] if facts.writes else None
     is_transposed = _value("side", [facts]).value == "value"
-    columns = []
-    for name in facts.states:
-        own: Write = writes[name]
-        value = own.key if is_transposed or facts.is_read_whole else own.value
-        columns.append(Column(name, value, recurrence.spec.state(name).type))
-    key = None if facts.is_read_whole else write.value if is_transposed else write.key
+    found = rows_of(facts, is_transposed)
+    if isinstance(found, Problem):
+        return Diagnostic(found.slug, Severity.ERROR, found.title, Label(found.span, found.label), (), found.note, found.help)
+    rows, size = found
+    logs = [row.log_decay for row in rows if row.log_decay is not None]
+    decay = "none" if not logs else "diagonal" if any(not log.type.is_scalar for log in logs) else _value("decay", [facts]).value
+    written = next(row for row in rows if row.is_written)
+    columns = [Column(n, v, facts.recurrence.spec.state(n).type) for n, v in zip(facts.states, written.values, strict=True)]
     readings, slices = _readings(facts, columns)
-    one = getattr(write.coefficient, "value", None) == 1
-    row = Row(key, None if one else write.coefficient, tuple(c.value for c in columns), log_decay=log_decay)
     span = facts.transitions[0].span
-    return Walk((row,), tuple(columns), decay_name, tuple(readings), tuple(slices), is_transposed=is_transposed, span=span)
+    return Walk(rows, tuple(columns), decay, tuple(readings), tuple(slices), size, is_transposed, span=span)
 
 
 def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[Slice]]:
@@ -159,28 +147,3 @@ def _scaled(walks: list[Walk], outputs: tuple[tuple[str, Expr], ...]) -> tuple[l
 def _is_number(expr: Expr) -> bool:
     """Built of numbers and sizes alone."""
     return all(not isinstance(node, (Ref, StateRef, Delayed)) for node in nodes(expr))
-
-
-def _unwritten(facts: Facts, name: str) -> Diagnostic:
-    return Diagnostic(
-        "unsupported-lowering",
-        Severity.ERROR,
-        f"no kernel for `{facts.recurrence.spec.name}`: nothing is written to `{name}`",
-        Label(facts.recurrence.spec.state(name).span, "only decays"),
-        (),
-        "a walk carries what the tokens write, `S' = a * S + k v^T`",
-        f"add a write to the update of `{name}`, or delete the state",
-    )
-
-
-def _not_positive(facts: Facts) -> Diagnostic:
-    term: Transition = facts.decay_terms[0]
-    return Diagnostic(
-        "decay-not-positive",
-        Severity.ERROR,
-        "the decay is not provably positive",
-        Label(term.span, "this factor may reach 0 or below"),
-        (),
-        "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
-        "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`",
-    )

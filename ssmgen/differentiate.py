@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, transpose
-from .spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from .spec import Add, Apply, Const, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 
 HALF = Fraction(1, 2)
 
@@ -81,6 +81,8 @@ def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
             _matrix_product(expr, dy, found)
         case Transpose():
             _visit(expr.operand, transpose(dy), None, found)
+        case Element():
+            _visit(expr.base, apply("at_row", dy, const(Fraction(expr.index)), type=expr.base.type), None, found)
         case Apply():
             _application(expr, dy, value or expr, found)
         case _:

@@ -10,17 +10,22 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .backends.torch_chunk import WalkFunction, walk_function
+from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
 from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
+from .bounds import bounds_of
 from .kernel import Kernels, WalkKernels, programs
 from .plan import Plan, Walk
 from .reference import docstring
+from .row_text import flattened, step_lines, unflattened
 from .schedule import column_width
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
 from .spec_text import expr_text
 from .tokens import Line, TokenFunction, TokenWriter
+
+FLOOR = 1000.0
+"""exp of less than minus this is 0 in every float."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,9 @@ class WalkText:
     operand_gradients: str
     state_gradients: str
     state_gradients_tuple: str
-    step_reads_before: tuple[Line, ...]
-    step_reads_after: tuple[Line, ...]
+    flattened: tuple[Line, ...]  # rows of tokens as rows of chunks
+    unflattened: tuple[Line, ...]
+    step: tuple[str, ...]  # one token
     scale: str  # text of the number in front of the queries; empty when there is none
     scale_call: str
     scale_argument: str
@@ -114,6 +120,9 @@ class OpPackage:
     has_groups: bool
     has_kernels: bool
     has_erase: bool
+    has_pairs: bool
+    is_bounded: bool  # a block of `pairs` rows may be factored: the decay is proved weak enough
+    pairs: int
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
@@ -147,9 +156,14 @@ class OpPackage:
 
 
 def has_kernels(plan: Plan) -> bool:
-    """Whether the fused kernels carry this plan: one walk, read by one query, forwards in time."""
+    """Whether the fused kernels carry this plan: one plain walk, read by one query, forwards in time."""
     walks = plan.classified.walks
-    return len(walks) == 1 and len(walks[0].readings) == 1 and not plan.is_reversed
+    return len(walks) == 1 and len(walks[0].readings) == 1 and not plan.is_reversed and _is_plain(walks[0])
+
+
+def _is_plain(walk: Walk) -> bool:
+    """One row a token, one factor a head, nothing erased: what is shared by a group of heads may stay so."""
+    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
 
 
 def op_package(kernels: Kernels, namespace: str) -> OpPackage:
@@ -171,7 +185,9 @@ class _Writer:
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
         self.has_kernels = has_kernels(self.plan)
-        self.has_groups = any(self.tokens.operand_place(w, n).level != "h" for w in walks for n in self._operands(w) if n != "g")
+        self.has_groups = any(
+            self.tokens.operand_place(w, n).level != "h" for w in walks if _is_plain(w) for n in self._operands(w) if n != "g"
+        )
         output = self.plan.classified.outputs[0][1].type
         self.output = output
         self.like = next(
@@ -180,8 +196,7 @@ class _Writer:
 
     @staticmethod
     def _operands(walk: Walk) -> list[str]:
-        names = [*TokenWriter.named_operands(walk), "v"]
-        return names + (["g"] if walk.log_decay is not None else [])
+        return TokenWriter.operand_names(walk)
 
     def _d(self, state: str) -> str:
         """The gradient of a state: apart from that of an operand, should the state have an operand's letter."""
@@ -201,7 +216,8 @@ class _Writer:
         states = [identifier(c.state) for c in walk.columns]
         unpack, used = _unpack(walk)
         sizes = [self._size(n) for n in used]
-        step = {r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings}
+        step = {r.name: f'{r.name} = torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)' for r in walk.readings}
+        rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
         timed = next(n for n in names if places[n].has_time)
@@ -214,8 +230,8 @@ class _Writer:
             has_decay=has_decay,
             operand_names=", ".join(names),
             timed=timed,
-            adjusted=tuple(line for n in names for line in self._adjusted(n, places[n], timed)),
-            step_adjusted=tuple(line for n in names for line in self._step_adjusted(n, places[n])),
+            adjusted=(*(line for n in names for line in self._adjusted(walk, n, places[n], timed)), *self._floored(walk)),
+            step_adjusted=tuple(line for n in names for line in self._step_adjusted(walk, n, places[n])),
             states=", ".join(states),
             states_tuple=_tuple(states),
             states_target=_target(states),
@@ -238,8 +254,13 @@ class _Writer:
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
             state_gradients_tuple=_target([self._d(s) for s in states]),
-            step_reads_before=tuple(step[r.name] for r in walk.readings if not r.is_inclusive),
-            step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
+            flattened=tuple(Line("", n, flattened(walk, n)) for n in by_row) if rows > 1 else (),
+            unflattened=tuple(Line("", f"d{n}", unflattened(walk, n)) for n in by_row) if rows > 1 else (),
+            step=(
+                *(step[r.name] for r in walk.readings if not r.is_inclusive),
+                *step_lines(walk),
+                *(step[r.name] for r in walk.readings if r.is_inclusive),
+            ),
             scale=scale,
             scale_call=f", {scale}" if scale else "",
             scale_argument=", scale=scale" if scale else "",
@@ -256,10 +277,20 @@ class _Writer:
         return text.replace("]**", "] ** ")
 
     @staticmethod
-    def _adjusted(name: str, place, timed: str) -> list[Line]:
+    def _adjusted(walk: Walk, name: str, place, timed: str) -> list[Line]:
         """An operand without a head axis gets one, the decay one entry a head; what is the same for every token is expanded over time."""
-        tail = "-1" if name == "g" else "-1, -1"
+        wide = ", -1" * place.width
         lines = []
+        if not _is_plain(walk):
+            if not place.level:
+                lines.append(Line("", name, f"{name}[..., None{', :' * place.width}]"))
+            elif place.level == "g":
+                axis = -1 - place.width
+                lines.append(Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})"))
+            if not place.has_time or not place.level:
+                lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, S.shape[1]{wide})"))
+            return lines
+        tail = "-1" + wide
         if not place.level:
             tail = "S.shape[1]" if name == "g" else "chunks.groups, -1"
             lines.append(Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]"))
@@ -271,12 +302,21 @@ class _Writer:
             lines.append(Line("", name, f"{name}.expand(-1, -1, {tail})"))
         return lines
 
-    def _step_adjusted(self, name: str, place) -> list[Line]:
+    def _floored(self, walk: Walk) -> list[Line]:
+        """A log decay that may be -inf in floating point is raised to where its factor is 0 all the same: sums stay finite."""
+        logs = [row.log_decay for row in walk.rows if row.log_decay is not None]
+        bounds = bounds_of(self.spec)
+        if _is_plain(walk) or all(bounds.of(log).low > -FLOOR for log in logs):
+            return []
+        return [Line("", "g", f"g.clamp(min=-{FLOOR})")]
+
+    @staticmethod
+    def _step_adjusted(walk: Walk, name: str, place) -> list[Line]:
         if place.level == "h":
             return []
         if not place.level:
-            return [Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]")]
-        axis = -1 if name == "g" else -2
+            return [Line("", name, f"{name}[..., None{', :' * place.width}]")]
+        axis = -1 - place.width
         return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})")]
 
     def _size(self, name: str) -> str:
@@ -341,6 +381,9 @@ class _Writer:
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
             has_erase=any(w.has_erase for w in self.plan.classified.walks),
+            has_pairs=any(has_pairs(p) for w in self.kernels.walks for p in programs(w)),
+            is_bounded=self.plan.is_bounded,
+            pairs=self.plan.block,
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,
@@ -576,6 +619,7 @@ def _layout(symbol: Symbol) -> str:
     axes = ["B", "T"] if symbol.kind == "input" else []
     axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
     axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
+    axes += [] if symbol.type.is_scalar or symbol.type.is_column else [str(symbol.type.cols)]
     return f"[{', '.join(axes)}]"
 
 

@@ -104,6 +104,11 @@ class Walk:
         return next((row.log_decay for row in self.rows if row.log_decay is not None), None)
 
     @property
+    def is_wide(self) -> bool:
+        """Whether every key has a log decay of its own."""
+        return self.log_decay is not None and not self.log_decay.type.is_scalar
+
+    @property
     def has_erase(self) -> bool:
         """Whether a row takes something away."""
         return any(row.erase is not None for row in self.rows)
@@ -169,6 +174,8 @@ class Plan:
     uses_position: bool  # a position enters an operand: the state carries it
     reasons: tuple[str, ...]
     cost: Cost
+    block: int = 0  # groups of rows whose products that fade key by key are formed at once; longer ones are halved
+    is_bounded: bool = False  # log decays are proved so weak that the exponents of a block may be split between its factors
 
     def __str__(self) -> str:
         from .plan_text import plan_text

@@ -30,18 +30,23 @@ def axis_rows(classified: Classified) -> list[tuple[str, ...]]:
 def walk_lines(walk: Walk) -> list[str]:
     """What each letter of a chunk program stands for in the specification's names."""
     rows = [(_letter("q", r), _query(walk, r)) for r in walk.readings]
-    key = "1" if walk.key is None else expr_text(walk.key)
-    if walk.coefficient is not None:
-        coefficient = expr_text(walk.coefficient)
-        key = coefficient if walk.key is None else f"{coefficient} * {key}"
-    rows.append(("k", key))
-    values = ["1" if column.value is None else expr_text(column.value) for column in walk.columns]
-    rows.append(("v", ", ".join(values) + (" side by side" if len(values) > 1 else "")))
+    several = len(walk.rows) > 1
+    for number, row in enumerate(walk.rows, 1):
+        at = f"[{number}]" if several else ""
+        key = "1" if row.key is None else expr_text(row.key)
+        if row.coefficient is not None:
+            coefficient = expr_text(row.coefficient)
+            key = coefficient if row.key is None else f"{coefficient} * {key}"
+        values = ["1" if value is None else expr_text(value) for value in row.values]
+        rows.append((f"k{at}", key))
+        rows.append((f"v{at}", (", ".join(values) + (" side by side" if len(values) > 1 else "")) if row.is_written else "0"))
+        if row.erase is not None:
+            rows.append((f"e{at}", f"{expr_text(row.erase)}, reading the state before it decays"))
+        if row.log_decay is not None:
+            rows.append((f"g{at}", f"{expr_text(row.log_decay)}, the log of the decay"))
     stacked = ", ".join(column.state for column in walk.columns) + ("^T" if walk.is_transposed else "")
     if stacked != "S":
-        rows.append(("S", stacked + (" side by side" if len(values) > 1 else "")))
-    if walk.log_decay is not None:
-        rows.append(("g", f"{expr_text(walk.log_decay)}, the log of the decay"))
+        rows.append(("S", stacked + (" side by side" if len(walk.columns) > 1 else "")))
     for cut in walk.slices:
         rows.append((cut.read.name, f"{cut.reading}{f', columns of {walk.columns[cut.column].state}' if len(walk.columns) > 1 else ''}"))
     return [f"{name}: {words}" for name, words in rows]

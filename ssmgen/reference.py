@@ -108,7 +108,8 @@ def reference_package(recurrence: spec.Recurrence) -> ReferencePackage:
         *(Variable(name, "a number", "float") for name in numbers),
         *(Variable(part.name, shape) for part, shape in zip(parts, scope.part_shapes(), strict=True)),
     ]
-    token = (*_size_lines(recurrence, token, inner), *_identity_lines(scope, token), *token)
+    token = (*_identity_lines(scope, token), *token)
+    token = (*_size_lines(recurrence, token, inner), *token)
     code = "\n".join((*static, *token))
     title, notes = _comment(recurrence)
     return ReferencePackage(

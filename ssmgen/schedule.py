@@ -5,6 +5,7 @@ The choice rests on what was proved (the log decay's interval, the linearity of 
 
 from __future__ import annotations
 
+from .bounds import bounds_of
 from .diagnostics import SpecError
 from .expressions import nodes
 from .plan import Classified, Column, Cost, Plan, Walk
@@ -12,6 +13,12 @@ from .spec import ONE, Add, Apply, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
 """Tokens a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
+
+PAIRS = 4
+"""Rows a block whose pairs are formed one by one, key by key."""
+
+EXPONENT = 80.0
+"""What the log decays of a block may add up to where it is split between two factors: each is at most exp(40) then."""
 
 
 def schedule(classified: Classified) -> Plan:
@@ -29,10 +36,30 @@ def schedule(classified: Classified) -> Plan:
     reasons.append(
         "backward keeps the reads, since the output is not linear in them" if stores_reads else "backward keeps nothing but the inputs"
     )
+    block, is_bounded, words = _block(classified, chunk)
     return Plan(
         classified, "chunk", chunk, classified.recurrence.spec.time == "reversed", stores_reads,
-        _uses_position(classified), tuple(reasons), _cost(classified, chunk),
+        _uses_position(classified), (*reasons, *words), _cost(classified, chunk), block, is_bounded,
     )  # fmt: skip
+
+
+def _block(classified: Classified, chunk: int) -> tuple[int, bool, tuple[str, ...]]:
+    """How products that fade key by key are formed: (groups of rows at once, whether as one matrix product, the reason).
+
+    A bound on the log decays of a block lets exp(G_i - G_j) be split between the two factors, relative to the middle.
+    Without one the block is short and its pairs are formed one by one. Longer spans are halved, which is safe always.
+    """
+    logs = [row.log_decay for walk in classified.walks if walk.is_wide for row in walk.rows if row.log_decay is not None]
+    if not logs:
+        return 0, False, ()
+    low = min(bounds_of(classified.recurrence.spec).of(log).low for log in logs)
+    block = chunk
+    while block > PAIRS and block * -low > EXPONENT:
+        block //= 2
+    if block * -low <= EXPONENT and block >= 2:
+        block = 1 << (block.bit_length() - 1)
+        return block, True, (f"log decays are proved at least {low:.4g}: blocks of {block} rows are one matrix product, the rest halves",)
+    return PAIRS, False, (f"log decays have no useful lower bound: blocks of {PAIRS} rows pair by pair, the rest halves down to them",)
 
 
 def _is_linear_in_reads(classified: Classified) -> bool:
@@ -65,8 +92,8 @@ def _uses_position(classified: Classified) -> bool:
     values = [s.definition for s in recurrence.spec.symbols if s.definition is not None]
     values += [v for _, v in recurrence.outputs] + [v for _, v in recurrence.hoisted]
     for walk in classified.walks:
-        values += [v for v in (walk.key, walk.coefficient, walk.log_decay) if v is not None]
-        values += [c.value for c in walk.columns if c.value is not None] + [r.query for r in walk.readings if r.query is not None]
+        values += [v for row in walk.rows for v in (row.key, row.coefficient, row.log_decay, row.erase, *row.values) if v is not None]
+        values += [r.query for r in walk.readings if r.query is not None]
     return any(
         (isinstance(n, Apply) and n.function == "rope") or (isinstance(n, Ref) and n.name == "position")
         for value in values
@@ -105,14 +132,21 @@ def _cost(classified: Classified, chunk: int) -> Cost:
     sizes = {**dict(classified.recurrence.spec.dims), **dict(classified.recurrence.spec.counts)}
     flops, traffic, state = [], [], []
     for walk in classified.walks:
-        (n, p), reads = widths(walk), max(1, len(walk.readings))
-        pairs, whole = 2 * chunk * reads, 2 * (reads + 1)
+        (n, p), reads, rows = widths(walk), max(1, len(walk.readings)), len(walk.rows)
+        pairs, whole = 2 * chunk * rows * reads, 2 * (reads + rows)
         area = n.value(sizes) * p.value(sizes)
-        flops.append((f"{pairs}*({_sum([n, p])}) + {whole}*{_times(n, p)}", pairs * _sum([n, p]).value(sizes) + whole * area))
-        keys = [] if walk.key is None else [n]
+        texts, work = [f"{pairs}*({_sum([n, p])})", f"{whole}*{_times(n, p)}"], pairs * _sum([n, p]).value(sizes) + whole * area
+        if walk.has_erase:
+            # the erase keys against the keys, and a triangular solve of [N + P] columns by half the chunk; once more the state
+            erased, again = 2 * rows * rows * chunk, 2 * rows
+            texts += [f"{erased}*({_sum([n, n, p])})", f"{again}*{_times(n, p)}"]
+            work += erased * _sum([n, n, p]).value(sizes) + again * area
+        flops.append((" + ".join(texts), work))
+        keys = [] if walk.key is None else [n] * (rows + sum(row.erase is not None for row in walk.rows))
         queries = [n for reading in walk.readings if reading.query is not None]
-        values = [column_width(walk, column) for column in walk.columns if column.value is not None]
-        moved = _sum([*queries, *keys, *values, *([p] * reads)])
+        values = [column_width(walk, column) for column in walk.columns if column.value is not None] * rows
+        decays = [n] * sum(row.log_decay is not None for row in walk.rows) if walk.is_wide else []
+        moved = _sum([*queries, *keys, *values, *decays, *([p] * reads)])
         decay = 4 if walk.decay == "scalar" else 0
         traffic.append((f"2*({moved})" + (f" + {decay}" if decay else ""), 2 * moved.value(sizes) + decay))
         state.append((_times(n, p), area))

@@ -18,7 +18,8 @@ from .backends.torch_pointwise import NUMBER, Place, Printer, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import nodes
-from .plan import Classified, Column, Walk
+from .plan import Classified, Column, Row, Walk
+from .rows import sizes_of
 from .schedule import column_width
 from .small import arguments_of
 from .source import NOWHERE
@@ -74,87 +75,112 @@ class TokenWriter:
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
         self.symbols = {s.name: s for s in self.spec.symbols}
-        self.printer = Printer(self._places())
+        self.counts = sizes_of(self.spec)
+        self.printer = Printer(self._places(), self.counts)
 
     def _places(self) -> dict[str, Place]:
         places = {name: NUMBER for name in ("heads", "channels", "layer", "layers")}
         places |= {name: NUMBER for name, _ in self.spec.constants}
         for symbol in self.arguments:
-            places[symbol.name] = Place(symbol.kind == "input", level(symbol.per), not symbol.type.is_scalar)
+            is_matrix = not (symbol.type.is_scalar or symbol.type.is_column or symbol.type.is_row)
+            places[symbol.name] = Place(symbol.kind == "input", level(symbol.per), not symbol.type.is_scalar, has_rows=is_matrix)
         pending = dict(self.definitions)
         while pending:
             ready = [n for n, d in pending.items() if not any(isinstance(x, Ref) and x.name in pending for x in nodes(d))]
             for name in ready:
-                places[name] = Printer(places).place(pending.pop(name))
+                places[name] = Printer(places, self.counts).place(pending.pop(name))
         return places
 
     # --- operands ---
 
     def operands(self, walk: Walk, suffix: str) -> TokenFunction:
-        """q, k, v and g of a walk."""
+        """q, k, v, e and g of a walk."""
         returns = []
-        for name, expr in self.named_operands(walk).items():
-            text = self._ones(walk) if expr is None else self._with_vector(expr)
-            returns.append(Returned(text, f"{name}: {'key' if name == 'k' else 'query'}"))
-        returns.append(
-            Returned(
-                self._value(walk), "v: value" if len(walk.columns) == 1 else "v: value columns, " + ", ".join(c.state for c in walk.columns)
-            )
-        )
+        for r in walk.readings:
+            text = self._ones(walk) if r.query is None else self._with_vector(r.query)
+            returns.append(Returned(text, f"q{r.name[1:]}: query"))
+        returns.append(Returned(self._stacked_rows(walk, self._key), "k: key"))
+        names = "value" if len(walk.columns) == 1 else "value columns, " + ", ".join(c.state for c in walk.columns)
+        returns.append(Returned(self._stacked_rows(walk, self._row_value), f"v: {names}"))
+        if walk.has_erase:
+            returns.append(Returned(self._stacked_rows(walk, self._erase), "e: erase key"))
         if walk.log_decay is not None:
-            text = self.printer.text(walk.log_decay)
-            if self.printer.place(walk.log_decay).is_number:
-                text = f"{self._like(walk).at(ATOM)}.new_full((heads,), {text})"
-            returns.append(Returned(text, "g: log decay"))
+            returns.append(Returned(self._stacked_rows(walk, self._log_decay, -2 if walk.is_wide else -1), "g: log decay"))
         return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
-    def named_operands(walk: Walk) -> dict[str, Expr | None]:
-        """Queries and key by the names the chunk programs use; None is the constant 1."""
-        return {f"q{r.name[1:]}": r.query for r in walk.readings} | {"k": walk.key}
+    def operand_names(walk: Walk) -> list[str]:
+        """The operands by the names that the chunk programs use, in order."""
+        names = [*(f"q{r.name[1:]}" for r in walk.readings), "k", "v"]
+        return names + ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
+
+    def _stacked_rows(self, walk: Walk, text_of, dim: int = -2) -> str:
+        """One row's text as it is; those of several side by side."""
+        texts = [text_of(walk, row) for row in walk.rows]
+        return texts[0] if len(texts) == 1 else f"_rows({', '.join(texts)}, dim={dim})"
+
+    def _key(self, walk: Walk, row: Row) -> str:
+        return self._ones(walk) if row.key is None else self._with_vector(row.key)
+
+    def _erase(self, walk: Walk, row: Row) -> str:
+        return f"torch.zeros_like({self._key(walk, row)})" if row.erase is None else self._with_vector(row.erase)
+
+    def _row_value(self, walk: Walk, row: Row) -> str:
+        text = self._value(walk, row)
+        return text if row.is_written else f"torch.zeros_like({text})"
+
+    def _log_decay(self, walk: Walk, row: Row) -> str:
+        if row.log_decay is None:
+            model = next(r for r in walk.rows if r.log_decay is not None)
+            return f"torch.zeros_like({self._log_decay(walk, model)})"
+        if walk.is_wide:
+            return self._with_vector(row.log_decay)
+        text = self.printer.text(row.log_decay)
+        return f"{self._like(walk).at(ATOM)}.new_full((heads,), {text})" if self.printer.place(row.log_decay).is_number else text
 
     def operand_place(self, walk: Walk, name: str) -> Place:
-        """Where the operand `name` of a walk lives; the vector axis is always there but for g."""
-        if name == "g":
-            place = self.printer.place(walk.log_decay)
-            return Place(level="h") if place.is_number else place
-        if name == "v":
-            return self._value_place(walk)
-        expr = self.named_operands(walk)[name]
-        place = self._like(walk).place if expr is None else self.printer.place(expr)
-        return Place(place.has_time, place.level, True)
-
-    def _value_place(self, walk: Walk) -> Place:
+        """Where the operand `name` of a walk lives; the vector axis is always there but for a narrow g, that of rows where
+        a token has several."""
+        has_rows = len(walk.rows) > 1 and not name.startswith("q")
         place = NUMBER
-        for expr in (*(c.value for c in walk.columns), walk.coefficient):
-            if expr is not None:
-                place = place.join(self.printer.place(expr))
-        place = self._like(walk).place if place.is_number else place
-        return Place(place.has_time, place.level, True)
+        for expr in self._expressions(walk, name):
+            place = place.join(self.printer.place(expr))
+        if place.is_number:
+            place = Place(level="h") if name == "g" else self._like(walk).place
+        return Place(place.has_time, place.level, name != "g" or walk.is_wide, has_rows=has_rows)
 
-    def _value(self, walk: Walk) -> str:
-        values = [c.value for c in walk.columns if c.value is not None]
-        ones = sum(c.value is None for c in walk.columns)
-        coefficient = walk.coefficient
+    @staticmethod
+    def _expressions(walk: Walk, name: str) -> list[Expr]:
+        """Everything that an operand's text is made of."""
+        if name.startswith("q"):
+            found = [r.query for r in walk.readings if f"q{r.name[1:]}" == name]
+        else:
+            found = []
+            for row in walk.rows:
+                found += {"k": [row.key], "v": [*row.values, row.coefficient], "e": [row.erase, row.key], "g": [row.log_decay]}[name]
+        return [expr for expr in found if expr is not None]
+
+    def _value(self, walk: Walk, row: Row) -> str:
+        values = [v for v in row.values if v is not None]
+        ones = sum(v is None for v in row.values)
+        coefficient = row.coefficient
         if len(values) == 1 and not ones:
             return self._with_vector(values[0] if coefficient is None else algebra.mul(coefficient, values[0]))
+        place = NUMBER
+        for expr in (*values, coefficient):
+            place = place if expr is None else place.join(self.printer.place(expr))
+        place = self._like(walk).place if place.is_number else place
+        place = Place(place.has_time, place.level, True)
         if values:
-            place = NUMBER
-            for value in values:
-                place = place.join(self.printer.place(value))
-            if coefficient is not None:
-                place = place.join(self.printer.place(coefficient))
-            place = Place(place.has_time, place.level, True)
             texts = [self._with_vector(v) if not v.type.is_column else self.printer.placed(v, place) for v in values]
             text = texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
             if ones:
                 text = f"F.pad({text}, (0, {ones}), value=1.0)"
         else:
-            place = self._value_place(walk)
             text = self._ones(walk) if ones == 1 else f"F.pad({self._ones(walk)}, (0, {ones - 1}), value=1.0)"
         if coefficient is None:
             return text
-        scale = self.printer.placed(coefficient, Place(place.has_time, place.level, True))
+        scale = self.printer.placed(coefficient, place)
         is_number = self.printer.place(coefficient).is_number
         return scale if not values and ones == 1 and not is_number else f"{self._atom(coefficient, scale)} * {text}"
 
@@ -168,7 +194,8 @@ class TokenWriter:
 
     def _like(self, walk: Walk):
         """The printed value of the walk that a constant operand takes its shape from."""
-        candidates = [*(c.value for c in walk.columns), walk.key, *(r.query for r in walk.readings), walk.coefficient, walk.log_decay]
+        candidates = [*(c.value for c in walk.columns), walk.key, *(r.query for r in walk.readings)]
+        candidates += [walk.coefficient, *(row.log_decay for row in walk.rows)]
         printed = [self.printer.print(e) for e in candidates if e is not None]
         return next((p for p in printed if p.place.has_time and p.place.level == "h"), next(p for p in printed if p.place.has_time))
 
@@ -177,35 +204,61 @@ class TokenWriter:
         return f"torch.ones_like({like.at(ATOM)}[..., {':1' if like.place.has_vector else 'None'}])"
 
     def operands_backward(self, walk: Walk, suffix: str) -> TokenFunction:
-        """Gradients of the arguments from those of q, k, v and g."""
+        """Gradients of the arguments from those of q, k, v, e and g."""
         found: list[tuple[str, Expr]] = []
         first: list[Line] = []
-        gradients = []
-        for name, expr in self.named_operands(walk).items():
-            if expr is not None:
-                gradients.append(f"d_{name}")
-                if expr.type.is_scalar:
-                    first.append(Line("", f"d_{name}0", f"d_{name}[..., 0]"))
-                found += self._from(expr, f"d_{name}0" if expr.type.is_scalar else f"d_{name}", Place(True, "h", not expr.type.is_scalar))
-        gradients.append("d_v")
-        share: Expr | None = None
-        for column, (name, text) in zip(walk.columns, self._column_slices(walk, "d_v")):
-            if text != name:
-                first.append(Line("", name, text))
-            type = SCALAR if column.value is None else column.value.type
-            piece = Ref(type, NOWHERE, self._made(name, Place(True, "h", not type.is_scalar)))
-            if column.value is not None:
-                found += cotangents(column.value, piece if walk.coefficient is None else algebra.mul(walk.coefficient, piece))
-            part = piece if column.value is None else inner_of(piece, column.value)
-            share = part if share is None else algebra.add(share, part)
-        if walk.coefficient is not None:
-            found += cotangents(walk.coefficient, share)
-        if walk.log_decay is not None:
-            gradients.append("d_g")
-            found += self._from(walk.log_decay, "d_g", Place(True, "h", False))
+        for r in walk.readings:
+            if r.query is not None:
+                found += self._vector_gradient(f"d_q{r.name[1:]}", r.query, first)
+        for i, row in enumerate(walk.rows):
+            part = lambda name, i=i, tail=", :": self._row_gradient(walk, name, i, tail, first)  # noqa: E731
+            if row.key is not None and (row.is_written or row.erase is not None):
+                found += self._vector_gradient(part("d_k"), row.key, first)
+            if row.is_written:
+                found += self._value_gradient(walk, row, part("d_v"), first)
+            if row.erase is not None:
+                found += self._vector_gradient(part("d_e"), row.erase, first)
+            if row.log_decay is not None:
+                name = part("d_g", tail=", :" if walk.is_wide else "")
+                if walk.is_wide:
+                    found += self._vector_gradient(name, row.log_decay, first)
+                else:
+                    found += self._from(row.log_decay, name, Place(True, "h", False))
+        gradients = [f"d_{name}" for name in self.operand_names(walk)]
         return self._gradient_function(
             f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, []
         )
+
+    @staticmethod
+    def _row_gradient(walk: Walk, name: str, row: int, tail: str, first: list[Line]) -> str:
+        """The name of one row's part of a gradient, with the line that gives it."""
+        if len(walk.rows) == 1:
+            return name
+        first.append(Line("", f"{name}_{row + 1}", f"{name}[..., {row}{tail}]"))
+        return f"{name}_{row + 1}"
+
+    def _vector_gradient(self, name: str, expr: Expr, first: list[Line]) -> list[tuple[str, Expr]]:
+        """What reaches the names in `expr` when the gradient `name`, which has a vector axis, reaches it."""
+        if expr.type.is_scalar:
+            first.append(Line("", f"{name}0", f"{name}[..., 0]"))
+            return self._from(expr, f"{name}0", Place(True, "h", False))
+        return self._from(expr, name, Place(True, "h", True))
+
+    def _value_gradient(self, walk: Walk, row: Row, whole: str, first: list[Line]) -> list[tuple[str, Expr]]:
+        found: list[tuple[str, Expr]] = []
+        share: Expr | None = None
+        for value, (name, text) in zip(row.values, self._column_slices(walk, whole), strict=True):
+            if text != name:
+                first.append(Line("", name, text))
+            type = SCALAR if value is None else value.type
+            piece = Ref(type, NOWHERE, self._made(name, Place(True, "h", not type.is_scalar)))
+            if value is not None:
+                found += cotangents(value, piece if row.coefficient is None else algebra.mul(row.coefficient, piece))
+            part = piece if value is None else inner_of(piece, value)
+            share = part if share is None else algebra.add(share, part)
+        if row.coefficient is not None:
+            found += cotangents(row.coefficient, share)
+        return found
 
     def _from(self, expr: Expr, gradient: str, place: Place) -> list[tuple[str, Expr]]:
         return cotangents(expr, Ref(expr.type, NOWHERE, self._made(gradient, place)))
@@ -320,7 +373,7 @@ class TokenWriter:
                 total = algebra.add(*contributions[target])
                 type = self.definitions[target].type
                 # an operand's gradient is still to be read where a definition has the operand's letter
-                own[target] = f"d_{target}_let" if f"d_{target}" in gradients else f"d_{target}"
+                own[target] = f"d_{target}_let" if f"d_{target}" in (*gradients, *(line.target for line in first)) else f"d_{target}"
                 gradient = Ref(type, NOWHERE, self._made(own[target], self.printer.places[target]))
                 totals.append((target, total))
                 for inner, expr in cotangents(self.definitions[target], gradient, Ref(type, NOWHERE, target)):
@@ -424,7 +477,7 @@ class TokenWriter:
         """The text of `total`, summed over the axes that `place` lacks."""
         printed = self.printer.print(total)
         text = printed.at(ATOM)
-        head_axis = -2 if place.has_vector else -1
+        head_axis = -1 - place.width
         if printed.place.level == "h" and place.level == "g":
             text += f".unflatten({head_axis}, (groups, -1)).sum({head_axis})"
         elif printed.place.level and not place.level:
@@ -466,14 +519,15 @@ class TokenWriter:
         group = next((s for s in self.arguments if s.per == "group"), None)
         head = next((s for s in self.arguments if s.per in ("head", "channel")), group or self.arguments[0])
         # where nothing is a head's own, a group is one head; where nothing is a group's either, there is one
-        count = f"{identifier(head.name)}.shape[{-1 if head.type.is_scalar else -2}]" if level(head.per) else "1"
+        behind = lambda s: -1 - self.printer.places[s.name].width  # noqa: E731
+        count = f"{identifier(head.name)}.shape[{behind(head)}]" if level(head.per) else "1"
         for index, plural in (("head", "heads"), ("channel", "channels")):
             lines.append(
                 Line("", index, f"torch.arange({plural}, dtype={identifier(head.name)}.dtype, device={identifier(head.name)}.device)")
             )
         if group is not None:
             lines.append(Line("", "ratio", "heads // groups"))
-            lines.append(Line("", "groups", f"{identifier(group.name)}.shape[{-1 if group.type.is_scalar else -2}]"))
+            lines.append(Line("", "groups", f"{identifier(group.name)}.shape[{behind(group)}]"))
         lines += [Line("", "heads", count), Line("", "channels", count)]
         return lines + self.sizes()
 
@@ -481,11 +535,13 @@ class TokenWriter:
         """How each named size is read off the arguments."""
         lines: list[Line] = []
         for symbol in self.arguments:
-            size = symbol.type.rows
-            if not symbol.type.is_scalar and len(size.terms) == 1 and not size.constant:
+            shape = [symbol.type.rows] if symbol.type.is_column else [symbol.type.rows, symbol.type.cols]
+            for axis, size in enumerate([] if symbol.type.is_scalar else shape):
+                if len(size.terms) != 1 or size.constant:
+                    continue
                 name, coefficient = size.terms[0]
                 if identifier(name) not in [line.target for line in lines]:
-                    text = f"{identifier(symbol.name)}.shape[-1]"
+                    text = f"{identifier(symbol.name)}.shape[{axis - len(shape)}]"
                     lines.append(Line("", identifier(name), text if coefficient == 1 else f"{1 / coefficient} * {text}"))
         return lines
 

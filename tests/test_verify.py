@@ -45,8 +45,8 @@ MUTANTS = {
     "a row sees the next token": ("op.py", r"\.triu\(1\)", ".triu(2)", ("op = reference", "causality")),
     "half of the decay's gradient": (
         "op.py",
-        r"x = \(q \* dq\)\.sum\(-1\) - \(k \* dk\)\.sum\(-1\)",
-        "x = (q * dq).sum(-1)",
+        r"dG = eL \+ eM\.sum\(-1\) - eM\.sum\(-2\) - eR",
+        "dG = eL + eM.sum(-1) - eR",
         ("op gradients",),
     ),
     "a step that forgets to move the state": ("op.py", r"state\.copy_\(value\)", "value.clone()", ("step", "module")),

@@ -7,10 +7,12 @@ given one where it meets a value that has it; what is shared by a group of heads
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 
-from ..spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from ..source import NOWHERE
+from ..spec import ONE, Add, Apply, Const, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
@@ -23,7 +25,7 @@ class UnsupportedOperand(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """Which axes a value has: time (with batch), heads ('' none, 'g' one per group, 'h' one per head), vector.
+    """Which axes a value has: time (with batch), heads ('' none, 'g' one per group, 'h' one per head), rows, vector.
 
     `is_number`: a Python number, not a tensor.
     """
@@ -32,12 +34,19 @@ class Place:
     level: str = ""
     has_vector: bool = False
     is_number: bool = False
+    has_rows: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many axes stand behind that of the heads."""
+        return self.has_vector + self.has_rows
 
     def join(self, other: Place) -> Place:
         """The place of an elementwise result."""
         level = max(self.level, other.level, key="_gh".index) if self.level and other.level else self.level or other.level
         return Place(
-            self.has_time or other.has_time, level, self.has_vector or other.has_vector, self.is_number and other.is_number
+            self.has_time or other.has_time, level, self.has_vector or other.has_vector, self.is_number and other.is_number,
+            self.has_rows or other.has_rows,
         )  # fmt: skip
 
 
@@ -63,10 +72,11 @@ class Text:
 
 
 class Printer:
-    """Prints expressions given the place of every name. `texts` overrides the text of a name."""
+    """Prints expressions given the place of every name. `texts` overrides the text of a name; `sizes` are those of rows."""
 
-    def __init__(self, places: Mapping[str, Place]):
+    def __init__(self, places: Mapping[str, Place], sizes: Mapping[str, int] = MappingProxyType({})):
         self.places = dict(places)
+        self.sizes = sizes
         self.texts: dict[str, str] = {}
 
     def place(self, expr: Expr) -> Place:
@@ -112,11 +122,43 @@ class Printer:
                 return self._power(expr)
             case MatMul():
                 return self._matrix_product(expr)
+            case Element():
+                return self._element(expr)
             case Apply():
                 return self._apply(expr)
         raise UnsupportedOperand(f"{type(expr).__name__} in a token-wise expression")
 
+    def _element(self, expr: Element) -> Text:
+        base = self.print(expr.base)
+        tail = ", :" if base.place.has_rows else ""
+        place = replace(base.place, has_rows=False, has_vector=base.place.has_rows)
+        return Text(f"{base.at(ATOM)}[..., {expr.index - 1}{tail}]", ATOM, place)
+
+    def _rows(self, terms: tuple[Expr, ...]) -> Text:
+        """Values put into rows of their own: side by side where they fill all rows, among zeros otherwise."""
+        by_row: dict[int, list[Expr]] = {}
+        for term in terms:
+            by_row.setdefault(int(term.args[1].value), []).append(term.args[0])
+        parts = {r: self.print(own[0] if len(own) == 1 else Add(own[0].type, NOWHERE, tuple(own))) for r, own in by_row.items()}
+        count = int(terms[0].type.rows.value(self.sizes))
+        is_matrix = terms[0].type.cols != ONE
+        place = _joined(list(parts.values()))
+        full = replace(place, has_vector=True, has_rows=is_matrix)
+        inner = replace(place, has_vector=is_matrix)
+        texts = [self._adapt(parts[r], inner) for r in sorted(parts)]
+        if len(parts) == count:
+            return Text(f"_rows({', '.join(texts)}, dim={-2 if is_matrix else -1})", ATOM, full)
+        texts = [t if t != parts[r].text else parts[r].at(ATOM) for r, t in zip(sorted(parts), texts, strict=True)]
+        pads = [
+            f"F.pad({t}[..., None{', :' if is_matrix else ''}], ({'0, 0, ' if is_matrix else ''}{r - 1}, {count - r}))"
+            for r, t in zip(sorted(parts), texts)
+        ]
+        return Text(" + ".join(pads), ATOM if len(pads) == 1 else SUM, full)
+
     def _sum(self, expr: Add) -> Text:
+        at_rows = [t for t in expr.terms if isinstance(t, Apply) and t.function == "at_row"]
+        if len(at_rows) == len(expr.terms):
+            return self._rows(expr.terms)
         parts = [self.print(t) for t in expr.terms]
         place = _joined(parts)
         positive = [i for i, t in enumerate(expr.terms) if not isinstance(t, Neg) and not (isinstance(t, Const) and t.value < 0)]
@@ -161,6 +203,8 @@ class Printer:
         name = expr.function
         if name == "pi":
             return Text("math.pi", ATOM, NUMBER)
+        if name == "at_row":
+            return self._rows((expr,))
         args = [self.print(a) for a in expr.args]
         place = _joined(args)
         if place.is_number:
@@ -195,11 +239,13 @@ class Printer:
             return value.text
         text = value.text
         if own.level == "g" and place.level == "h":
-            text = f"{value.at(ATOM)}.repeat_interleave(ratio, {-2 if own.has_vector else -1})"
+            text = f"{value.at(ATOM)}.repeat_interleave(ratio, {-1 - own.width})"
             value = Text(text, ATOM, own)
         index = []
         if place.level:
             index.append(":" if own.level else "None")
+        if place.has_rows:
+            index.append(":" if own.has_rows else "None")
         if place.has_vector:
             index.append(":" if own.has_vector else "None")
         if not own.has_time:

@@ -97,6 +97,11 @@ def _cis(angle: Tensor) -> Tensor:
     """exp(i angle)."""
     return torch.complex(torch.cos(angle), torch.sin(angle))
 ''',
+    "_rows": '''\
+def _rows(*rows: Tensor, dim: int) -> Tensor:
+    """Rows side by side, each broadcast to the shape of all."""
+    return torch.stack(torch.broadcast_tensors(*rows), dim)
+''',
     "_unit": '''\
 def _unit(x: Tensor, axis: int) -> Tensor:
     """x over its length; the 1e-6 keeps zero at zero."""

@@ -29,6 +29,13 @@ class Facts:
         return tuple(t for t in self.transitions if t.source == t.target and all(g.kind in PURE for g in t.left + t.right))
 
     @property
+    def carries_over(self) -> bool:
+        """Whether every step takes the state over as it is (turned, perhaps), once."""
+        steps = [[t for t in step.transitions if t in self.decay_terms] for step in self.recurrence.steps]
+        plain = all(getattr(t.coefficient, "value", None) == 1 and self.only_turns(t) for t in self.decay_terms)
+        return plain and all(len(terms) == 1 for terms in steps)
+
+    @property
     def correction_terms(self) -> tuple[Transition, ...]:
         """Terms with a rank-one factor."""
         return tuple(t for t in self.transitions if any(g.kind == "rank_one" for g in t.left + t.right))

@@ -14,8 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
-from ..plan import Plan, Walk
+from ..plan import Plan, Row, Walk
+from ..spec import ONE, MicroLoop, SumOver
 from . import sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
@@ -28,6 +30,9 @@ LENGTHS = ((1, 2), (3, 4), (4, 4), (5, 4), (11, 4), (3, 1))
 
 SHORT = 3
 """Tokens of question 1, where a token has one row."""
+
+ROWS = 4
+"""Rows of question 1, where a token has several: the polynomials double with each."""
 
 
 class ValidationError(AssertionError):
@@ -68,7 +73,8 @@ def _symbolic(walk: WalkKernels) -> int:
     """Every operand entry a variable; two keys, one value column; rows enough for pairs within a chunk and across."""
     count = iter(range(10**6))
     variable = lambda: Polynomial.variable(next(count))  # noqa: E731
-    length = SHORT if len(walk.walk.rows) == 1 else 2
+    rows = len(walk.walk.rows)
+    length = SHORT if rows == 1 else max(1, ROWS // rows)
     tokens, d_reads, d_final = _tokens(walk, length, 2, 1, variable, variable)
     reads, states = sequential.forward(tokens)
     loss = Polynomial()
@@ -247,7 +253,8 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     recurrence = plan.classified.recurrence
     spec = recurrence.spec
     functions = Functions(7)
-    sizes = {name: 2 + 2 * i for i, (name, _) in enumerate(spec.dims)} | dict(spec.counts)
+    counts = _counts(recurrence)
+    sizes = {name: size if name in counts else 2 + 2 * i for i, (name, size) in enumerate(spec.dims)} | dict(spec.counts)
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
     static = {s.name: _random(s.type, sizes, functions) for s in spec.symbols if s.kind == "param" and s.name not in definitions}
     static |= {name: [[Fraction(value)]] for name, value in spec.constants}
@@ -281,6 +288,16 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     return count
 
 
+def _counts(recurrence) -> set[str]:
+    """The dims that count rows: a build has them as they are."""
+    steps = recurrence.steps
+    counted = [s.count for s in steps] + [t.rank for s in steps for t in (*s.transitions, *s.writes)]
+    counted += [node.count for _, e in recurrence.outputs for node in nodes(e) if isinstance(node, SumOver)]
+    counted += [n.count for s in recurrence.spec.symbols if s.definition is not None for n in nodes(s.definition) if isinstance(n, SumOver)]
+    counted += [s.type.rows for s in recurrence.spec.symbols if s.type.rows != ONE and s.type.cols != ONE]
+    return {name for size in counted if size is not None for name, _ in size.terms}
+
+
 def _random(type, sizes, functions: Functions, domain=None):
     rows, cols = int(type.rows.value(sizes)), int(type.cols.value(sizes))
     return [[_in_domain(functions, domain) for _ in range(cols)] for _ in range(rows)]
@@ -306,8 +323,12 @@ def _update(recurrence, states, token: Meaning):
         token.states = {(n, False): m for n, m in states.items()} | {(n, True): m for n, m in states.items()}
         after = dict(states)
         for item in spec.update:
-            value = token.matrix(item.value)
-            token.states[item.state, True] = after[item.state] = value
+            loop = item if isinstance(item, MicroLoop) else MicroLoop("", ONE, (item,), item.span)
+            for number in range(1, int(loop.count.value(token.sizes)) + 1):
+                token.indices[loop.index] = number
+                for assignment in loop.body:
+                    value = token.matrix(assignment.value)
+                    token.states[assignment.state, True] = after[assignment.state] = value
         return after
     after = {}
     for step in recurrence.steps:
@@ -340,19 +361,34 @@ def _stack(walk: Walk, states):
 def _walk_token(walk: Walk, state, token: Meaning, reads):
     """One token of a walk from its operand expressions; adds the named reads to `reads`."""
     column = lambda expr: [Fraction(1)] if expr is None else [x for row in token.matrix(expr) for x in row]  # noqa: E731
-    key = column(walk.key)
-    scale = Fraction(1) if walk.coefficient is None else token.scalar(walk.coefficient)
-    blocks = [column(c.value) for c in walk.columns]
-    value = [scale * x for block in blocks for x in block]
-    decay = Fraction(1) if walk.log_decay is None else exponential(token.logarithms(walk.log_decay), token.functions)
-    after = [[decay * old + key[n] * value[p] for p, old in enumerate(row)] for n, row in enumerate(state)]
+    before, blocks = state, [column(c.value) for c in walk.columns]
+    for first in range(0, len(walk.rows), walk.size):
+        state = _walk_step(walk.rows[first : first + walk.size], state, token, column)
     for cut in walk.slices:
         reading = next(r for r in walk.readings if r.name == cut.reading)
         factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
         query = [factor * x for x in column(reading.query)]
-        source = after if reading.is_inclusive else state
-        read = [sum((query[n] * source[n][p] for n in range(len(query))), Fraction(0)) for p in range(len(value))]
+        source = state if reading.is_inclusive else before
+        read = [sum((query[n] * source[n][p] for n in range(len(query))), Fraction(0)) for p in range(len(source[0]))]
         start = sum(len(b) for b in blocks[: cut.column])
         part = read[start : start + len(blocks[cut.column])]
         reads[cut.read.name] = [[x] for x in part]
+    return state
+
+
+def _walk_step(rows: tuple[Row, ...], old, token: Meaning, column):
+    """The state after rows that act together."""
+    decay = [Fraction(1)] * len(old)
+    if rows[0].log_decay is not None:
+        parts = token.logarithms(rows[0].log_decay)
+        decay = [exponential(part, token.functions) for part in parts] * (len(old) if len(parts) == 1 else 1)
+    after = [[decay[n] * x for x in line] for n, line in enumerate(old)]
+    for row in rows:
+        scale = Fraction(int(row.is_written)) if row.coefficient is None else token.scalar(row.coefficient)
+        written = [scale * x for value in row.values for x in column(value)]
+        if row.erase is not None:
+            erase = column(row.erase)
+            written = [w - sum((e * old[n][p] for n, e in enumerate(erase)), Fraction(0)) for p, w in enumerate(written)]
+        key = column(row.key)
+        after = [[x + key[n] * w for x, w in zip(line, written, strict=True)] for n, line in enumerate(after)]
     return after

@@ -59,6 +59,9 @@ class Polynomial:
     def __sub__(self, other: Polynomial | int) -> Polynomial:
         return self + _polynomial(other) * -1
 
+    def __rsub__(self, other: int) -> Polynomial:
+        return _polynomial(other) - self
+
     def __mul__(self, other: Polynomial | int) -> Polynomial:
         if isinstance(other, (int, Fraction)):
             return Polynomial({m: c * other for m, c in self.terms.items()})

@@ -10,7 +10,26 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from ..spec import Add, Apply, Const, Delayed, Diag, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Ref, SizeOf, StateRef, Transpose
+from ..spec import (
+    Add,
+    Apply,
+    Const,
+    Delayed,
+    Diag,
+    Div,
+    Element,
+    Expr,
+    Identity,
+    MatMul,
+    Mul,
+    Neg,
+    Pow,
+    Ref,
+    SizeOf,
+    StateRef,
+    SumOver,
+    Transpose,
+)
 
 Matrix = list[list[Fraction]]
 EXACT = {
@@ -117,22 +136,24 @@ class Meaning:
         self.states = states
         self.sizes = sizes
         self.functions = functions
+        self.indices: dict[str, int] = {}  # of loops and sums, while they run
 
     def scalar(self, expr: Expr) -> Fraction:
         """The value of a 1 x 1 expression."""
         return self.matrix(expr)[0][0]
 
-    def logarithms(self, expr: Expr) -> list[tuple[Fraction, int]]:
-        """A log decay as the arguments of exp it sums: (argument, how often)."""
+    def logarithms(self, expr: Expr) -> list[list[tuple[Fraction, int]]]:
+        """A log decay, entry by entry, as the arguments of exp it sums: (argument, how often)."""
         if isinstance(expr, Add):
-            return [part for term in expr.terms for part in self.logarithms(term)]
+            return _entries([self.logarithms(term) for term in expr.terms])
         if isinstance(expr, Neg):
-            return [(x, -sign) for x, sign in self.logarithms(expr.operand)]
+            return [[(x, -sign) for x, sign in entry] for entry in self.logarithms(expr.operand)]
         if isinstance(expr, Mul) and isinstance(expr.left, Const) and expr.left.value.denominator == 1:
-            return [(x, int(expr.left.value) * times) for x, times in self.logarithms(expr.right)]
+            entries = [[(x, int(expr.left.value) * times) for x, times in entry] for entry in self.logarithms(expr.right)]
+            return entries * (self._shape(expr)[0] if len(entries) == 1 else 1)
         if isinstance(expr, Ref) and expr.name in self.definitions:
             return self.logarithms(self.definitions[expr.name])
-        return [(self.scalar(expr), 1)]
+        return [[(x, 1)] for row in self.matrix(expr) for x in row]
 
     def matrix(self, expr: Expr) -> Matrix:
         match expr:
@@ -142,6 +163,8 @@ class Meaning:
             case SizeOf():
                 return [[expr.size.value(self.sizes)]]
             case Ref():
+                if expr.name in self.indices:
+                    return [[Fraction(self.indices[expr.name])]]
                 if expr.name not in self.values:
                     self.values[expr.name] = self.matrix(self.definitions[expr.name])
                 return self.values[expr.name]
@@ -175,6 +198,17 @@ class Meaning:
                 return [[Fraction(int(i == j)) for j in range(cols)] for i in range(rows)]
             case Apply():
                 return self._apply(expr)
+            case Element():
+                base = self.matrix(expr.base)
+                row = base[(expr.index if isinstance(expr.index, int) else self.indices[expr.index]) - 1]
+                return [[x] for x in row]
+            case SumOver():
+                total = None
+                for r in range(1, int(expr.count.value(self.sizes)) + 1):
+                    self.indices[expr.index] = r
+                    part = self.matrix(expr.body)
+                    total = part if total is None else _zip(total, part, lambda a, b: a + b)
+                return total
             case Delayed():
                 return self.values[f"{expr.name}[-1]"]
         raise ValueError(f"no meaning for {type(expr).__name__}")
@@ -196,8 +230,8 @@ class Meaning:
         args = [self.matrix(a) for a in expr.args]
         if name == "exp":
             # exp of a sum is the product of exps, here as on the side of the chunk form
-            if args[0] and len(args[0]) == 1 and len(args[0][0]) == 1:
-                return [[exponential(self.logarithms(expr.args[0]), self.functions)]]
+            if len(args[0][0]) == 1:
+                return [[exponential(entry, self.functions)] for entry in self.logarithms(expr.args[0])]
         if name in ("unit", "rmsnorm", "softmax", "rope", "norm"):
             column = tuple(x for row in args[0] for x in row)
             position = tuple(self.values["position"][0]) if name == "rope" else ()
@@ -216,6 +250,12 @@ class Meaning:
             [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))]
             for i in range(len(widest))
         ]
+
+
+def _entries(terms: list[list[list[tuple[Fraction, int]]]]) -> list[list[tuple[Fraction, int]]]:
+    """Sums of terms entry by entry; a scalar is added to every entry."""
+    count = max(len(term) for term in terms)
+    return [[part for term in terms for part in term[i if len(term) > 1 else 0]] for i in range(count)]
 
 
 def exponential(logarithms: list[tuple[Fraction, int]], functions: Functions) -> Fraction:

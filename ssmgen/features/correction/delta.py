@@ -11,5 +11,5 @@ def matches(facts: Facts) -> bool:
 
 
 FEATURE = Feature(
-    "a rank-one delta correction along the write key", matches, is_lowered=False, priority=20, evidence=lambda f: f.correction_terms[0]
+    "a rank-one delta correction along the write key", matches, is_lowered=True, priority=20, evidence=lambda f: f.correction_terms[0]
 )

@@ -5,7 +5,7 @@ from .._base import Feature
 FEATURE = Feature(
     "a low-rank term beside the decay",
     lambda facts: bool(facts.correction_terms),
-    is_lowered=False,
+    is_lowered=True,
     priority=10,
     evidence=lambda f: f.correction_terms[0],
 )

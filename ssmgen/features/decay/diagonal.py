@@ -1,12 +1,34 @@
-"""S' = diag(a_t) S + ...  Every key forgets at its own rate; the weights of a chunk no longer factor out of the product."""
+"""S' = diag(a_t) S + ...  Every key forgets at its own rate; the weights of a chunk no longer factor out of the product.
 
+exp(G_in - G_jn) stays inside the sum over keys, one node with its exponents: exp(G_i) exp(-G_j) would overflow.
+"""
+
+from ...kernel import AsSource, Faded, Sight, Step, Tile
 from .._base import Feature
 from .._facts import Facts
+from ._sight import sight_text
 
 
 def matches(facts: Facts) -> bool:
     """A diagonal factor in some term."""
-    return any(g.kind == "diagonal" for t in facts.decay_terms + facts.correction_terms for g in t.left + t.right)
+    return any(g.kind == "diagonal" for t in facts.decay_terms for g in t.left + t.right)
 
 
-FEATURE = Feature("one factor per key and token", matches, is_lowered=False, priority=50, evidence=lambda f: f.transitions[0])
+FEATURE = Feature("one factor per key and token", matches, is_lowered=True, priority=50, evidence=lambda f: f.transitions[0])
+
+
+IS_WIDE = True
+"""One log decay a row and key."""
+
+
+def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sight: Sight) -> list[Step]:
+    """sum_n q_in k_jn exp(G_in - G_jn)."""
+    row = left.axes[0]
+    product = f"sum_n {left.name}_{row}n {right.name}_jn exp({later.name}_{row}n - {earlier.name}_jn)"
+    return [
+        Step(
+            f"{target.name}_{row}j = {product}, {sight_text(sight, row)}",
+            target,
+            Faded(left, AsSource(right), later, AsSource(earlier), sight, target.axes),
+        )
+    ]

@@ -7,9 +7,8 @@ from ._sight import sight_text
 
 
 def matches(facts: Facts) -> bool:
-    """Exactly one term, S itself (turned, perhaps)."""
-    terms = facts.decay_terms
-    return len(terms) == 1 and getattr(terms[0].coefficient, "value", None) == 1 and facts.only_turns(terms[0])
+    """Exactly one term a step, S itself (turned, perhaps)."""
+    return facts.carries_over
 
 
 FEATURE = Feature("the state does not decay", matches, is_lowered=True, priority=40)

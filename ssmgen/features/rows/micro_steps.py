@@ -10,4 +10,4 @@ def matches(facts: Facts) -> bool:
     return len(steps) > 1 or any(s.count is not None for s in steps)
 
 
-FEATURE = Feature("several steps inside a token, in order", matches, is_lowered=False, priority=20, evidence=lambda f: f.transitions[-1])
+FEATURE = Feature("several steps inside a token, in order", matches, is_lowered=True, priority=20, evidence=lambda f: f.transitions[-1])
