@@ -50,8 +50,14 @@ def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
         if facts.coupling_terms or not facts.decay_terms or not facts.writes:
             signature: object = state.name
         else:
-            transition = tuple((t.coefficient, t.left, t.right) for t in facts.transitions)
-            signature = (transition, tuple((w.coefficient, w.key, w.tap, w.rank) for w in facts.writes))
+            # step by step: what is written in one step is not a column of what is written in another
+            signature = tuple(
+                (
+                    tuple((t.coefficient, t.left, t.right) for t in step.transitions if t.target == state.name),
+                    tuple((w.coefficient, w.key, w.tap, w.rank) for w in step.writes if w.target == state.name),
+                )
+                for step in recurrence.steps
+            )
         groups.setdefault(signature, []).append(state.name)
     return [tuple(names) for names in groups.values()]
 

@@ -12,7 +12,7 @@ from .plan import Classified, Column, Cost, Plan, Walk
 from .spec import ONE, Add, Apply, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
-"""Tokens a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
+"""Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
 
 PAIRS = 4
 """Rows a block whose pairs are formed one by one, key by key."""
@@ -28,7 +28,8 @@ def schedule(classified: Classified) -> Plan:
     """
     if classified.refusals:
         raise SpecError(classified.recurrence.spec.source, classified.refusals)
-    chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK))
+    rows = max(len(walk.rows) for walk in classified.walks)
+    chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK >> min(2, (rows - 1).bit_length())))
     stores_reads = not _is_linear_in_reads(classified)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     if any(w.log_decay is not None for w in classified.walks):
@@ -49,17 +50,24 @@ def _block(classified: Classified, chunk: int) -> tuple[int, bool, tuple[str, ..
     A bound on the log decays of a block lets exp(G_i - G_j) be split between the two factors, relative to the middle.
     Without one the block is short and its pairs are formed one by one. Longer spans are halved, which is safe always.
     """
-    logs = [row.log_decay for walk in classified.walks if walk.is_wide for row in walk.rows if row.log_decay is not None]
-    if not logs:
+    walks = [walk for walk in classified.walks if walk.is_wide]
+    if not walks:
         return 0, False, ()
-    low = min(bounds_of(classified.recurrence.spec).of(log).low for log in logs)
+    bounds = bounds_of(classified.recurrence.spec)
+    # a token's steps decay one after the other
+    steps = [[row.log_decay for row in walk.rows[:: walk.size] if row.log_decay is not None] for walk in walks]
+    low = min(sum(bounds.of(log).low for log in logs) for logs in steps)
     block = chunk
     while block > PAIRS and block * -low > EXPONENT:
         block //= 2
     if block * -low <= EXPONENT and block >= 2:
         block = 1 << (block.bit_length() - 1)
-        return block, True, (f"log decays are proved at least {low:.4g}: blocks of {block} rows are one matrix product, the rest halves",)
-    return PAIRS, False, (f"log decays have no useful lower bound: blocks of {PAIRS} rows pair by pair, the rest halves down to them",)
+        return (
+            block,
+            True,
+            (f"log decays of a token are proved at least {low:.4g}: blocks of {block} tokens are one matrix product, the rest halves",),
+        )
+    return PAIRS, False, (f"log decays have no useful lower bound: blocks of {PAIRS} tokens pair by pair, the rest halves down to them",)
 
 
 def _is_linear_in_reads(classified: Classified) -> bool:

@@ -142,13 +142,24 @@ def _beside(term: Transition, step: MicroStep, bounds: Bounds) -> str:
         if partner.target == term.target and not _mixes(partner) and _follows(eraser, rest, partner):
             ratio = algebra.quotient(term.coefficient, partner.coefficient)
     if ratio is None:
-        return "its correction writes along another direction than it reads: no bound is proved"
+        return "its correction writes along another direction than it reads: no bound is proved (c u e^T adds |c| |u| |e| at most)"
+    strength = intervals.multiply(point(-1), bounds.of(ratio))
     if not bounds.is_unit(eraser.column):
-        return "the key of its correction is not proved of length 1: no bound is proved"
+        need = f"bounded where b |k|^2 <= 2, b in {strength}: `unit(k)` makes |k| = 1"
+        return f"the key of its correction is not proved of length 1: no bound is proved; {need}"
     kept = intervals.add(point(1), bounds.of(ratio)).hull(point(1))
     reach = intervals.absolute(kept)
     words = "no growth" if reach.high <= 1 else f"can exceed 1: up to {reach.high:.6g}"
-    return f"along its key the correction keeps a factor in {kept}: {words}"
+    return f"along its key the correction keeps a factor in {kept}: {words}; {_tracking(kept, step)}"
+
+
+def _tracking(kept: Interval, step: MicroStep) -> str:
+    """What the sign of a correction's eigenvalue lets a state do."""
+    if kept.low >= 0:
+        return "eigenvalues stay at 0 or above, so it cannot track state (parity)"
+    if step.count is not None:
+        return "eigenvalues below 0 and several reflections a token, which turn: it can track state (parity, permutations)"
+    return "eigenvalues reach below 0: it can track state (parity)"
 
 
 def _follows(eraser: Generator, rest: tuple[Generator, ...], partner: Transition) -> bool:

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from . import algebra
-from .backends.torch_pointwise import NUMBER, Place, Printer, size_text
+from .backends.torch_pointwise import ATOM, NUMBER, SUM, Place, Printer, Text, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import nodes
@@ -23,11 +23,10 @@ from .rows import sizes_of
 from .schedule import column_width
 from .small import arguments_of
 from .source import NOWHERE
-from .spec import Apply, Expr, Ref, Type
+from .spec import Add, Apply, Expr, Ref, Type
 from .spec_text import expr_text
 
 SCALAR = Type()
-ATOM = 4
 NOTHING: Mapping[str, Expr] = MappingProxyType({})
 
 
@@ -99,13 +98,13 @@ class TokenWriter:
         for r in walk.readings:
             text = self._ones(walk) if r.query is None else self._with_vector(r.query)
             returns.append(Returned(text, f"q{r.name[1:]}: query"))
-        returns.append(Returned(self._stacked_rows(walk, self._key), "k: key"))
+        returns.append(Returned(self._stacked_rows(walk, "k", self._key), "k: key"))
         names = "value" if len(walk.columns) == 1 else "value columns, " + ", ".join(c.state for c in walk.columns)
-        returns.append(Returned(self._stacked_rows(walk, self._row_value), f"v: {names}"))
+        returns.append(Returned(self._stacked_rows(walk, "v", self._row_value), f"v: {names}"))
         if walk.has_erase:
-            returns.append(Returned(self._stacked_rows(walk, self._erase), "e: erase key"))
+            returns.append(Returned(self._stacked_rows(walk, "e", self._erase), "e: erase key"))
         if walk.log_decay is not None:
-            returns.append(Returned(self._stacked_rows(walk, self._log_decay, -2 if walk.is_wide else -1), "g: log decay"))
+            returns.append(Returned(self._stacked_rows(walk, "g", self._log_decay), "g: log decay"))
         return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
@@ -114,29 +113,47 @@ class TokenWriter:
         names = [*(f"q{r.name[1:]}" for r in walk.readings), "k", "v"]
         return names + ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
 
-    def _stacked_rows(self, walk: Walk, text_of, dim: int = -2) -> str:
-        """One row's text as it is; those of several side by side."""
-        texts = [text_of(walk, row) for row in walk.rows]
-        return texts[0] if len(texts) == 1 else f"_rows({', '.join(texts)}, dim={dim})"
+    def _stacked_rows(self, walk: Walk, name: str, text_of) -> str:
+        """One row's text as it is; those of several side by side, all at the place of the operand."""
+        if len(walk.rows) == 1:
+            return text_of(walk, walk.rows[0]).text
+        place = replace(self.operand_place(walk, name), has_rows=False)
+        texts = [self.printer.adapted(text_of(walk, row), place) for row in walk.rows]
+        return f"_rows({', '.join(texts)}, dim={-2 if place.has_vector else -1})"
 
-    def _key(self, walk: Walk, row: Row) -> str:
-        return self._ones(walk) if row.key is None else self._with_vector(row.key)
+    def _vector_text(self, expr: Expr) -> Text:
+        place = self.printer.place(expr)
+        text = self._with_vector(expr)
+        return Text(text, self.printer.print(expr).binding if place.has_vector else ATOM, replace(place, has_vector=True))
 
-    def _erase(self, walk: Walk, row: Row) -> str:
-        return f"torch.zeros_like({self._key(walk, row)})" if row.erase is None else self._with_vector(row.erase)
+    def _zeros(self, like: Text) -> Text:
+        return Text(f"torch.zeros_like({like.text})", ATOM, like.place)
 
-    def _row_value(self, walk: Walk, row: Row) -> str:
-        text = self._value(walk, row)
-        return text if row.is_written else f"torch.zeros_like({text})"
+    def _key(self, walk: Walk, row: Row) -> Text:
+        if row.key is None:
+            return Text(self._ones(walk), ATOM, replace(self._like(walk).place, has_vector=True))
+        return self._vector_text(row.key)
 
-    def _log_decay(self, walk: Walk, row: Row) -> str:
+    def _erase(self, walk: Walk, row: Row) -> Text:
+        return self._zeros(self._key(walk, row)) if row.erase is None else self._vector_text(row.erase)
+
+    def _row_value(self, walk: Walk, row: Row) -> Text:
+        place = NUMBER
+        for expr in (*row.values, row.coefficient):
+            place = place if expr is None else place.join(self.printer.place(expr))
+        place = self._like(walk).place if place.is_number else place
+        text = Text(self._value(walk, row), SUM, replace(place, has_vector=True))
+        return text if row.is_written else self._zeros(text)
+
+    def _log_decay(self, walk: Walk, row: Row) -> Text:
         if row.log_decay is None:
-            model = next(r for r in walk.rows if r.log_decay is not None)
-            return f"torch.zeros_like({self._log_decay(walk, model)})"
+            return self._zeros(self._log_decay(walk, next(r for r in walk.rows if r.log_decay is not None)))
         if walk.is_wide:
-            return self._with_vector(row.log_decay)
-        text = self.printer.text(row.log_decay)
-        return f"{self._like(walk).at(ATOM)}.new_full((heads,), {text})" if self.printer.place(row.log_decay).is_number else text
+            return self._vector_text(row.log_decay)
+        text = self.printer.print(row.log_decay)
+        if text.place.is_number:
+            return Text(f"{self._like(walk).at(ATOM)}.new_full((heads,), {text.text})", ATOM, Place(level="h"))
+        return text
 
     def operand_place(self, walk: Walk, name: str) -> Place:
         """Where the operand `name` of a walk lives; the vector axis is always there but for a narrow g, that of rows where
@@ -474,7 +491,17 @@ class TokenWriter:
         return shared, [(n, algebra.rewrite(e, named)) for n, e in lines]
 
     def _reduced(self, total: Expr, place: Place) -> str:
-        """The text of `total`, summed over the axes that `place` lacks."""
+        """The text of `total`, summed over the axes that `place` lacks: term by term where they have different axes, since
+        what comes from a definition has been summed before."""
+        parts: dict[tuple[bool, str], list[Expr]] = {}
+        for term in total.terms if isinstance(total, Add) else (total,):
+            own = self.printer.place(term)
+            parts.setdefault((own.has_time and not place.has_time, own.level if own.level != place.level else ""), []).append(term)
+        if len(parts) > 1:
+            return " + ".join(self._summed(algebra.add(*terms), place, ATOM) for terms in parts.values())
+        return self._summed(total, place)
+
+    def _summed(self, total: Expr, place: Place, binding: int = SUM) -> str:
         printed = self.printer.print(total)
         text = printed.at(ATOM)
         head_axis = -1 - place.width
@@ -484,7 +511,7 @@ class TokenWriter:
             text += f".sum({head_axis})"
         if printed.place.has_time and not place.has_time:
             text += ".sum((0, 1))"
-        return text if text != printed.at(ATOM) else printed.text
+        return text if text != printed.at(ATOM) else printed.at(binding)
 
     # --- putting a function together ---
 

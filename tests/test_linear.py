@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from built import example, write
+from conftest import ROOT
 from oracles import rank_one
 
 torch = pytest.importorskip("torch")
@@ -103,6 +104,15 @@ recurrence rank_three(R = 3) {
 @pytest.mark.parametrize("name", SPECS)
 def test_a_recurrence_of_no_paper(name, tmp_path):
     folder, spec = write(SPECS[name], tmp_path)
+    holds(Subject(load(folder), spec, "cpu"))
+
+
+INVENTIONS = sorted((ROOT / "examples" / "inventions").glob("*.ssm"))
+
+
+@pytest.mark.parametrize("path", INVENTIONS, ids=lambda path: path.stem)
+def test_an_invention(path, tmp_path):
+    folder, spec = write(path.read_text(encoding="utf-8"), tmp_path, path.name)
     holds(Subject(load(folder), spec, "cpu"))
 
 

@@ -91,6 +91,10 @@ class Printer:
         """The text of `expr`, broadcastable against values at `place`."""
         return self._adapt(self.print(expr), place)
 
+    def adapted(self, value: Text, place: Place) -> str:
+        """The text of `value`, broadcastable against values at `place`."""
+        return self._adapt(value, place)
+
     # --- nodes ---
 
     def print(self, expr: Expr) -> Text:
