@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, transpose
-from .spec import Add, Apply, Const, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 
 HALF = Fraction(1, 2)
 
@@ -49,7 +49,7 @@ DERIVATIVES: dict[str, Callable[[Expr, Expr], Expr]] = {
 def cotangents(expr: Expr, cotangent: Expr, value: Expr | None = None) -> list[tuple[str, Expr]]:
     """(name, contribution) for every occurrence of a name in `expr`, when `cotangent` (of expr's type) reaches it.
 
-    `value` is a cheaper name for `expr` itself, where there is one.
+    A delayed value has the name `x[-1]`. `value` is a cheaper name for `expr` itself, where there is one.
     """
     found: list[tuple[str, Expr]] = []
     _visit(expr, cotangent, value, found)
@@ -60,6 +60,8 @@ def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
     match expr:
         case Ref():
             found.append((expr.name, dy))
+        case Delayed():
+            found.append((f"{expr.name}[-1]", dy))
         case Const() | SizeOf():
             pass
         case Add():
@@ -165,7 +167,7 @@ def inner_of(left: Expr, right: Expr) -> Expr:
 
 
 def _has_name(expr: Expr) -> bool:
-    if isinstance(expr, Ref):
+    if isinstance(expr, (Ref, Delayed)):
         return True
     return any(
         _has_name(child)

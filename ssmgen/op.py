@@ -14,11 +14,13 @@ from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
 from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
 from .bounds import bounds_of
+from .column_text import pack, unpack
 from .kernel import Kernels, WalkKernels, programs
+from .line_text import WIDTH, broken_function
 from .plan import Plan, Walk
+from .previous_text import Previous, previous_values
 from .reference import docstring
 from .row_text import flattened, step_lines, unflattened
-from .schedule import column_width
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
 from .spec_text import expr_text
@@ -143,12 +145,16 @@ class OpPackage:
     output_gradients: str
     state_gradient_names: str
     no_gradients: str
-    step_schema: str
+    step_define: tuple[str, ...]
     step_signature: str
     step_body: tuple[str, ...]
     step_fake: str
     argument_names: str
     zero_states: tuple[Line, ...]
+    has_previous: bool
+    previous: tuple[Previous, ...]
+    previous_dtype: str
+    step_dtype: str
     call_results: str
     call: str
     state_results: str
@@ -179,7 +185,7 @@ class _Writer:
         self.spec: Spec = self.recurrence.spec
         self.tokens = TokenWriter(self.plan.classified)
         self.names = [identifier(s.name) for s in self.tokens.arguments]
-        self.inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
@@ -214,7 +220,7 @@ class _Writer:
         grads = [f"d{r}" for r in reads]
         queries = [f"q{r.name[1:]}" for r in walk.readings]
         states = [identifier(c.state) for c in walk.columns]
-        unpack, used = _unpack(walk)
+        unpacked, used = unpack(walk)
         sizes = [self._size(n) for n in used]
         step = {r.name: f'{r.name} = torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)' for r in walk.readings}
         rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
@@ -224,8 +230,8 @@ class _Writer:
         return WalkText(
             suffix=suffix,
             equation=kernels.forward.title,
-            operands=self.tokens.operands(walk, suffix),
-            operands_backward=self.tokens.operands_backward(walk, suffix),
+            operands=broken_function(self.tokens.operands(walk, suffix)),
+            operands_backward=broken_function(self.tokens.operands_backward(walk, suffix)),
             functions=tuple(walk_function(p, f"_{p.name}{suffix}") for p in programs(kernels)),
             has_decay=has_decay,
             operand_names=", ".join(names),
@@ -236,8 +242,8 @@ class _Writer:
             states_tuple=_tuple(states),
             states_target=_target(states),
             cast_states=", ".join(f"{s}.to(dtype)" for s in states),
-            pack=_pack(walk),
-            unpack=unpack[1:-1],
+            pack=pack(walk),
+            unpack=unpacked[1:-1],
             unpack_arguments=", ".join(["S", *used]),
             unpack_call=", ".join(["final", *sizes]),
             unpack_gradient_call=", ".join(["d_initial", *sizes]),
@@ -333,6 +339,7 @@ class _Writer:
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         tensors = [*self.names, *self.states]
         position = ["position"] if self.plan.uses_position else []
+        previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         kept = reads if self.plan.stores_reads else []
         rest = [*(f"{p}: Tensor" for p in position), "cu_seqlens: Tensor | None", "chunk: int", *(f"{c}: float" for c in self.constants)]
@@ -361,7 +368,7 @@ class _Writer:
             equations=equations(self.spec),
             namespace=self.namespace,
             chunk=self.plan.chunk,
-            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.arguments),
+            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
             constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
             helpers=tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
@@ -408,7 +415,7 @@ class _Writer:
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
-            step_schema=", ".join(
+            step_define=_schema(
                 [
                     *(f"Tensor {n}" for n in self.names),
                     *(f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)),
@@ -425,13 +432,28 @@ class _Writer:
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
-            argument_names=", ".join(self.names),
+            argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
-            state_results=", ".join([*(f"{s}={s}" for s in self.states), *(["position=next_position"] if position else [])]),
+            state_results=", ".join(
+                [
+                    *(f"{s}={s}" for s in self.states),
+                    *(f"{p}=next_{p}" for p in previous),
+                    *(["position=next_position"] if position else []),
+                ]
+            ),
+            has_previous=bool(previous),
+            previous=previous_values(self.tokens),
+            previous_dtype=f"initial_state.{previous[0]}.dtype" if previous else "",
+            step_dtype=f"state.{previous[0]}.dtype" if previous else "",
             step_call=", ".join(
-                [*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants]
+                [
+                    *(n if n not in previous else f"state.{n}" for n in self.names),
+                    *(f"state.{s}" for s in self.states),
+                    *(["state.position"] if position else []),
+                    *self.constants,
+                ]
             ),
         )
 
@@ -484,6 +506,12 @@ class _Writer:
         for state in self.spec.states:
             tail = "".join(f", {self._dim(d)}" for d in _tail(state))
             lines.append(Line("", identifier(state.name), f"{first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)"))
+        for symbol in self.tokens.delayed:
+            lanes = "" if symbol.per == "layer" else f", {self._heads()}"
+            shape = [] if symbol.type.is_scalar else [symbol.type.rows]
+            shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
+            tail = "".join(f", {self._dim(d)}" for d in shape)
+            lines.append(Line("", identifier(f"{symbol.name}[-1]"), f"{first}.new_zeros(sequences{lanes}{tail}, dtype=dtype)"))
         if self.plan.uses_position:
             lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
         return lines
@@ -506,7 +534,7 @@ class _Writer:
         for symbol in self.inputs:
             if symbol.per in ("head", "channel"):
                 return f"{identifier(symbol.name)}.shape[2]"
-        for symbol in self.tokens.arguments:
+        for symbol in self.tokens.given:
             if symbol.kind == "param" and symbol.per in ("head", "channel"):
                 return f"{identifier(symbol.name)}.shape[0]"
         return self._groups()
@@ -516,6 +544,15 @@ class _Writer:
             if symbol.per == "group":
                 return f"{identifier(symbol.name)}.shape[2]"
         return "1"
+
+
+def _schema(arguments: list[str]) -> tuple[str, ...]:
+    """The declaration of the step, in one line or in one an argument."""
+    line = '_library.define("step(' + ", ".join(arguments) + ') -> Tensor")'
+    if len(line) + 4 <= WIDTH:
+        return (line,)
+    commas = [*(f"{a}, " for a in arguments[:-1]), arguments[-1]]
+    return ("_library.define(", '    "step("', *(f'    "{a}"' for a in commas), '    ") -> Tensor"', ")")
 
 
 def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
@@ -536,58 +573,13 @@ def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
     return found
 
 
-# --- states as columns -------------------------------------------------------------------------------------------
-
-
-def _pack(walk: Walk) -> str:
-    """Text of S from the states it stacks."""
-    texts = []
-    for column in walk.columns:
-        name = identifier(column.state)
-        if walk.is_transposed:
-            name += ".transpose(-1, -2)"
-        elif walk.key is None:
-            name += "[..., None, None]" if column.type.is_scalar else "[..., None, :]"
-        elif column.type.is_column or column.type.is_scalar:
-            name += "[..., None]"
-        texts.append(name)
-    return texts[0] if len(texts) == 1 else f"torch.cat([{', '.join(texts)}], -1)"
-
-
-def _unpack(walk: Walk) -> tuple[str, list[str]]:
-    """Text of the states from S, each a tensor of its own, and the sizes that the text names."""
-    texts: list[str] = []
-    used: list[str] = []
-    offset: list[str] = []
-    several = len(walk.columns) > 1
-    for column in walk.columns:
-        size = column_width(walk, column)
-        width = size_text(size).text
-        rows = ", 0" if walk.key is None else ""
-        start = " + ".join(offset)
-        if column.value is None or column.value.type.is_scalar:
-            text = f"S[...{rows}, {start or 0}]"
-        elif several:
-            text = f"S[...{rows}, {start}:{' + '.join([*offset, width])}]"
-            used += [identifier(n) for n, _ in size.terms if identifier(n) not in used]
-        else:
-            text = "S[..., 0, :]" if rows else "S"
-        if walk.is_transposed:
-            text += ".transpose(-1, -2)"
-        # blocks of one tensor stay views of it where N is 1, and an operator's results may not share memory
-        own = ".clone(memory_format=torch.contiguous_format)" if several else ".contiguous()"
-        texts.append(text if text == "S" else f"{text}{own}")
-        offset.append(width)
-    return _tuple(texts), used
+# --- functions that say nothing ---
 
 
 def _tail(state: State) -> list:
     if state.type.is_scalar:
         return []
     return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
-
-
-# --- functions that say nothing ---
 
 
 def _is_identity(function: TokenFunction) -> bool:

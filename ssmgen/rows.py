@@ -16,7 +16,7 @@ from .features._facts import PURE, Facts
 from .plan import Row
 from .recurrence import Generator, Transition, Write
 from .source import Span
-from .spec import Element, Expr, Ref, SumOver
+from .spec import Delayed, Element, Expr, Ref, SumOver
 
 ONE = Fraction(1)
 
@@ -143,10 +143,16 @@ class _Rows:
         for name in facts.states:
             if not writes[name] and any(writes.values()):
                 return _unwritten(facts, name)
-        parts = []
-        for i in range(len(writes[facts.states[0]])):
-            parts += self._written([writes[name][i] for name in facts.states], at)
-        return [_Step(None if algebra.is_one(decay) else decay, corrections, parts)]
+        steps = []
+        # what the previous token wrote enters once more before the state decays
+        for tap in (1, 0):
+            own = [[w for w in writes[name] if w.tap == tap] for name in facts.states]
+            parts = [part for same in zip(*own) for part in self._written(list(same), at)]
+            if tap == 0:
+                steps.append(_Step(None if algebra.is_one(decay) else decay, corrections, parts))
+            elif parts:
+                steps.append(_Step(None, [], parts))
+        return steps
 
     def _term(self, term: Transition) -> Expr | tuple[Expr, Expr] | Problem:
         """The decay that a term is, or (u, e) of its rank-one map `-u e^T` on the key side."""
@@ -176,11 +182,25 @@ class _Rows:
             for w in writes:
                 here = lambda e, w=w, r=r: at(unrolled(e, w.index, r, self.sizes))  # noqa: E731
                 own_key, value = here(w.key), here(w.value)
+                if w.tap:
+                    own_key, value = self._previous(own_key), self._previous(value)
                 if self.is_transposed or self.facts.is_read_whole:
                     own_key, value = value, own_key
                 values.append((value, here(w.coefficient)))
             parts.append((None if self.facts.is_read_whole else own_key, values))
         return parts
+
+    def _previous(self, expr: Expr | None) -> Expr | None:
+        """A value of the token before: its per-token names are delayed ones."""
+        moving = {s.name for s in self.recurrence.spec.symbols if not s.static and s.kind != "param"}
+        hoisted = dict(self.recurrence.hoisted)
+
+        def delayed(node: Expr) -> Expr | None:
+            if isinstance(node, Ref) and node.name in hoisted:
+                return self._previous(hoisted[node.name])
+            return Delayed(node.type, node.span, node.name) if isinstance(node, Ref) and node.name in moving else None
+
+        return None if expr is None else algebra.rewrite(expr, delayed)
 
     def _merged(self, corrections, writes) -> list[Row]:
         """One row a direction of writing: what is erased along it and what is written."""

@@ -9,7 +9,7 @@ from .bounds import bounds_of
 from .diagnostics import SpecError
 from .expressions import nodes
 from .plan import Classified, Column, Cost, Plan, Walk
-from .spec import ONE, Add, Apply, Dim, Div, Expr, MatMul, Mul, Neg, Ref
+from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -85,10 +85,10 @@ def _degree(expr: Expr, names: set[str]) -> int:
     if isinstance(expr, (Mul, MatMul)):
         left, right = _degree(expr.left, names), _degree(expr.right, names)
         # the gradient of what multiplies a read needs the read
-        varies = any(isinstance(n, Ref) for n in nodes(expr.right if left else expr.left))
+        varies = any(isinstance(n, (Ref, Delayed)) for n in nodes(expr.right if left else expr.left))
         return 2 if left + right == 1 and varies else left + right
     if isinstance(expr, Div):
-        varies = any(isinstance(n, Ref) for n in nodes(expr.right))
+        varies = any(isinstance(n, (Ref, Delayed)) for n in nodes(expr.right))
         return (2 if varies else 1) * _degree(expr.left, names) + 2 * _degree(expr.right, names)
     if isinstance(expr, Neg) or type(expr).__name__ == "Transpose":
         return _degree(expr.operand, names)
@@ -145,10 +145,10 @@ def _cost(classified: Classified, chunk: int) -> Cost:
         area = n.value(sizes) * p.value(sizes)
         texts, work = [f"{pairs}*({_sum([n, p])})", f"{whole}*{_times(n, p)}"], pairs * _sum([n, p]).value(sizes) + whole * area
         if walk.has_erase:
-            # the erase keys against the keys, and a triangular solve of [N + P] columns by half the chunk; once more the state
-            erased, again = 2 * rows * rows * chunk, 2 * rows
-            texts += [f"{erased}*({_sum([n, n, p])})", f"{again}*{_times(n, p)}"]
-            work += erased * _sum([n, n, p]).value(sizes) + again * area
+            # erase keys against keys; a triangular solve of N + P columns, at half the price; the state read, and carried by two products
+            erased, again = chunk * rows * rows, 6 * rows
+            texts += [f"{erased}*({_sum([n, n, n, p])})", f"{again}*{_times(n, p)}"]
+            work += erased * _sum([n, n, n, p]).value(sizes) + again * area
         flops.append((" + ".join(texts), work))
         keys = [] if walk.key is None else [n] * (rows + sum(row.erase is not None for row in walk.rows))
         queries = [n for reading in walk.readings if reading.query is not None]

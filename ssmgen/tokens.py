@@ -21,9 +21,9 @@ from .expressions import nodes
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
 from .schedule import column_width
-from .small import arguments_of
+from .small import all_nodes, arguments_of
 from .source import NOWHERE
-from .spec import Add, Apply, Expr, Ref, Type
+from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
 from .spec_text import expr_text
 
 SCALAR = Type()
@@ -69,13 +69,26 @@ class TokenWriter:
         self.walks = classified.walks
         self.outputs = classified.outputs
         inputs, params = arguments_of(self.spec)
-        self.arguments = (*inputs, *params)
+        self.given = (*inputs, *params)
+        self.delayed = self._delayed()
+        # what the token before had comes as an input of its own, behind the spec's
+        self.arguments = (*self.given, *(self._previous(s) for s in self.delayed))
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
         self.symbols = {s.name: s for s in self.spec.symbols}
         self.counts = sizes_of(self.spec)
         self.printer = Printer(self._places(), self.counts)
+
+    def _delayed(self) -> list[Symbol]:
+        """The symbols whose previous value something reads, in order of declaration: those of the text, and of the rows."""
+        found = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
+        return [s for s in self.spec.symbols if s.name in found]
+
+    @staticmethod
+    def _previous(symbol: Symbol) -> Symbol:
+        per = symbol.per if symbol.per == "layer" else "channel" if symbol.per == "channel" else "head"
+        return replace(symbol, name=f"{symbol.name}[-1]", kind="input", definition=None, domain=None, per=per)
 
     def _places(self) -> dict[str, Place]:
         places = {name: NUMBER for name in ("heads", "channels", "layer", "layers")}
@@ -161,7 +174,9 @@ class TokenWriter:
         has_rows = len(walk.rows) > 1 and not name.startswith("q")
         place = NUMBER
         for expr in self._expressions(walk, name):
-            place = place.join(self.printer.place(expr))
+            own = self.printer.place(expr)
+            # a log decay that is a number is made for every head
+            place = place.join(Place(level="h") if name == "g" and own.is_number else own)
         if place.is_number:
             place = Place(level="h") if name == "g" else self._like(walk).place
         return Place(place.has_time, place.level, name != "g" or walk.is_wide, has_rows=has_rows)
@@ -174,7 +189,12 @@ class TokenWriter:
         else:
             found = []
             for row in walk.rows:
-                found += {"k": [row.key], "v": [*row.values, row.coefficient], "e": [row.erase, row.key], "g": [row.log_decay]}[name]
+                found += {
+                    "k": [row.key],
+                    "v": [*row.values, row.coefficient],
+                    "e": [row.key if row.erase is None else row.erase],
+                    "g": [row.log_decay],
+                }[name]
         return [expr for expr in found if expr is not None]
 
     def _value(self, walk: Walk, row: Row) -> str:
@@ -301,6 +321,14 @@ class TokenWriter:
                 pieces.append((name, f"{whole}[..., {start}:{end}]" if len(walk.columns) > 1 else whole))
                 offset.append(width)
         return pieces
+
+    def previous(self, symbol: Symbol) -> TokenFunction:
+        """What the next token reads of `symbol`."""
+        own = self.printer.print(Ref(symbol.type, NOWHERE, symbol.name))
+        text = self.printer.adapted(own, self.printer.places[f"{symbol.name}[-1]"])
+        summary = f"What the next token reads as {symbol.name}[-1]."
+        function = self._assemble(f"_next_{identifier(symbol.name)}", summary, (), [], [Returned(text, "")])
+        return replace(function, is_single=True)
 
     # --- readout ---
 
@@ -451,7 +479,8 @@ class TokenWriter:
 
     def _reaches_argument(self, name: str) -> bool:
         return any(
-            isinstance(n, Ref)
+            isinstance(n, Delayed)
+            or isinstance(n, Ref)
             and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self._reaches_argument(n.name)))
             for n in nodes(self.definitions[name])
         )

@@ -90,6 +90,35 @@ recurrence rates(n = 2) {
          for j in 1..n: S' = exp(g[j]) * S' + k[j] v[j]^T
   output o = S'^T q
 }""",
+    "two taps under a diagonal decay, a bonus": """
+recurrence tapped {
+  dim    N = 4, P = 3
+  input  r, k, w_raw : [N]; v : [P]; c : scalar
+  param  u : [N] per head init uniform(-1, 1)
+  gate   w : [N] in (0, 1) = sigmoid(w_raw)
+  state  S : real [N, P]
+  update S' = diag(w) (S + c * k[-1] v[-1]^T) + k v^T
+  output o = (S + diag(u) k v^T)^T r
+}""",
+    "delayed definitions that delay, groups, a correction": """
+recurrence shifted {
+  dim    N = 4, P = 3
+  input  q, k : [N] per group; v : [P]; w_raw : [N]; b_raw, m : scalar
+  gate   w : [N] in (0, 1) = sigmoid(w_raw); beta in (0, 1) = sigmoid(b_raw)
+  let    kn : [N] = unit(k); mixed : [P] = v + m * v[-1]
+  state  S : real [N, P]
+  update S' = (I - beta * kn kn^T) diag(w) (S + m * kn[-1] mixed[-1]^T) + beta * kn mixed^T
+  output o = S'^T q + S^T kn[-1]
+}""",
+    "a previous value in reversed time": """
+recurrence next_value {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v : [P]; f, c : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = f * S + c * k v^T + (1 - c) * k[-1] v[-1]^T
+  output o = S'^T q
+  time   reversed
+}""",
     "rank three, a diagonal decay": """
 recurrence rank_three(R = 3) {
   dim    N = 4, P = 3

@@ -48,6 +48,7 @@ class Setting:
         """Random arguments; sizes are multiples of what every shape of the spec needs."""
         unit = {name: 2 if size % 2 == 0 else 1 for name, size in small_sizes(subject.recurrence, tiny=True).items()}
         sizes = {name: unit[name] * factor for (name, _), factor in zip(subject.recurrence.dims, self.factors)}
+        sizes |= dict(subject.recurrence.counts)
         heads, groups = self.groups * self.share, self.groups
         shape = Shape(batch or self.batch, self.length if length is None else length, heads, groups, sizes)
         return draw(subject.recurrence, shape, seed=self.seed)

@@ -69,8 +69,8 @@ class _Rows:
     def step(self, is_first: bool) -> list[str]:
         """Equations of one step on the state as the steps before it left it."""
         old = "{0}" if is_first else "{0}'"
-        kind = self.text.pick(("write", "delta", "delta", "measured", "erase", "two keys", "rank", "together", "loop", "loop"))
-        if self.is_transposed and kind in ("rank", "together", "loop"):
+        kind = self.text.pick(("write", "delta", "delta", "measured", "erase", "two keys", "rank", "together", "loop", "loop", "tap"))
+        if (self.is_transposed and kind in ("rank", "together", "loop")) or (self.z and kind == "tap"):
             kind = "delta"
         if kind == "loop":
             return self.loop(is_first)
@@ -87,6 +87,12 @@ class _Rows:
             case "erase":
                 e, c = self.vector("e"), self.text.gate("c")
                 return self.assigned(self.erased(decayed, f"{b} * {c} * ", k, e) + " + {1}", (f"{b} * ", k, self.v))
+            case "tap":
+                c, before = self.text.gate("c"), self.text.pick((True, False))
+                own = f"{old} + {c} * {self.last(k)}" if before else old
+                late = "" if before else f" + {c} * {self.last(k)}"
+                fading = decayed.replace(old, f"({own})") if before else decayed
+                return self.assigned(f"{fading} + {{1}}{late}", (f"{b} * ", k, self.v))
             case "two keys":
                 a, u = self.vector("a"), self.vector("u")
                 sign = self.text.pick("+-")
@@ -143,6 +149,13 @@ class _Rows:
         weight = self.text.new("w")
         self.text.say("param", f"{weight} : [{self.N}] per head init linspace(-6, 0)")
         return f"{old} diag(exp(-exp({weight})))" if self.is_transposed else f"diag(exp(-exp({weight}))) {old}"
+
+    def last(self, k: str) -> str:
+        """The previous token's write of names alone."""
+        names = [self.text.new("kd"), self.text.new("vd")]
+        self.text.say("let", f"{names[0]} : [{self.N}] = {k}; {names[1]} : [{self.P}] = {self.v}")
+        key, value = (f"{name}[-1]" for name in names)
+        return f"{value} {key}^T" if self.is_transposed else f"{key} {value}^T"
 
     def rank_one(self, coefficient: str, key: str, erase: str, old: str) -> str:
         return f"{coefficient}({old} {erase}) {key}^T" if self.is_transposed else f"{coefficient}{key} ({erase}^T ({old}))"

@@ -37,6 +37,7 @@ from ..kernel import (
     operands,
     tiles,
 )  # fmt: skip
+from ..line_text import broken
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def has_pairs(program: ChunkProgram) -> bool:
 
 
 def _line(step: Step) -> Line:
-    return Line(step.math, step.target.name, _text(step.value, step.target.axes))
+    return Line(step.math, step.target.name, broken(_text(step.value, step.target.axes), 4, len(step.target.name) + 3))
 
 
 def _scan(carry: Carry, final: str) -> Line:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from ..source import NOWHERE
-from ..spec import ONE, Add, Apply, Const, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
@@ -109,6 +109,9 @@ class Printer:
                     raise UnsupportedOperand(f"no place for `{expr.name}`")
                 text = self.texts.get(expr.name) or (expr.name if expr.name in BUILT_IN else identifier(expr.name))
                 return Text(text, ATOM, place)
+            case Delayed():
+                name = f"{expr.name}[-1]"
+                return Text(identifier(name), ATOM, self.places[name])
             case Transpose():
                 return self.print(expr.operand)
             case Neg():

@@ -17,7 +17,9 @@ from fractions import Fraction
 from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
-from ..spec import ONE, MicroLoop, SumOver
+from ..small import all_nodes
+from ..source import NOWHERE
+from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
 from . import sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
@@ -263,8 +265,10 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
     walk_states = [_stack(w.walk, states) for w in kernels.walks]
     count = 0
+    delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
+    before = {name: _random(type, sizes, functions) for name, type in delayed.items()}
     for t in range(5):
-        values = dict(static) | {"position": [[Fraction(t)]]}
+        values = dict(static) | {"position": [[Fraction(t)]]} | {f"{name}[-1]": value for name, value in before.items()}
         for s in spec.symbols:
             if s.kind == "input":
                 values[s.name] = _random(s.type, sizes, functions, s.domain)
@@ -285,6 +289,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
                 if a != b:
                     raise ValidationError(f"the readout of `{name}` differs from the spec at token {t}: {a} against {b}")
         states = states_after
+        before = {name: token.matrix(Ref(type, NOWHERE, name)) for name, type in delayed.items()}
     return count
 
 

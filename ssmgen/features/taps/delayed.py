@@ -17,5 +17,5 @@ def delayed(facts: Facts):
 
 
 FEATURE = Feature(
-    "an operand reads the previous token's value", lambda facts: delayed(facts) is not None, is_lowered=False, priority=20, evidence=delayed
+    "an operand reads the previous token's value", lambda facts: delayed(facts) is not None, is_lowered=True, priority=20, evidence=delayed
 )

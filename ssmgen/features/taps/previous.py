@@ -10,5 +10,5 @@ def matches(facts: Facts) -> bool:
 
 
 FEATURE = Feature(
-    "the previous token writes once more", matches, is_lowered=False, priority=10, evidence=lambda f: [w for w in f.writes if w.tap][0]
+    "the previous token writes once more", matches, is_lowered=True, priority=10, evidence=lambda f: [w for w in f.writes if w.tap][0]
 )

@@ -1,0 +1,43 @@
+"""What a token hands to the next beside its states: values that an equation reads as `x[-1]`, as torch text.
+
+To an operator `x[-1]` is one more input. What users call shifts x by a token, in torch's own functions, so that gradients
+reach both the values and what the first token finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .backends.torch_text import identifier
+from .tokens import TokenFunction, TokenWriter
+
+
+@dataclass(frozen=True)
+class Previous:
+    """One value: its name as the next token reads it, the function that gives it, and the text of its value in a call and in a step."""
+
+    name: str
+    function: TokenFunction
+    has_function: bool
+    value: str
+    step_value: str
+
+
+def previous_values(tokens: TokenWriter) -> tuple[Previous, ...]:
+    """In order of declaration, each after those it reads itself."""
+    return tuple(_previous(tokens, symbol) for symbol in tokens.delayed)
+
+
+def _previous(tokens: TokenWriter, symbol) -> Previous:
+    function = tokens.previous(symbol)
+    is_plain = not function.lines and function.returns[0].text == function.arguments
+    given = {identifier(s.name) for s in tokens.given}
+    names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}
+
+    def call(of_state: str) -> str:
+        arguments = [f"{a}.to(dtype)" if a in given else f"{of_state}{a}" if a in names else a for a in function.arguments.split(", ")]
+        return arguments[0] if is_plain else f"{function.name}({', '.join(arguments)})"
+
+    # in a step the position is the state's
+    step = call("state.").replace("(position", "(state.position").replace(", position", ", state.position")
+    return Previous(identifier(f"{symbol.name}[-1]"), function, not is_plain, call(""), step)
