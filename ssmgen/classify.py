@@ -33,7 +33,8 @@ def classify(recurrence: Recurrence) -> Classified:
         axes.append(value)
         # of a recurrence with no affine form only its form is known
         if not value.is_lowered and (not recurrence.sequential or axis == "form"):
-            refusals.append(_refusal(value, recurrence))
+            law = next((found for facts in groups if (found := values(axis)[value.value].law(facts))), None)
+            refusals.append(_refusal(value, recurrence, law))
     walks, outputs = [], recurrence.outputs
     if not refusals:
         walks, refusals = _walks(groups)
@@ -75,7 +76,7 @@ def _value(axis: str, groups: list[Facts]) -> AxisValue:
     return AxisValue(axis, name, feature.sentence, feature.is_lowered, getattr(evidence, "span", None) or NOWHERE)
 
 
-def _refusal(value: AxisValue, recurrence: Recurrence) -> Diagnostic:
+def _refusal(value: AxisValue, recurrence: Recurrence, law: tuple[str, str] | None) -> Diagnostic:
     lowered = [name for name, feature in values(value.axis).items() if feature.is_lowered]
     span = value.span if value.span != NOWHERE else recurrence.spec.span
     words = " or ".join(f"`{name}`" for name in lowered)
@@ -86,8 +87,8 @@ def _refusal(value: AxisValue, recurrence: Recurrence) -> Diagnostic:
         f"no kernel for `{recurrence.spec.name}`: axis {value.axis} is `{value.value}`",
         Label(span, label),
         (),
-        f"the specification is sound; on the axis {value.axis} a kernel exists for {words}",
-        "`ssmgen check` and `ssmgen explain` work on it; to build now, rewrite the axis named above",
+        law[0] if law else f"the specification is sound; on the axis {value.axis} a kernel exists for {words}",
+        law[1] if law else "`ssmgen check` and `ssmgen explain` work on it; to build now, rewrite the axis named above",
     )
 
 

@@ -11,9 +11,12 @@ torch = pytest.importorskip("torch")
 
 from test_random_specs import holds  # noqa: E402
 
+from ssmgen.compiler import build  # noqa: E402
+from ssmgen.diagnostics import SpecError  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
 
 PAPERS = (
     "gla hgrn2 rwkv5 rwkv6 deltanet gated_deltanet kda comba gdn2 dplr rwkv7 deltaproduct gated_deltaproduct"
@@ -143,6 +146,35 @@ INVENTIONS = sorted((ROOT / "examples" / "inventions").glob("*.ssm"))
 def test_an_invention(path, tmp_path):
     folder, spec = write(path.read_text(encoding="utf-8"), tmp_path, path.name)
     holds(Subject(load(folder), spec, "cpu"))
+
+
+REFUSED = """
+recurrence refused {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v, w : [P]; b : scalar in (0, 1)
+  param  A : [N, P] per head init 0
+  state  S : real [N, P]
+  update S' = DECAY - b * k (k^T S) + k v^T
+  output o = S'^T q
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "decay, words, edit",
+    [
+        ("exp(-exp(A)) * S", "no chunk form has both", "diag(w) S"),
+        ("S diag(sigmoid(w))", "must act on that axis", "from the other side"),
+        ("diag(k) S", "each must be proved greater than 0", "sigmoid(x)"),
+    ],
+)
+def test_what_has_no_chunk_form_is_refused_with_an_edit(decay, words, edit):
+    with pytest.raises(SpecError) as refused:
+        build(Source("test.ssm", REFUSED.replace("DECAY", decay)))
+    (diagnostic,) = refused.value.diagnostics
+    assert words in diagnostic.note and edit in diagnostic.help
+    start, end = diagnostic.primary.span.start, diagnostic.primary.span.end
+    assert REFUSED.replace("DECAY", decay)[start:end] in decay
 
 
 STRONG = """

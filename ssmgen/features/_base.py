@@ -14,7 +14,8 @@ class Feature:
 
     `matches(facts)` says whether a group of states has this value; within an axis the values are tried by falling
     `priority`, so that the general one comes first. `sentence` is for `explain`. `is_lowered`: a kernel exists.
-    `evidence(facts)` gives the factor or term of the text that shows the value, for messages.
+    `evidence(facts)` gives the factor or term of the text that shows the value, for messages; `law(facts)` why it has no
+    kernel and never will beside what else the group does, with the edit, where there is more to say than that there is none yet.
     """
 
     sentence: str
@@ -22,3 +23,4 @@ class Feature:
     is_lowered: bool
     priority: int = 0
     evidence: Callable[[Facts], object] = lambda facts: None
+    law: Callable[[Facts], tuple[str, str] | None] = lambda facts: None
