@@ -10,6 +10,7 @@ from ..expressions import nodes
 from ..spec import Apply, Assignment, Expr, Recurrence, Ref, StateRef
 from .adjoint import adjoint
 from .adjoint_text import adjoint_lines
+from .corrections import warn_unbounded
 from .dynamics import discretized_step
 from .outputs import read_outputs, warn_unread
 from .taps import fold_taps
@@ -37,6 +38,7 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
     steps = fold_taps(steps, spec)
     reads, outputs = read_outputs(spec)
     warn_unread(spec, steps, reads, report)
+    warn_unbounded(spec, steps, report)
     derived = recurrence.Recurrence(spec, steps, reads, outputs, discrete, (), warnings=tuple(report.found))
     return replace(derived, adjoint=adjoint_lines(derived, adjoint(spec, steps, reads)))
 

@@ -33,6 +33,15 @@ _MATRIX_DYNAMICS = _CONTINUOUS.replace("A : scalar < 0", "A : [N, N]").replace("
 
 RULES = (
     Rule(
+        "unbounded-correction",
+        "A correction along a key of unknown length",
+        "A term `b k k^T S` is taken from the state, and nothing says how long k is.",
+        "Along k the correction keeps the factor 1 - b |k|^2 of the state. With a key longer than the square root of 2 / b that is "
+        "below -1, and every token that repeats the key multiplies the state by it.",
+        with_line(_UPDATE, "S' = a * (S - k (k^T S)) + k v^T"),
+        with_line(_UPDATE, "S' = a * (S - unit(k) (unit(k)^T S)) + unit(k) v^T"),
+    ),
+    Rule(
         "nonlinear-state",
         "An update that is not affine in a state",
         "A state is multiplied by itself, raised to a power, or divided by.",

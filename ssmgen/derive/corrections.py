@@ -1,0 +1,35 @@
+"""A correction along a key whose length nothing bounds: `I - b k k^T` keeps the factor 1 - b |k|^2 along k."""
+
+from __future__ import annotations
+
+from .. import algebra
+from ..bounds import bounds_of
+from ..diagnostics import Report
+from ..expressions import key
+from ..recurrence import MicroStep
+from ..spec import Recurrence
+from ..spec_text import expr_text
+
+
+def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Report) -> None:
+    """Warn of every correction that reads and writes along one key, where the key is not proved of length at most 1."""
+    bounds = bounds_of(spec)
+    told: set[str] = set()
+    terms = [(step, t) for step in steps for t in step.transitions if t.target == t.source]
+    for step, term in terms:
+        for generator in (g for g in term.left + term.right if g.kind == "rank_one" and g.row is not None):
+            name = expr_text(generator.column)
+            # where the state forgets first, the erase key holds the decay
+            decays = [g.column for t in step.transitions for g in t.left + t.right if g.kind == "diagonal"]
+            along = {key(generator.column), *(key(algebra.mul(decay, generator.column)) for decay in decays)}
+            if name in told or key(generator.row) not in along or bounds.is_unit(generator.column):
+                continue
+            told.add(name)
+            report.warning(
+                "unbounded-correction",
+                f"the correction along `{name}` may grow without bound",
+                term.span,
+                f"`{name}` is not proved of length 1",
+                note=f"along `{name}` it keeps the factor 1 - b |{name}|^2, which stays within [-1, 1] where b |{name}|^2 is in [0, 2]",
+                help=f"normalise it, `unit({name})`, or declare the input `unit`",
+            )
