@@ -7,6 +7,7 @@ arguments, and says what calls what.
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,6 +22,7 @@ from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
 from .spec_text import expr_text
 from .tokens import Line, TokenFunction, TokenWriter
+from .triton_kernels import has_kernels
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,16 @@ class WalkText:
     step_reads_after: tuple[Line, ...]
     scale: str  # text of the number in front of the queries; empty when there is none
     scale_call: str
-    scale_argument: str
     scaled: tuple[Line, ...]
     scaled_gradients: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """An operator of the package's library, and the string literals of its schema."""
+
+    name: str
+    schema: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,30 +124,38 @@ class OpPackage:
     uses_math: bool
     has_groups: bool
     has_kernels: bool
+    has_triton: bool
+    tensors: str
+    fused_forward: str
+    fused_gradients: str
+    fused_gradient_body: tuple[str, ...]
+    fused_backward: str
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
     chunk_axis: int
-    signature: tuple[str, ...]
-    forward_type: str
     body: tuple[str, ...]
     forward_results: str
     fake_results: tuple[str, ...]
-    backward_signature: tuple[str, ...]
-    backward_type: str
     gradient_body: tuple[str, ...]
     backward_results: tuple[str, ...]
     backward_fakes: tuple[str, ...]
-    context_names: str
+    operands: str
+    backward_operands: str
     saved: str
     settings: str
     output_gradients: str
     state_gradient_names: str
     no_gradients: str
-    step_schema: str
+    registrations: tuple[Registration, ...]
     step_signature: str
     step_body: tuple[str, ...]
     step_fake: str
+    has_decode: bool
+    step_dtype: str
+    step_rows: str
+    step_states: str
+    step_held: str
     argument_names: str
     zero_states: tuple[Line, ...]
     call_results: str
@@ -147,20 +164,14 @@ class OpPackage:
     step_call: str
 
 
-def has_kernels(plan: Plan) -> bool:
-    """Whether the fused kernels carry this plan: one walk, read by one query, forwards in time."""
-    walks = plan.classified.walks
-    return len(walks) == 1 and len(walks[0].readings) == 1 and not plan.is_reversed
-
-
-def op_package(kernels: Kernels, namespace: str) -> OpPackage:
-    """The context of op.py for one recurrence."""
-    return _Writer(kernels, namespace).package()
+def op_package(kernels: Kernels, namespace: str, has_decode: bool) -> OpPackage:
+    """The context of op.py for one recurrence; `has_decode`: decode.py stands beside it."""
+    return _Writer(kernels, namespace, has_decode).package()
 
 
 class _Writer:
-    def __init__(self, kernels: Kernels, namespace: str):
-        self.kernels, self.namespace = kernels, namespace
+    def __init__(self, kernels: Kernels, namespace: str, has_decode: bool):
+        self.kernels, self.namespace, self.has_decode = kernels, namespace, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -171,7 +182,7 @@ class _Writer:
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
-        self.has_kernels = has_kernels(self.plan)
+        self.has_kernels = has_kernels(kernels)
         self.has_groups = any(self.tokens.operand_place(w, n).level != "h" for w in walks for n in self._operands(w) if n != "g")
         output = self.plan.classified.outputs[0][1].type
         self.output = output
@@ -202,7 +213,7 @@ class _Writer:
         tail = ["g"] if has_decay else []
         states = [identifier(c.state) for c in walk.columns]
         unpack, used = _unpack(walk)
-        sizes = [self._size(n) for n in used]
+        sizes = [self.sizes[n] for n in used]
         step = {r.name: Line("", r.name, f'torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)') for r in walk.readings}
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
@@ -246,7 +257,6 @@ class _Writer:
             step_reads_after=tuple(step[r.name] for r in walk.readings if r.is_inclusive),
             scale=scale,
             scale_call=f", {scale}" if scale else "",
-            scale_argument=", scale=scale" if scale else "",
             scaled=tuple(Line("", q, f"{q} * scale") for q in queries) if scale else (),
             scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
         )
@@ -283,10 +293,6 @@ class _Writer:
         axis = -1 if name == "g" else -2
         return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})")]
 
-    def _size(self, name: str) -> str:
-        """Text of a size inside an operator's body."""
-        return self.sizes[name]
-
     # --- the operators ---
 
     def package(self) -> OpPackage:
@@ -299,7 +305,8 @@ class _Writer:
         position = ["position"] if self.plan.uses_position else []
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         kept = reads if self.plan.stores_reads else []
-        rest = [*(f"{p}: Tensor" for p in position), "cu_seqlens: Tensor | None", "chunk: int", *(f"{c}: float" for c in self.constants)]
+        settings = ["cu_seqlens", "chunk", *self.constants]
+        operands = [*tensors, *position, *settings]
         count = 1 + len(self.states) + len(kept)
         like = identifier(self.like.name)
         shape = f"*{like}.shape[:2], {self._heads()}{self._output_tail()}"
@@ -317,10 +324,10 @@ class _Writer:
                 if kept
                 else []
             )
-        gradient_inputs = [f"{self._d(s)}: Tensor | None" for s in self.states]
+        moved = ["dy", *(self._d(s) for s in self.states)]
         return OpPackage(
             name=identifier(self.spec.name),
-            title=_title(self.spec),
+            title=title_of(self.spec),
             sources=_sources(self.spec),
             equations=equations(self.spec),
             namespace=self.namespace,
@@ -344,39 +351,33 @@ class _Writer:
             uses_math="math." in text,
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
+            has_triton=self.has_kernels or self.has_decode,
+            tensors=", ".join(tensors),
+            fused_forward=", ".join([*position, "cu_seqlens", *self.constants]),
+            fused_gradient_body=tuple(self._fused_gradient_body(like)),
+            fused_gradients=", ".join(["dy", *(self._d(s) for s in self.states)]),
+            fused_backward=", ".join([*kept, *position, "cu_seqlens", *self.constants]),
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,
             chunk_axis=3 if self.has_groups else 2,
-            signature=tuple([*(f"{t}: Tensor" for t in tensors), *rest]),
-            forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
             body=tuple(self._body(tensors)),
             forward_results=", ".join(
                 [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]
             ),
             fake_results=tuple(fakes),
-            backward_signature=tuple(
-                ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
-            ),
-            backward_type=f"tuple[{', '.join(['Tensor'] * len(tensors))}]",
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
             backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
-            context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
+            operands=", ".join(operands),
+            backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
             settings=_tuple(["chunk", *self.constants]),
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
-            step_schema=", ".join(
-                [
-                    *(f"Tensor {n}" for n in self.names),
-                    *(f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)),
-                    *(f"Tensor {p}" for p in position),
-                    *(f"float {c}" for c in self.constants),
-                ]
-            ),
-            step_signature=", ".join([*tensors, *position, *self.constants]),
+            registrations=tuple(self._registrations(count, kept)),
+            step_signature=", ".join([*tensors, *position, *self.constants, "slots"]),
             step_body=tuple(
                 [
                     f"kinds = [t.dtype for t in {_tuple(tensors)}]",
@@ -385,13 +386,25 @@ class _Writer:
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
+            has_decode=self.has_decode,
+            step_dtype=f"_arithmetic({', '.join(tensors)})",
+            step_rows=", ".join(
+                [
+                    *(f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n for n, s in zip(self.names, self.tokens.arguments)),
+                    "*held",
+                    *(f"{p}[rows]" for p in position),
+                    *self.constants,
+                ]
+            ),
+            step_states=_tuple(self.states),
+            step_held=_tuple([f"{s}[rows]" for s in self.states]),
             argument_names=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
-            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
+            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
             state_results=", ".join([*(f"{s}={s}" for s in self.states), *(["position=next_position"] if position else [])]),
             step_call=", ".join(
-                [*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants]
+                [*self.names, *(f"state.{s}" for s in self.states), *(["state.position"] if position else []), *self.constants, "slots"]
             ),
         )
 
@@ -401,18 +414,31 @@ class _Writer:
         return [
             f"kinds = [t.dtype for t in {_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            *self._casts(tensors),
-            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens{', is_fused' if self.has_kernels else ''})",
+            f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)",
         ]
 
-    def _casts(self, tensors: list[str]) -> list[str]:
-        """Arguments in the arithmetic's type; the kernels widen vectors themselves, as they load them."""
-        if not self.has_kernels:
-            return [f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})"]
-        vectors = [identifier(s.name) for s in self.inputs if not s.type.is_scalar]
-        rest = [t for t in tensors if t not in vectors]
-        lines = [f"is_fused = _is_fused({identifier(self.inputs[0].name)}, dtype)", f"{_target(rest)} = _in(dtype, {', '.join(rest)})"]
-        return [*lines, "if not is_fused:", f"    {_target(vectors)} = _in(dtype, {', '.join(vectors)})"] if vectors else lines
+    def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
+        """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
+        arguments = [f"Tensor {n}" for n in self.names]
+        states = [f"Tensor {s}" for s in self.states]
+        position = ["Tensor position"] if self.plan.uses_position else []
+        constants = [f"float {c}" for c in self.constants]
+        gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
+        settings = [*position, "Tensor? cu_seqlens", "SymInt chunk", *constants]
+        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)]
+        return [
+            _registration("forward", [*arguments, *states, *settings], count),
+            _registration(
+                "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
+            ),
+            _registration("step", [*arguments, *written, *position, *constants, "Tensor? slots"], 1),
+        ]
+
+    def _fused_gradient_body(self, like: str) -> list[str]:
+        """Gradients that nothing asked for are zeros."""
+        lines = [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
+        return lines + [f"{self._d(s)} = torch.zeros_like({s}) if {self._d(s)} is None else {self._d(s)}" for s in self.states]
 
     def _gradient_body(self) -> list[str]:
         like = identifier(self.like.name)
@@ -562,6 +588,18 @@ def _call(function: TokenFunction) -> str:
 # --- words -------------------------------------------------------------------------------------------------------
 
 
+def _registration(name: str, arguments: list[str], results: int) -> Registration:
+    """The schema of an operator as one argument of a call: string literals side by side, no line too long."""
+    returned = "Tensor" if results == 1 else f"({', '.join(['Tensor'] * results)})"
+    lines = _wrapped(f"{name}({', '.join(arguments)}) -> {returned}")
+    return Registration(name, (*(f'"{line} "' for line in lines[:-1]), f'"{lines[-1]}",'))
+
+
+def _wrapped(text: str) -> tuple[str, ...]:
+    width = 129 if len(text) <= 129 else 120  # what a formatter would join stands on one line
+    return tuple(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+
+
 def _tuple(texts: list[str]) -> str:
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
@@ -586,7 +624,8 @@ def _number(value: Fraction) -> str:
     return repr(float(value))
 
 
-def _title(spec: Spec) -> str:
+def title_of(spec: Spec) -> str:
+    """The first line of the comment above a recurrence, as a docstring may have it."""
     lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
     return lines[0].rstrip(".") if lines else spec.name
 
