@@ -156,10 +156,23 @@ def _show(found: list) -> None:
 @_out
 @_dims
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; fail when what is there is not what a build gives.")
-def build(files: tuple[Path, ...], out: Path, dims: tuple[tuple[str, int], ...], only_check: bool) -> int:
+@click.option(
+    "--targets",
+    metavar="NAME,NAME",
+    help="Then compile every kernel for these GPUs, such as sm_90: none need be here. Needs torch and triton.",
+)
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write what `--targets` finds here, as JSON.")
+def build(
+    files: tuple[Path, ...], out: Path, dims: tuple[tuple[str, int], ...], only_check: bool, targets: str | None, report: Path | None
+) -> int:
     """Build packages from specs. `--check` without files rebuilds everything below --out from the sources in the headers."""
     if not files and not only_check:
         raise UserError("which spec? `ssmgen build FILE.ssm`; to check what is built: `ssmgen build --check`")
+    if only_check and targets is not None:
+        raise UserError("`--check` writes no package that `--targets` could compile: run one after the other")
+    if report is not None and targets is None:
+        raise UserError("`--report` takes what `--targets` finds: name the targets, too")
+    chosen = () if targets is None else _targets(targets)
     if only_check:
         return _check_built(files, out, dict(dims))
     from .write import write_package
@@ -174,7 +187,23 @@ def build(files: tuple[Path, ...], out: Path, dims: tuple[tuple[str, int], ...],
             changed = write_package(out / name, package, origin)
             state = f"{len(package)} files written" if changed else "unchanged"
             click.echo(f"{(out / name).as_posix()}: {state} ({seconds:.1f} s)")
-    return 0
+    if not chosen:
+        return 0
+    from .runtime import target_check
+
+    code, found = target_check.check([_read(path) for path in _expand(files)], dict(dims), out, chosen, report)
+    _show(found)
+    return code
+
+
+def _targets(names: str) -> tuple:
+    """The GPUs of a list such as `sm_80,gfx942`."""
+    from .runtime.targets import TARGETS
+
+    for name in names.split(","):
+        if name not in TARGETS:
+            raise UserError(f"no target `{name}`{_did_you_mean(name, [*TARGETS])} (there are {', '.join(TARGETS)})")
+    return tuple(TARGETS[name] for name in dict.fromkeys(names.split(",")))
 
 
 def _build(path: Path, out: Path, dims: dict[str, int]):
@@ -338,16 +367,40 @@ def verify(file: Path, device: str | None, path: Path | None) -> int:
     return commands.verify(_read(file), device, path)
 
 
+class _Shape(click.ParamType):
+    name = "B,T,H"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        words = value.split(",")
+        if len(words) != 3 or not all(word.isdecimal() and 1 <= int(word) <= 1 << 24 for word in words):
+            self.fail(f"`{value}`: write batch, tokens and heads as in `4,8192,16`", param, ctx)
+        return tuple(int(word) for word in words)
+
+
 @cli.command()
 @_file
 @_dims
-@click.option("--tokens", default=4096, show_default=True, type=click.IntRange(1), help="Sequence length.")
+@click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Batch, tokens and heads; again for another table.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default=None, help="Default: a GPU when there is one.")
+@click.option("--peer", type=click.Path(dir_okay=False, path_type=Path),
+              help="An adapter to another implementation (default: peers/NAME.py beside NAME.ssm, if there).")  # fmt: skip
+@click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
-def bench(file: Path, dims: tuple[tuple[str, int], ...], tokens: int, path: Path | None) -> int:
-    """Time a spec's op against its sequential reference and a hand-written chunked form. Needs torch."""
-    from .runtime import commands
+def bench(
+    file: Path, dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None, peer: Path | None,
+    first: bool | None, path: Path | None,
+) -> int:  # fmt: skip
+    """Time a spec's op against the floor of the device, its sequential reference, a hand-written form, its peers. Needs torch."""
+    from .runtime import commands, peers
 
-    return commands.bench(_read(file), dict(dims), tokens, path)
+    source = _read(file)
+    adapter = peer if peer is not None or str(file) == "-" else peers.beside(_find(file))
+    try:
+        return commands.bench(source, dict(dims), device, shapes, adapter, first, path)
+    except peers.AdapterError as error:
+        raise UserError(str(error)) from None
 
 
 @cli.command()

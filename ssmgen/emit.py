@@ -11,9 +11,11 @@ from .op import op_package
 from .reference import reference_package
 from .selftest import render_self_test
 from .spec import Specification
+from .triton_decode import decode_package
 from .triton_kernels import triton_package
+from .wrap import wrapped
 
-FORMAT = 1
+FORMAT = 2
 """Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""
 
 
@@ -22,7 +24,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     spec = kernels.plan.classified.recurrence.spec
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}")
+    decode = decode_package(kernels.plan.classified.recurrence)
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", decode is not None)
     layers = layers_of(specification, spec)
     files = {
         "__init__.py": render_package(spec, layers),
@@ -32,6 +35,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         f"test_{spec.name}.py": render_self_test(spec),
     }
     if op.has_kernels:
-        package = triton_package(kernels.walks[0], op.title, op.equations)
-        files["kernels.py"] = render("triton/chunk.py.jinja", kernels=package)
+        package = triton_package(kernels, op.title, op.equations)
+        files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=package))
+    if decode is not None:
+        files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
     return dict(sorted(files.items()))

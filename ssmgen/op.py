@@ -15,16 +15,17 @@ from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
 from .bounds import bounds_of
 from .column_text import pack, unpack
+from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
-from .line_text import WIDTH, broken_function
+from .line_text import broken_function
 from .plan import Plan, Walk
 from .previous_text import Previous, previous_values
-from .reference import docstring
 from .row_text import flattened, step_lines, unflattened
+from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
-from .spec_text import expr_text
 from .tokens import Line, TokenFunction, TokenWriter
+from .triton_kernels import has_kernels
 
 FLOOR = 1000.0
 """exp of less than minus this is 0 in every float."""
@@ -87,7 +88,6 @@ class WalkText:
     step: tuple[str, ...]  # one token
     scale: str  # text of the number in front of the queries; empty when there is none
     scale_call: str
-    scale_argument: str
     scaled: tuple[Line, ...]
     scaled_gradients: tuple[Line, ...]
 
@@ -125,46 +125,48 @@ class OpPackage:
     has_pairs: bool
     is_bounded: bool  # a block of `pairs` rows may be factored: the decay is proved weak enough
     pairs: int
+    has_triton: bool
+    tensors: str
+    fused_forward: str
+    fused_gradients: str
+    fused_gradient_body: tuple[str, ...]
+    fused_backward: str
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
     chunk_axis: int
-    signature: tuple[str, ...]
-    forward_type: str
     body: tuple[str, ...]
     forward_results: str
     fake_results: tuple[str, ...]
-    backward_signature: tuple[str, ...]
-    backward_type: str
     gradient_body: tuple[str, ...]
     backward_results: tuple[str, ...]
     backward_fakes: tuple[str, ...]
-    context_names: str
+    operands: str
+    backward_operands: str
     saved: str
     settings: str
     output_gradients: str
     state_gradient_names: str
     no_gradients: str
-    step_define: tuple[str, ...]
+    registrations: tuple[Registration, ...]
     step_signature: str
     step_body: tuple[str, ...]
     step_fake: str
+    has_decode: bool
+    step_dtype: str
+    step_rows: str
+    step_states: str
+    step_held: str
     argument_names: str
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
     previous_dtype: str
-    step_dtype: str
+    previous_step_dtype: str
     call_results: str
     call: str
     state_results: str
     step_call: str
-
-
-def has_kernels(plan: Plan) -> bool:
-    """Whether the fused kernels carry this plan: one plain walk, read by one query, forwards in time."""
-    walks = plan.classified.walks
-    return len(walks) == 1 and len(walks[0].readings) == 1 and not plan.is_reversed and _is_plain(walks[0])
 
 
 def _is_plain(walk: Walk) -> bool:
@@ -172,14 +174,14 @@ def _is_plain(walk: Walk) -> bool:
     return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
 
 
-def op_package(kernels: Kernels, namespace: str) -> OpPackage:
-    """The context of op.py for one recurrence."""
-    return _Writer(kernels, namespace).package()
+def op_package(kernels: Kernels, namespace: str, has_decode: bool) -> OpPackage:
+    """The context of op.py for one recurrence; `has_decode`: decode.py stands beside it."""
+    return _Writer(kernels, namespace, has_decode).package()
 
 
 class _Writer:
-    def __init__(self, kernels: Kernels, namespace: str):
-        self.kernels, self.namespace = kernels, namespace
+    def __init__(self, kernels: Kernels, namespace: str, has_decode: bool):
+        self.kernels, self.namespace, self.has_decode = kernels, namespace, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -190,7 +192,7 @@ class _Writer:
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
-        self.has_kernels = has_kernels(self.plan)
+        self.has_kernels = has_kernels(kernels)
         self.has_groups = any(
             self.tokens.operand_place(w, n).level != "h" for w in walks if _is_plain(w) for n in self._operands(w) if n != "g"
         )
@@ -221,7 +223,7 @@ class _Writer:
         queries = [f"q{r.name[1:]}" for r in walk.readings]
         states = [identifier(c.state) for c in walk.columns]
         unpacked, used = unpack(walk)
-        sizes = [self._size(n) for n in used]
+        sizes = [self.sizes[n] for n in used]
         step = {r.name: f'{r.name} = torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)' for r in walk.readings}
         rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
         places = {n: self.tokens.operand_place(walk, n) for n in names}
@@ -269,7 +271,6 @@ class _Writer:
             ),
             scale=scale,
             scale_call=f", {scale}" if scale else "",
-            scale_argument=", scale=scale" if scale else "",
             scaled=tuple(Line("", q, f"{q} * scale") for q in queries) if scale else (),
             scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
         )
@@ -325,10 +326,6 @@ class _Writer:
         axis = -1 - place.width
         return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})")]
 
-    def _size(self, name: str) -> str:
-        """Text of a size inside an operator's body."""
-        return self.sizes[name]
-
     # --- the operators ---
 
     def package(self) -> OpPackage:
@@ -342,7 +339,8 @@ class _Writer:
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         kept = reads if self.plan.stores_reads else []
-        rest = [*(f"{p}: Tensor" for p in position), "cu_seqlens: Tensor | None", "chunk: int", *(f"{c}: float" for c in self.constants)]
+        settings = ["cu_seqlens", "chunk", *self.constants]
+        operands = [*tensors, *position, *settings]
         count = 1 + len(self.states) + len(kept)
         like = identifier(self.like.name)
         shape = f"*{like}.shape[:2], {self._heads()}{self._output_tail()}"
@@ -360,11 +358,11 @@ class _Writer:
                 if kept
                 else []
             )
-        gradient_inputs = [f"{self._d(s)}: Tensor | None" for s in self.states]
+        moved = ["dy", *(self._d(s) for s in self.states)]
         return OpPackage(
             name=identifier(self.spec.name),
-            title=_title(self.spec),
-            sources=_sources(self.spec),
+            title=title_of(self.spec),
+            sources=sources(self.spec),
             equations=equations(self.spec),
             namespace=self.namespace,
             chunk=self.plan.chunk,
@@ -391,39 +389,33 @@ class _Writer:
             has_pairs=any(has_pairs(p) for w in self.kernels.walks for p in programs(w)),
             is_bounded=self.plan.is_bounded,
             pairs=self.plan.block,
+            has_triton=self.has_kernels or self.has_decode,
+            tensors=", ".join(tensors),
+            fused_forward=", ".join([*position, "cu_seqlens", *self.constants]),
+            fused_gradient_body=tuple(self._fused_gradient_body(like)),
+            fused_gradients=", ".join(["dy", *(self._d(s) for s in self.states)]),
+            fused_backward=", ".join([*kept, *position, "cu_seqlens", *self.constants]),
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,
             chunk_axis=3 if self.has_groups else 2,
-            signature=tuple([*(f"{t}: Tensor" for t in tensors), *rest]),
-            forward_type=f"tuple[{', '.join(['Tensor'] * count)}]",
             body=tuple(self._body(tensors)),
             forward_results=", ".join(
                 [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]
             ),
             fake_results=tuple(fakes),
-            backward_signature=tuple(
-                ["dy: Tensor | None", *gradient_inputs, *(f"{t}: Tensor" for t in tensors), *(f"{r}: Tensor" for r in kept), *rest]
-            ),
-            backward_type=f"tuple[{', '.join(['Tensor'] * len(tensors))}]",
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
             backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
-            context_names=", ".join([*tensors, *position, "cu_seqlens", "chunk", *self.constants]),
+            operands=", ".join(operands),
+            backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
             settings=_tuple(["chunk", *self.constants]),
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
-            step_define=_schema(
-                [
-                    *(f"Tensor {n}" for n in self.names),
-                    *(f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)),
-                    *(f"Tensor {p}" for p in position),
-                    *(f"float {c}" for c in self.constants),
-                ]
-            ),
-            step_signature=", ".join([*tensors, *position, *self.constants]),
+            registrations=tuple(self._registrations(count, kept)),
+            step_signature=", ".join([*tensors, *position, *self.constants, "slots"]),
             step_body=tuple(
                 [
                     f"kinds = [t.dtype for t in {_tuple(tensors)}]",
@@ -432,10 +424,22 @@ class _Writer:
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
+            has_decode=self.has_decode,
+            step_dtype=f"_arithmetic({', '.join(tensors)})",
+            step_rows=", ".join(
+                [
+                    *(f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n for n, s in zip(self.names, self.tokens.arguments)),
+                    "*held",
+                    *(f"{p}[rows]" for p in position),
+                    *self.constants,
+                ]
+            ),
+            step_states=_tuple(self.states),
+            step_held=_tuple([f"{s}[rows]" for s in self.states]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
-            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, "cu_seqlens", "chunk", *self.constants]),
+            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
             state_results=", ".join(
                 [
                     *(f"{s}={s}" for s in self.states),
@@ -446,13 +450,14 @@ class _Writer:
             has_previous=bool(previous),
             previous=previous_values(self.tokens),
             previous_dtype=f"initial_state.{previous[0]}.dtype" if previous else "",
-            step_dtype=f"state.{previous[0]}.dtype" if previous else "",
+            previous_step_dtype=f"state.{previous[0]}.dtype" if previous else "",
             step_call=", ".join(
                 [
-                    *(n if n not in previous else f"state.{n}" for n in self.names),
+                    *(n if n not in previous else f"own_{n}" for n in self.names),
                     *(f"state.{s}" for s in self.states),
                     *(["state.position"] if position else []),
                     *self.constants,
+                    "slots",
                 ]
             ),
         )
@@ -463,18 +468,31 @@ class _Writer:
         return [
             f"kinds = [t.dtype for t in {_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            *self._casts(tensors),
-            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens{', is_fused' if self.has_kernels else ''})",
+            f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)",
         ]
 
-    def _casts(self, tensors: list[str]) -> list[str]:
-        """Arguments in the arithmetic's type; the kernels widen vectors themselves, as they load them."""
-        if not self.has_kernels:
-            return [f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})"]
-        vectors = [identifier(s.name) for s in self.inputs if not s.type.is_scalar]
-        rest = [t for t in tensors if t not in vectors]
-        lines = [f"is_fused = _is_fused({identifier(self.inputs[0].name)}, dtype)", f"{_target(rest)} = _in(dtype, {', '.join(rest)})"]
-        return [*lines, "if not is_fused:", f"    {_target(vectors)} = _in(dtype, {', '.join(vectors)})"] if vectors else lines
+    def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
+        """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
+        arguments = [f"Tensor {n}" for n in self.names]
+        states = [f"Tensor {s}" for s in self.states]
+        position = ["Tensor position"] if self.plan.uses_position else []
+        constants = [f"float {c}" for c in self.constants]
+        gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
+        settings = [*position, "Tensor? cu_seqlens", "SymInt chunk", *constants]
+        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)]
+        return [
+            registration("forward", [*arguments, *states, *settings], count),
+            registration(
+                "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
+            ),
+            registration("step", [*arguments, *written, *position, *constants, "Tensor? slots"], 1),
+        ]
+
+    def _fused_gradient_body(self, like: str) -> list[str]:
+        """Gradients that nothing asked for are zeros."""
+        lines = [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
+        return lines + [f"{self._d(s)} = torch.zeros_like({s}) if {self._d(s)} is None else {self._d(s)}" for s in self.states]
 
     def _gradient_body(self) -> list[str]:
         like = identifier(self.like.name)
@@ -546,15 +564,6 @@ class _Writer:
         return "1"
 
 
-def _schema(arguments: list[str]) -> tuple[str, ...]:
-    """The declaration of the step, in one line or in one an argument."""
-    line = '_library.define("step(' + ", ".join(arguments) + ') -> Tensor")'
-    if len(line) + 4 <= WIDTH:
-        return (line,)
-    commas = [*(f"{a}, " for a in arguments[:-1]), arguments[-1]]
-    return ("_library.define(", '    "step("', *(f'    "{a}"' for a in commas), '    ") -> Tensor"', ")")
-
-
 def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
     """Arguments whose gradient is a tensor that came in, or one that another argument has as well: an operator must copy it."""
     found: set[str] = set()
@@ -617,24 +626,3 @@ def _layout(symbol: Symbol) -> str:
 
 def _number(value: Fraction) -> str:
     return repr(float(value))
-
-
-def _title(spec: Spec) -> str:
-    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
-    return lines[0].rstrip(".") if lines else spec.name
-
-
-def _sources(spec: Spec) -> tuple[str, ...]:
-    """What the head comment says behind its first line: the paper's own form, and where it is from."""
-    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
-    return tuple(lines[1:])
-
-
-def equations(spec: Spec) -> tuple[str, ...]:
-    """The spec's own lines: update or dynamics, and output."""
-    lines = [f"{item.state}' = {expr_text(item.value)}" for item in spec.update if hasattr(item, "state")]
-    for item in spec.dynamics:
-        method = spec.discretization
-        how = f",   {method.method}({', '.join(expr_text(a) for a in method.args)})" if method else ""
-        lines.append(f"d{item.state}/dt = {expr_text(item.value)}{how}")
-    return (*lines, *(f"{o.name} = {expr_text(o.value)}" for o in spec.outputs))

@@ -34,10 +34,8 @@ def _previous(tokens: TokenWriter, symbol) -> Previous:
     given = {identifier(s.name) for s in tokens.given}
     names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}
 
-    def call(of_state: str) -> str:
-        arguments = [f"{a}.to(dtype)" if a in given else f"{of_state}{a}" if a in names else a for a in function.arguments.split(", ")]
+    def call(own: str) -> str:
+        arguments = [f"{a}.to(dtype)" if a in given else f"{own}{a}" if a in names else a for a in function.arguments.split(", ")]
         return arguments[0] if is_plain else f"{function.name}({', '.join(arguments)})"
 
-    # in a step the position is the state's
-    step = call("state.").replace("(position", "(state.position").replace(", position", ", state.position")
-    return Previous(identifier(f"{symbol.name}[-1]"), function, not is_plain, call(""), step)
+    return Previous(identifier(f"{symbol.name}[-1]"), function, not is_plain, call(""), call("own_"))

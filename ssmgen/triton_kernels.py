@@ -1,123 +1,426 @@
-"""kernels -> what kernels.py of the emitted package says: the walk forwards and backwards in time as Triton kernels."""
+"""kernels -> what kernels.py of the emitted package says: the recurrence forwards and backwards as Triton kernels.
+
+Operands, gates, readout and their gradients are the spec's own expressions, printed on the tiles where they are needed; the
+walk between them comes from the axes. Everything is decided here; `templates/triton/chunk.py.jinja` lays it out.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import replace
 
-from .kernel import WalkKernels
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One of the two kernels: which chunks it visits, and its exponents as text."""
-
-    name: str
-    title: str
-    chunk_index: str
-    first_segment: str
-    segments_before: str
-    segment_index: str
-    last_segment: str
-    pair_math: str
-    sees: str
-    exponent: str
-    entry: str
-    exit: str
-    exit_scale: str
-    needs_read_exponent: bool
-    scales_entry: bool
-    output_math: str
-    carry_math: str
+from . import algebra
+from .backends.torch_pointwise import ATOM, UnsupportedOperand
+from .backends.torch_text import identifier
+from .backends.triton_text import helpers
+from .backends.triton_value import Text, loaded, size_text
+from .expressions import nodes
+from .kernel import KEY, ROW, VALUE, Kernels
+from .schedule import widths
+from .spec import Expr, MatMul, Ref, Symbol
+from .tokens import level
+from .triton_gradients import MADE, Gradient, made
+from .triton_operands import DECAY_ROWS, added, atom
+from .triton_package import Narrow, Output, Part, TritonPackage, Walked
+from .triton_parts import Parts
+from .triton_site import CodeLine, Site, masked, pointer
 
 
-@dataclass(frozen=True)
-class TritonPackage:
-    """Everything kernels.py says."""
-
-    title: str
-    equations: tuple[str, ...]
-    weights: tuple[str, ...]
-    forward_entry: str
-    reverse_entry: str
-    has_decay: bool
-    is_exclusive: bool
-    gate_argument: str
-    gate_typed: str
-    query_rows: str
-    query_rows_name: str
-    key_rows: str
-    key_rows_name: str
-    walks: tuple[Direction, ...]
+def has_kernels(kernels: Kernels) -> bool:
+    """Whether the fused kernels carry this plan: one walk, one query, one matrix, and operands that fit on tiles."""
+    try:
+        _Writer(kernels).package("", ())
+    except UnsupportedOperand:
+        return False
+    return True
 
 
-def triton_package(kernels: WalkKernels, title: str, equations: tuple[str, ...]) -> TritonPackage:
-    """The context of kernels.py for one walk."""
-    has_decay = kernels.walk.log_decay is not None
-    is_exclusive = not kernels.walk.readings[0].is_inclusive
-    # the running sum at which a reading row stands
-    Q, read = ("Q", "b_Q") if is_exclusive else ("G", "b_G")
-    at = "<" if is_exclusive else "<="
-    back = ">" if is_exclusive else ">="
-    forward = Direction(
-        name="walk",
-        title=kernels.forward.title + ", from the first token.",
-        chunk_index="i_t",
-        first_segment="",
-        segments_before="i_s",
-        segment_index="i_n",
-        last_segment="segments - 1",
-        pair_math=f"A_ij = exp({Q}_i - G_j) x_i . y_j, j {at} i" if has_decay else f"A_ij = x_i . y_j, j {at} i",
-        sees=back,
-        exponent=f"{read}[:, None] - b_G[None, :]",
-        entry=read,
-        exit="b_total - b_G",
-        exit_scale="",
-        needs_read_exponent=False,
-        scales_entry=True,
-        output_math=f"o_i = sum_j A_ij z_j + exp({Q}_i) S^T x_i" if has_decay else "o_i = sum_j A_ij z_j + S^T x_i",
-        carry_math="S = exp(G_C) S + sum_j exp(G_C - G_j) y_j z_j^T" if has_decay else "S = S + sum_j y_j z_j^T",
-    )
-    reverse = Direction(
-        name="walk_reverse",
-        title=kernels.gradient.title + ".",
-        chunk_index="(chunks - 1 - i_t)",
-        first_segment=" + 1",
-        segments_before="segments - 1 - i_s",
-        segment_index="segments - 1 - i_n",
-        last_segment="0",
-        pair_math=f"A_ij = exp({Q}_j - G_i) x_i . y_j, i {at} j" if has_decay else f"A_ij = x_i . y_j, i {at} j",
-        sees=at,
-        exponent=f"{read}[None, :] - b_G[:, None]",
-        entry="b_total - b_G",
-        exit=read,
-        exit_scale=" * scale",
-        needs_read_exponent=is_exclusive,
-        scales_entry=False,
-        output_math="o_i = sum_j A_ij z_j + exp(G_C - G_i) S^T x_i" if has_decay else "o_i = sum_j A_ij z_j + S^T x_i",
-        carry_math=f"S = exp(G_C) S + sum_j exp({Q}_j) y_j z_j^T" if has_decay else "S = S + sum_j y_j z_j^T",
-    )
-    return TritonPackage(
-        title=title,
-        equations=equations,
-        weights=(_weights(has_decay, is_exclusive),),
-        forward_entry=f"exp({Q}_i) " if has_decay else "",
-        reverse_entry="exp(G_C - G_i) " if has_decay else "",
-        has_decay=has_decay,
-        is_exclusive=is_exclusive,
-        gate_argument="g, " if has_decay else "",
-        gate_typed="g: Tensor, " if has_decay else "",
-        query_rows=", r=q" if has_decay else "",
-        query_rows_name="rq" if has_decay else "_",
-        key_rows=", r=k" if has_decay else "",
-        key_rows_name="rk" if has_decay else "_",
-        walks=(forward, reverse),
-    )  # fmt: skip
+def triton_package(kernels: Kernels, title: str, equations: tuple[str, ...]) -> TritonPackage:
+    """The context of kernels.py. Raises UnsupportedOperand where `has_kernels` is False."""
+    return _Writer(kernels).package(title, equations)
 
 
-def _weights(has_decay: bool, is_exclusive: bool) -> str:
+class _Writer(Parts):
+    # --- kernels ---
+
+    def _forward(self) -> tuple[Walked, str, tuple[str, ...]]:
+        head, row = self._site()
+        self._query(row), self._key(row), self._value(row)
+        given = {}
+        for cut in self.walk.slices:
+            if cut.column == self.wide:
+                given[cut.read.name, VALUE] = loaded("b_o", (ROW, VALUE))
+            else:
+                given[cut.read.name, ""] = loaded(f"b_u{self.narrow.index(cut.column)}", (ROW,))
+        readout = Site(self.tokens, {}, "", row, given)
+        y = readout.text(self.output, VALUE)
+        self.texts.append(y.text)
+        self.sums |= readout.sums
+        walked = self._walked(head, row)
+        stores = []
+        for cut in self.walk.slices if self.plan.stores_reads else ():
+            at = self._read_offset(cut.column)
+            if cut.column == self.wide:
+                where = f"reads + (row * H + i_h)[:, None] * ({self._read_width()}) + {at}o_p[None, :]"
+                stores.append(f"tl.store({where}, b_o, mask=m_t[:, None] & m_p[None, :])")
+            else:
+                n = self.narrow.index(cut.column)
+                stores.append(f"tl.store(reads + (row * H + i_h) * ({self._read_width()}) + {at}0, b_u{n}, mask=m_t)")
+        return walked, y.text, tuple(stores)
+
+    def _sources(self) -> Walked:
+        """What a kernel that only carries the state reads of every token."""
+        head, row = self._site()
+        self._key(row), self._value(row)
+        return self._walked(head, row)
+
+    def _queries(self) -> Walked:
+        head, row = self._site()
+        self._query(row), self._read_gradient(row)
+        self._narrow_gradients(row)
+        return self._walked(head, row)
+
+    def _narrow_gradients(self, site: Site) -> None:
+        for n in range(len(self.narrow)):
+            site.add(f"b_d{n}", f"tl.load(du_{n} + row * H + i_h, mask=m_t, other=0.0)", "", "[BT]")
+
+    def _read_gradient_kernel(self) -> tuple[Walked, tuple[str, ...]]:
+        """The gradients of what the narrow columns read, one number a token."""
+        head, row = self._site()
+        for key, load in self._backward_loads().items():
+            row.loads[key] = load
+        stores = []
+        for n, expr in enumerate(self.gradients.narrow):
+            value = row.named(f"b_d{n}", row.text(self._with_sums(row, expr)))
+            self.texts.append(value.text)
+            stores.append(f"tl.store(du_{n} + row * H + i_h, {value.text}, mask=m_t)")
+        sums, self.sums = self.sums, set()
+        walked = self._walked(head, row)
+        self.sums = sums  # the whole width stands here
+        return walked, tuple(stores)
+
+    @staticmethod
+    def _with_sums(row: Site, expr: Expr) -> Expr:
+        """The expression with every sum over columns under a name of its own."""
+
+        def summed(node: Expr) -> Expr | None:
+            if not (isinstance(node, MatMul) and node.type.is_scalar and not node.left.type.is_scalar):
+                return None
+            name = f"sum{len(row.given)}"
+            row.given[MADE + name, ""] = row.named(f"b_{name}", row.text(node))
+            return made(name)
+
+        return algebra.rewrite(expr, summed)
+
+    # --- rows ---
+
+    def _rows(self) -> tuple[Walked, tuple[str, ...], int]:
+        """The last kernel: what is one number a token, from the rows that the parts summed and the decay's gradient."""
+        head, row = self._site()
+        head.blocks = {}
+        row.blocks = {ROW: "BT"}
+        base = DECAY_ROWS if self.gradients.needs_decay else 0
+
+        def load(index: int, name: str):
+            return lambda site: added(site, f"b_{name}", f"tl.load(rows + ({index} * size + row) * H + i_h, mask=m_t, other=0.0)", (ROW,))
+
+        for index, gradient in enumerate(self.gradients.rows):
+            row.loads[MADE + gradient.name, ""] = load(base + index, gradient.name)
+        for n in range(len(self.narrow)):
+            row.loads[MADE + f"d_u{n}", ""] = load(base + len(self.gradients.rows) + n, f"du{n}")
+        for cut in self.walk.slices:
+            if cut.column != self.wide:
+                row.loads[cut.read.name, ""] = self._backward_loads()[cut.read.name, ""]
+        # behind the last token stands what leaves the chunk
+        row.given[MADE + "d_g", ""] = Text("b_dg", ATOM, (ROW,), {ROW: None})
+        for gradient in self.gradients.scalars:
+            used = any(MADE + gradient.name in _names(g.expr) for g in (*self.gradients.scalars, *self.gradients.arguments))
+            if used:
+                value = row.text(gradient.expr)
+                row.given[MADE + gradient.name, ""] = row.named(f"b_{gradient.name}", value)
+        stores, partials = [], 0
+        for gradient in (g for g in self.gradients.arguments if g.part == "rows"):
+            symbol = next(s for s in self.tokens.arguments if s.name == gradient.name)
+            value = row.text(gradient.expr)
+            self.texts.append(value.text)
+            if symbol.kind == "param":
+                value = masked(row, value, (ROW,))
+                stores.append(f"tl.store(partial + (slot * PARTIALS + {partials}) * H + i_h, tl.sum({value.text}, 0))")
+                partials += 1
+            else:
+                stores.append(f"tl.store({self._buffer(gradient)} + row * H + i_h, {value.text}, mask=m_t)")
+        stores = [s.replace("PARTIALS", str(partials)) for s in stores]
+        return self._walked(head, row), tuple(stores), partials
+
+    # --- the package ---
+
+    def package(self, title: str, equations: tuple[str, ...]) -> TritonPackage:
+        self.whole = set()
+        forward, y, read_stores = self._forward()
+        self.whole |= self.sums & {VALUE}
+        self.sums = set()
+        summary, queries = self._sources(), self._queries()
+        self.whole |= self.sums
+        narrow_kernel, narrow_stores = self._read_gradient_kernel() if self.narrow else (Walked("", (), ()), ())
+        parts = self._numbered(self._parts())
+        rows, row_stores, partials = self._rows()
+        gates, gate_stores = self._gate_kernel()
+        outputs, vector_partials, results = self._outputs(parts)
+        texts = [
+            *self.texts,
+            y,
+            *(line.text for w in (forward, summary, queries, narrow_kernel, rows, gates) for line in (*w.head, *w.rows)),
+        ]
+        columns = self.walk.columns
+        inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        like = next((s for s in inputs if s.type == self.output.type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
+        first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
+        names = list(dict.fromkeys(n for size in self._all_sizes() for n, _ in size.terms))
+        sizes = {line.target: line.text for line in self.tokens.sizes()}
+        names = [identifier(n) for n in names]
+        if any(n not in sizes for n in names):
+            raise UnsupportedOperand("a size that no argument shows")
+        K, V = atom(self.K), atom(self.V)
+        group = next((s for s in self.tokens.arguments if s.per == "group"), None)
+        needs_decay, exclusive = self.gradients.needs_decay, self.is_exclusive
+        narrow = range(len(self.narrow))
+
+        def each(prefix: str) -> str:
+            return "".join(f"{prefix}_{n}, " for n in narrow)
+
+        coefficient = self.walk.coefficient is not None
+        weight = " * ".join([*(["tl.exp2(b_last - b_G)"] if self.has_decay else []), *(["b_c"] if coefficient else [])])
+        order = self._order()
+        gradient_pointers = ""
+        for part in parts:
+            gradient_pointers = _merged(gradient_pointers, part.pointers, order)
+        row_count = (DECAY_ROWS if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
+        reads = "reads, " if self.plan.stores_reads else ""
+        names_of_states = {columns[self.wide].state: ""} | {columns[i].state: f"_{n}" for n, i in enumerate(self.narrow)}
+        suffixes = [names_of_states[s.name] for s in self.spec.states]
+        entry, seen = ("b_Q", ">") if exclusive else ("b_G", ">=")
+        Q, order_sign = ("Q", "<") if exclusive else ("G", "<=")
+        c = "c_j " if coefficient else ""
+        shared = any(p.is_shared for p in parts)
+        own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
+        return TritonPackage(
+            title=title,
+            equations=equations,
+            legend=self._legend(),
+            weights=_weights_text(self.has_decay, self.is_exclusive),
+            helpers=helpers(texts),
+            has_decay=self.has_decay,
+            needs_decay=needs_decay,
+            is_exclusive=exclusive,
+            has_groups=group is not None,
+            has_narrow=bool(self.narrow),
+            has_vectors=bool(self.narrow) or self.has_decay,
+            has_rows=bool(row_stores),
+            has_gates=bool(gate_stores),
+            gates=gates,
+            gate_stores=gate_stores,
+            gate_rows="".join(f"{n}, " for n in self._gate_names()),
+            gate_count=len(self._gate_names()),
+            gate_target=", ".join(self._gate_names()) if len(self._gate_names()) > 1 else f"({''.join(self._gate_names())},)",
+            gates_use_group=_mentions("i_g", gates.rows),
+            gates_use_row=_mentions("row", gates.rows),
+            rows_use_group=_mentions("i_g", rows.rows),
+            forward_loads=self._gate_loads("GQlc"),
+            source_loads=self._gate_loads("Glc"),
+            query_loads=self._gate_loads("Ql"),
+            stores_reads=self.plan.stores_reads,
+            uses_position=self.plan.uses_position,
+            key_block="BK" if KEY in self.whole else "min(BK, block)",
+            value_block="BV" if VALUE in self.whole else "min(BV, block)",
+            gradient_stages="1 if is_float else 2" if shared else "1",
+            has_partial=partials > 0,
+            has_row_buffer=row_count > 0,
+            narrows=tuple(self._narrow(n, weight) for n in narrow),
+            K=K, V=V,
+            row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
+            numbers="".join(f"{n}: tl.constexpr, " for n in names),
+            number_arguments="".join(f"{n}, " for n in names),
+            sized=_tuple_of(["H", *(["G"] if group is not None else []), *names]),
+            state_offsets=f"o_n[:, None] + o_p[None, :] * {K}" if self.walk.is_transposed else f"o_n[:, None] * {V} + o_p[None, :]",
+            forward_title=self._title(),
+            pair_math=f"A_ij = {c}{f'exp({Q}_i - G_j) ' if self.has_decay else ''}q_i . k_j, j {order_sign} i",
+            output_math=f"o_i = sum_j A_ij v_j + {f'exp({Q}_i) ' if self.has_decay else ''}S^T q_i",
+            carry_math=f"S = {'exp(G_C) ' if self.has_decay else ''}S + sum_j {'exp(G_C - G_j) ' if self.has_decay else ''}{c}k_j v_j^T",
+            adjoint_math=f"D = {'exp(G_C) ' if self.has_decay else ''}D + sum_i {f'exp({Q}_i) ' if self.has_decay else ''}q_i do_i^T",
+            seen=seen,
+            pair=self._pair("forward"),
+            entry=entry,
+            entry_fade="b_fade" if self.has_decay else "scale",
+            entry_weight="b_w" if self.has_decay else "scale",
+            faded=" * tl.exp2(b_last)" if self.has_decay else "",
+            faded_before=" * b_e" if self.has_decay else "",
+            source_weight=weight,
+            forward=forward,
+            output_store=f"_store(y, row * H + i_h, {self.V}, o_p, m_t, {y})",
+            read_stores=read_stores,
+            summary=summary,
+            states=Walked(_merged(summary.pointers, queries.pointers, order), (), ()),
+            source_states=summary,
+            query_states=queries,
+            read_gradient=narrow_kernel,
+            narrow_stores=narrow_stores,
+            parts=parts,
+            part_count=f"({len(parts) - 1} + H // G)" if shared else str(len(parts)),
+            gradient_programs="G" if shared else "H",
+            rows=rows,
+            row_stores=row_stores,
+            row_count=row_count,
+            partial_count=partials,
+            reads_pointer=reads,
+            row_reads_pointer=reads if any("reads +" in line.text for line in rows.rows) else "",
+            rows_pointers=("rows, " if row_count else "") + ("ends, " if needs_decay else ""),
+            row_rows_pointer="rows, " if row_count else "",
+            row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self._symbol(g).kind == "input"),
+            part_outputs="".join(p.outputs for p in parts),
+            gradient_pointers=gradient_pointers,
+            narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
+            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
+            no_parts=", ".join(["initial"] * (len(self.narrow) + 2)),
+            argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
+            state_list=", ".join(f"initial{s}" for s in suffixes),
+            state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
+            constants="".join(f", {pointer(n)}" for n, _ in self.spec.constants),
+            first=pointer(first.name),
+            groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
+            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names),
+            scale="1.0" if self.walk.scale is None else self.tokens.printer.text(self.walk.scale),
+            vectors=", ".join(pointer(s.name) for s in inputs if not s.type.is_scalar),
+            output_shape=f"batch, T, H, {self.V}",
+            output_like=pointer(like.name),
+            read_width=self._read_width(),
+            outputs=outputs,
+            partials=vector_partials,
+            results=results,
+            state_results=", ".join(f"final{s}" for s in suffixes),
+            state_gradients=tuple(f"d_initial{s}" for s in suffixes),
+        )  # fmt: skip
+
+    def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        """Parts with the programs that run them: the heads of a shared group follow its own."""
+        shared = any(p.is_shared for p in parts)
+        numbered = []
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1 and number > 0
+            program = "tl.program_id(1)"
+            if shared and not part.is_shared:
+                program = f"tl.program_id(1) * (H // G) + part - {number}"
+            numbered.append(replace(part, when="else" if is_last else f"{'el' if number else ''}if part == {number}", program=program))
+        if shared and parts[-1].is_shared:
+            raise UnsupportedOperand("a group without values")
+        return tuple(numbered)
+
+    def _narrow(self, n: int, weight: str) -> Narrow:
+        own = [f"b_e{n}"] if self.walk.columns[self.narrow[n]].value is not None else []
+        factors = [*(["b_w"] if weight else []), *own]
+        source = (
+            "b_k.to(tl.float32)"
+            if not factors
+            else f"b_k * {factors[0] if len(factors) == 1 else f'({factors[0]} * {factors[1]})'}[:, None]"
+        )
+        return Narrow(n, f"b_a * b_e{n}[None, :]" if own else "b_a", source)
+
+    def _title(self) -> str:
+        title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
+        return f"{title},   o_t = S_{'{t-1}' if self.is_exclusive else 't'}^T q_t"
+
+    def _legend(self) -> tuple[str, ...]:
+        """The chunk's equations."""
+        c, ci = ("c_j ", "c_i ") if self.walk.coefficient is not None else ("", "")
+        enter, leave = ("exp(Q_i) " if self.is_exclusive else "exp(G_i) ", "exp(G_C - G_i) ") if self.has_decay else ("", "")
+        lines = [
+            f"o_i  = sum_j M_ij {c}(q_i . k_j) v_j  + {enter}S^T q_i",
+            f"dq_i = sum_j M_ij {c}(do_i . v_j) k_j + {enter}S do_i",
+            f"dk_i = sum_j M_ji {ci}(v_i . do_j) q_j + {leave}{ci}D v_i",
+            f"dv_i = sum_j M_ji (k_i . q_j) do_j + {leave}D^T k_i",
+        ]
+        if self.gradients.needs_decay:
+            later = "i > t for q, i >= t for k" if self.is_exclusive else "i >= t"
+            lines.append(
+                f"dg_t = sum of q_i . dq_i - k_i . dk_i over the chunk's {later}, + <D, exp(G_C) S + sum_j exp(G_C - G_j) {c}k_j v_j^T>"
+            )
+        return tuple(lines)
+
+    def _symbol(self, gradient: Gradient) -> Symbol:
+        return next(s for s in self.tokens.arguments if s.name == gradient.name)
+
+    def _order(self) -> list[str]:
+        return [*(pointer(s.name) for s in self.tokens.arguments), "position", *(pointer(n) for n, _ in self.spec.constants)]
+
+    def _all_sizes(self):
+        for symbol in self.tokens.arguments:
+            yield symbol.type.rows
+        yield from widths(self.walk)
+
+    def _outputs(self, parts: tuple[Part, ...]) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:
+        """What the launcher allocates for gradients, and the gradient of every argument."""
+        shared = {p.name for p in parts if p.is_shared}
+        outputs, partials, results = [], [], []
+        order = [g.name for g in self.gradients.arguments if g.part == "rows" and self._symbol(g).kind == "param"]
+        for symbol in self.tokens.arguments:
+            name = pointer(symbol.name)
+            own = [g for g in self.gradients.arguments if g.name == symbol.name]
+            if not own:
+                results.append(f"torch.zeros_like({name})")
+                continue
+            place = level(symbol.per)
+            width = "" if symbol.type.is_scalar else f", {size_text(symbol.type.rows).text}"
+            texts = []
+            for gradient in own:
+                buffer = self._buffer(gradient)
+                if symbol.kind == "param" and symbol.type.is_scalar:
+                    texts.append(_over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
+                elif symbol.kind == "param":
+                    partials.append(Output(buffer, f"slots, H{width}"))
+                    texts.append(_over_heads(f"{buffer}.sum(0)", place, 0))
+                elif place == "h" or gradient.part in shared:
+                    outputs.append(Output(buffer, f"torch.empty_like({name})"))
+                    texts.append(buffer)
+                else:
+                    outputs.append(Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device={name}.device)"))
+                    texts.append(_over_heads(buffer, place, 2))
+            total = " + ".join(texts)
+            results.append(total if total == f"d_{name}" else f"{f'({total})' if len(texts) > 1 else total}.to({name}.dtype)")
+        return tuple(outputs), tuple(partials), tuple(results)
+
+
+def _over_heads(text: str, place: str, axis: int) -> str:
+    """The text of a sum over the heads that share a value."""
+    if place == "h":
+        return text
+    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
+
+
+def _renamed(text: str) -> str:
+    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
+
+
+def _merged(left: str, right: str, order: list[str]) -> str:
+    """Two argument lists as one, in the operator's order."""
+    names = {n for n in (left + right).replace(" ", "").split(",") if n}
+    return "".join(f"{n}, " for n in order if n in names)
+
+
+def _mentions(name: str, lines: tuple[CodeLine, ...]) -> bool:
+    return any(re.search(rf"\b{name}\b", line.text) for line in lines)
+
+
+def _names(expr: Expr) -> set[str]:
+    return {n.name for n in nodes(expr) if isinstance(n, Ref)}
+
+
+def _weights_text(has_decay: bool, is_exclusive: bool) -> str:
     """The legend's line on M."""
     if not has_decay:
         return f"M_ij = 1, j {'<' if is_exclusive else '<='} i: every source before a row counts fully"
     if is_exclusive:
         return "M_ij = exp(Q_i - G_j), j < i, Q_i = G_{i-1}: left at row i of what source j wrote; G is the running sum of g"
     return "M_ij = exp(G_i - G_j), j <= i: left at row i of what source j wrote; G is the running sum of g"
+
+
+def _tuple_of(names: list[str]) -> str:
+    return f"{names[0]}," if len(names) == 1 else ", ".join(names)

@@ -6,6 +6,7 @@ A slug that several passes raise has more pairs, `<slug>.<pass>.ssm`.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -14,14 +15,29 @@ from ssmgen import render
 from ssmgen.compiler import build, check
 from ssmgen.diagnostics import Severity, SpecError
 from ssmgen.rules import RULES
+from ssmgen.runtime.cross_compile import Failure, Usage
+from ssmgen.runtime.target_limits import Kernel, diagnose
+from ssmgen.runtime.targets import TARGETS
 from ssmgen.source import Source
 
 FOLDER = ROOT / "tests" / "diagnostics"
 PAIRS = sorted(FOLDER.glob("*.ssm"))
 
 
+# What compiling for a target gave, by slug. The words are tested here; real kernels are compiled in `test_targets.py`.
+ON_TARGET = {
+    "target-compilation": Failure("ValueError: numel (2097152) exceeds triton maximum tensor numel (1048576)", ""),
+    "target-limit": Usage(255, 0, 158720, 0, ("mma.sync",)),
+    "target-spill": Usage(255, 456, 49664, 0, ("mma.sync",)),
+}
+
+
 def found(source: Source) -> tuple:
     """Every diagnostic of a source: errors of the pass that failed, else the warnings and notes, else why it is not lowered."""
+    if (outcome := ON_TARGET.get(slug_of(Path(source.name)))) is not None:
+        configuration = {"BT": 64, "BX": 4096, "PACKED": False, "num_warps": 4, "num_stages": 2}
+        kernel = Kernel(TARGETS["sm_120"], "walk_kernel", configuration, "bfloat16", "backward", True, outcome)
+        return tuple(diagnose(check(source).after("resolve")[source.name].recurrences[0], [kernel, kernel]))
     try:
         trace = check(source)
     except SpecError as error:

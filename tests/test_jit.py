@@ -1,4 +1,4 @@
-"""`ssmgen.compile`, the cell magic, the demonstration and the benchmark: what a person runs first."""
+"""`ssmgen.compile`, the cell magic, the demonstration: what a person runs first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 import ssmgen  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
-from ssmgen.runtime import bench, demo, jit, magic, plot  # noqa: E402
+from ssmgen.runtime import demo, jit, magic, plot  # noqa: E402
 
 SPEC = """\
 recurrence kept {
@@ -116,31 +116,12 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
         assert jit.cache_folder() == tmp_path / "xdg" / "ssmgen"
 
 
-# --- bench, demo, plot -------------------------------------------------------------------------------------------
-
-
-def test_the_yardstick_computes_what_it_says():
-    q, k, v, g = (x.double() for x in arguments(tokens=128))
-    g = -g.abs()
-    state, expected = torch.zeros(1, 2, 8, 4, dtype=torch.float64), []
-    for t in range(128):
-        state = g[:, t].exp()[..., None, None] * state + k[:, t, :, :, None] * v[:, t, :, None]
-        expected.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
-    torch.testing.assert_close(bench.chunked_decay_attention(q, k, v, g), torch.stack(expected, 1))
+# --- verify, demo, plot ------------------------------------------------------------------------------------------
 
 
 def run(*words, cwd):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-m", "ssmgen", *words], capture_output=True, text=True, cwd=cwd, env=environment)
-
-
-def test_bench_reports_ratios(tmp_path):
-    (tmp_path / "kept.ssm").write_text(SPEC)
-    done = run("bench", "kept.ssm", "--tokens", "128", "--json", "times.json", cwd=tmp_path)
-    assert done.returncode == 0 and "times the op" in done.stdout, done.stderr
-    rows = json.loads((tmp_path / "times.json").read_text())
-    assert {row["what"] for row in rows} == {"op", "sequential reference", "hand-written chunked attention"}
-    assert all(row["seconds"] > 0 and row["tokens"] == 128 for row in rows)
 
 
 def test_verify_writes_a_report(tmp_path):

@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: edbf212ea1c4ecd9
-# format: 1
+# format: 2
 # options: none
 """H-Net's dechunking: an exponential moving average whose rate is the probability of a boundary.
 

@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d88b8d42c7a0a477
 # body: 8a8ec6e8dd0eb334
-# format: 1
+# format: 2
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate.
 

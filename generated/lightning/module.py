@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 338db4485390787c
-# format: 1
+# format: 2
 # options: none
 """Lightning attention: a static decay for each head, slower in later layers; no read scale.
 

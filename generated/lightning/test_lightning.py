@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 8837e2c9c38df95c
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: 12bcc419e46048d3
-# format: 1
+# format: 2
 # options: none
 """Linear attention.
 

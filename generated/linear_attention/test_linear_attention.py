@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: e5df7daa0c1723b0
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

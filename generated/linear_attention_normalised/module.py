@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 747e77d25c74f42e
 # body: 02d9e2d510733eb4
-# format: 1
+# format: 2
 # options: none
 """Linear attention with the feature map elu + 1 and the running sum of its keys as normaliser.
 

@@ -2,7 +2,7 @@
 # source: examples/mamba2.ssm
 # spec: 71ccd365fafd13f7
 # body: 6cdc5ad55c29e18c
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/mlstm_sigmoid.ssm
 # spec: 017dc38e66f1562c
 # body: d96b581edde4c77a
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

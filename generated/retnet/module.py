@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: 2ddce4b329a42465
-# format: 1
+# format: 2
 # options: none
 """RetNet: a static decay for each head, rotary positions.
 

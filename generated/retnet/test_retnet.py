@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: 973fe7a47797873c
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: 8b31fffd7cddc88a
-# format: 1
+# format: 2
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

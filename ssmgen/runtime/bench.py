@@ -1,153 +1,147 @@
-"""Times of a package's op beside two others on the same random data: its sequential reference, and a hand-written
-chunked form of attention with one decay a head and token, which is what a person would write for the plainest case."""
+"""`ssmgen bench`: a package's op beside its floor, its sequential reference, a hand-written chunked form and its peers.
+
+`measure` times one recurrence at one shape; `first_calls`, `bench_accuracy` and `bench_decode` fill in the rest of the report,
+which `describe` opens with the machine and the versions. Times are in seconds, memory in bytes.
+"""
 
 from __future__ import annotations
 
-import statistics
-import time
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
 
-from .sample import Shape, draw
+from .. import __version__
+from . import bench_clock, floors
+from .bench_accuracy import verdict
+from .bench_first import first_call
+from .bench_subject import Contender, Subject, contenders
+from .peers import Peer, first_line
 
-REPEATS, WARMUPS, ENOUGH = 7, 1, 6.0
-"""Runs that count and that do not; a contender that has used ENOUGH seconds is not run again."""
+FORMAT = 1
+"""The number of the report's format."""
 
-LOOP = 256
-"""Tokens up to which autograd goes through the sequential reference: its time there grows with the square of the length."""
+SHAPES = {"cpu": ((1, 4096, 4),), "cuda": ((4, 8192, 16), (1, 32768, 16), (1, 4096, 16))}
+"""Batch, tokens and heads, where none are given."""
 
 
-def chunked_decay_attention(q, k, v, log_decay, chunk: int = 64):
-    """o_i = sum over j <= i of exp(g_j+1 + ... + g_i) (q_i . k_j) v_j, in chunks; the yardstick.
-
-    q, k [B, T, H, N]; v [B, T, H, P]; log_decay [B, T, H]; T a multiple of `chunk`.
-    """
+def describe(device: str, rates: floors.Rates, peers: list[Peer]) -> dict:
+    """The report without its measurements: the machine, its rates, the versions of what runs."""
     import torch
 
-    b, t, h, n = q.shape
-    p, c = v.shape[-1], t // chunk
-    q, k = (x.view(b, c, chunk, h, n).transpose(2, 3) for x in (q, k))  # [B, C, H, L, N]
-    v = v.view(b, c, chunk, h, p).transpose(2, 3)
-    g = log_decay.view(b, c, chunk, h).transpose(2, 3).cumsum(-1)  # [B, C, H, L]
-    causal = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()
-    weights = (g.unsqueeze(-1) - g.unsqueeze(-2)).masked_fill(~causal, float("-inf")).exp()
-    inside = torch.einsum("bchln,bchmn->bchlm", q, k).mul(weights)
-    last = g[..., -1:]
-    added = torch.einsum("bchln,bchl,bchlp->bchnp", k, (last - g).exp(), v)
-    state, entering = torch.zeros_like(added[:, 0]), []
-    for i in range(c):
-        entering.append(state)
-        state = state * last[:, i].exp().unsqueeze(-1) + added[:, i]
-    across = torch.einsum("bchln,bchnp->bchlp", q * g.exp().unsqueeze(-1), torch.stack(entering, 1))
-    return (torch.einsum("bchlm,bchmp->bchlp", inside, v) + across).transpose(2, 3).reshape(b, t, h, p)
+    about = {"kind": device, "copy_bytes_per_second": rates.copy, "product_flops_per_second": rates.product}
+    if device == "cpu":
+        about |= {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    else:
+        properties = torch.cuda.get_device_properties(0)
+        about |= {"name": properties.name, "memory_bytes": properties.total_memory, "multiprocessors": properties.multi_processor_count}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "ssmgen": __version__, "cuda": torch.version.cuda}
+    try:
+        versions["triton"] = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        versions["triton"] = None
+    for peer in peers:
+        versions |= peer.versions
+    return {"format": FORMAT, "device": about, "versions": versions, "runs": [], "decode": [], "accuracy": []}
 
 
-def measure(spec, package, tokens: int, device: str) -> list[dict]:
-    """Seconds (median) of each contender, forward and forward + backward; batch 1, bfloat16 on a GPU, float32 elsewhere.
+def first_calls(subject: Subject, shape: tuple[int, int, int], folder: Path) -> dict[str, dict]:
+    """The first call of the op and of every peer that is there, by name. All kernels they compiled lie in `folder` afterwards."""
+    found = {}
+    for peer in (None, *(peer for peer in subject.peers if not peer.missing)):
+        cache = folder / "first"
+        cache.mkdir(parents=True)
+        found["op" if peer is None else peer.name] = first_call(subject, shape, cache, peer)
+        shutil.copytree(cache, folder, dirs_exist_ok=True)
+        shutil.rmtree(cache)
+    return found
 
-    The contenders take turns, so that whatever else the machine does falls on all of them.
-    """
+
+def measure(subject: Subject, shape: tuple[int, int, int], rates: floors.Rates, accuracy: list[dict], first: dict[str, dict]) -> dict:
+    """One shape: the floors, and a row for each contender. `accuracy` and `first` are what was found of it before."""
+    batch, tokens, heads = shape
+    case = subject.case(batch, tokens, heads)
+    y = _output(subject, case)
+    flops = subject.flops * batch * tokens * heads
+    work = {"forward": floors.forward(case.arguments, y, flops), "both": floors.forward_backward(case.arguments, y, flops)}
+    floor = {direction: each.seconds(rates) for direction, each in work.items()}
+    entrants = contenders(subject, case)
+    times, peaks = _times(entrants, subject.device)
+    rows, whole = [], {each.peer: index for index, each in enumerate(entrants)}
+    for index, entrant in enumerate(entrants):
+        row = {"what": entrant.what, "kind": entrant.kind, "tokens": entrant.tokens, "note": entrant.note, "failure": entrant.failure}
+        judged = verdict(accuracy, entrant.peer or entrant.what)
+        row |= {"accuracy": judged or None, "peak_bytes": peaks.get(index)}
+        share = entrant.tokens / tokens  # of the sequence that the contender walks
+        for direction in ("forward", "both"):
+            found = times.get((index, direction))
+            row[direction] = found
+            comparable = found and entrant.kind != "yardstick"  # the yardstick has data of its own
+            row[f"{direction}_over_floor"] = found["median"] / (floor[direction] * share) if comparable else None
+            own = times[0, direction]["median"] * share
+            row[f"{direction}_ratio"] = found["median"] / own if found and _is_fair(judged, direction) else None
+        reply = first.get(entrant.peer or entrant.what) if index == whole[entrant.peer] or entrant.kind == "op" else None
+        row["first_call_seconds"] = reply["seconds"] if reply else None
+        if reply and reply["failure"] and not row["failure"]:
+            row["note"] = "; ".join(filter(None, (row["note"], f"first call: {reply['failure']}")))
+        rows.append(row)
+    return {
+        "recurrence": subject.spec.name, "device": subject.device, "dtype": str(subject.dtype).split(".")[-1],
+        "shape": {"batch": batch, "tokens": tokens, "heads": heads}, "sizes": subject.sizes,
+        "floors": {d: {"seconds": floor[d], "bytes": work[d].bytes, "flops": work[d].flops} for d in work}, "rows": rows,
+    }  # fmt: skip
+
+
+def _output(subject: Subject, case):
     import torch
 
-    heads, dtype = (4, torch.float32) if device == "cpu" else (32, torch.bfloat16)
-    shape = Shape(1, tokens, heads, 1, {**dict(spec.dims), **dict(spec.counts)})
-    values = [x.requires_grad_() for x in draw(spec, shape).to(dtype, device, torch.float32).arguments]
-    contenders = {
-        "op": (getattr(package, spec.name), values),
-        "sequential reference": (getattr(package, f"{spec.name}_reference"), values),
-    }
-    yardstick = _yardstick_arguments(spec, shape, dtype, device)
-    if yardstick is not None:
-        contenders["hand-written chunked attention"] = (chunked_decay_attention, yardstick)
-    jobs = {}
-    for name, (function, given) in contenders.items():
-        jobs[name, "forward"] = _forward(function, given, device)
-        if name != "sequential reference" or tokens <= LOOP:
-            jobs[name, "forward + backward"] = _forward_backward(function, given, device)
-    case = {"recurrence": spec.name, "sizes": dict(shape.sizes), "tokens": tokens, "heads": heads, "device": device}
-    seconds = _medians(jobs)
-    return [
-        {**case, "dtype": str(dtype).split(".")[-1], "what": name, "direction": direction, "seconds": seconds[name, direction],
-         "times the op": seconds[name, direction] / seconds["op", direction]}
-        for name, direction in jobs
-    ]  # fmt: skip
+    with torch.no_grad():
+        return subject.op(*case.arguments)
 
 
-def _yardstick_arguments(spec, shape: Shape, dtype, device: str):
-    """Random q, k, v and decay of the state's own widths; None when the state is no matrix or T no multiple of 64."""
+def _is_fair(judged: dict, direction: str) -> bool:
+    """No ratio with a wrong result. Gradients known to be wrong are timed for what they cost, and marked wherever they show."""
+    if not judged:
+        return True
+    if judged["output_is_wrong"]:
+        return False
+    return direction == "forward" or not judged["gradients_are_wrong"] or bool(judged["known"])
+
+
+def _times(entrants: list[Contender], device: str) -> tuple[dict, dict]:
+    """Spreads by (contender, direction), and on a GPU the peak of memory by contender. Fills in `failure` where one fails."""
+    calls, peaks = {}, {}
+    for index, entrant in enumerate(entrants):
+        if entrant.failure:
+            continue
+        try:
+            entrant.forward()
+            calls[index, "forward"] = entrant.forward
+            if entrant.has_backward:
+                run = entrant.both()
+                run()
+                calls[index, "both"] = run
+                if device != "cpu":
+                    peaks[index] = peak(run)
+        except Exception as error:
+            if entrant.kind == "op":
+                raise
+            entrant.failure = f"{type(error).__name__}: {first_line(error)}"
+            calls.pop((index, "both"), None)
+    if device == "cpu":
+        taken = bench_clock.in_turns(calls)
+    else:
+        taken = {key: bench_clock.on_gpu(call) for key, call in calls.items()}
+    return {key: bench_clock.spread(seconds) for key, seconds in taken.items()}, peaks
+
+
+def peak(run) -> int:
+    """Bytes that a run takes on the GPU beyond what is there before, gradients included."""
     import torch
 
-    matrices = [s for s in spec.states if not s.type.is_scalar and not s.type.is_column and s.type.field == "real"]
-    if not matrices or shape.length % 64:
-        return None
-    n, p = (int(d.value(dict(shape.sizes))) for d in (matrices[0].type.rows, matrices[0].type.cols))
-    generator = torch.Generator().manual_seed(1)
-    lead = (shape.batch, shape.length, shape.heads)
-    drawn = [torch.randn(*lead, width, generator=generator) for width in (n, n, p)]
-    drawn.append(-0.1 * torch.rand(lead, generator=generator))
-    return [x.to(device, dtype).requires_grad_() for x in drawn]
-
-
-def _forward(function, given, device: str):
-    import torch
-
-    def run() -> float:
-        _wait(device)
-        begin = time.perf_counter()
-        with torch.no_grad():
-            function(*given)
-        _wait(device)
-        return time.perf_counter() - begin
-
-    return run
-
-
-def _forward_backward(function, given, device: str):
-    import torch
-
-    cotangents = []
-
-    def run() -> float:
-        for x in given:
-            x.grad = None
-        _wait(device)
-        begin = time.perf_counter()
-        result = function(*given)
-        y = result if isinstance(result, torch.Tensor) else result.y
-        if not cotangents:  # the first run only warms up
-            cotangents.append(torch.randn_like(y))
-        y.backward(cotangents[0])
-        _wait(device)
-        return time.perf_counter() - begin
-
-    return run
-
-
-def _medians(jobs: dict) -> dict:
-    taken: dict = {key: [] for key in jobs}
-    for _ in range(WARMUPS + REPEATS):
-        for key, run in jobs.items():
-            if len(taken[key]) <= WARMUPS or sum(taken[key]) < ENOUGH:
-                taken[key].append(run())
-    return {key: statistics.median(seconds[WARMUPS:]) for key, seconds in taken.items()}
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        import torch
-
-        torch.cuda.synchronize()
-
-
-def table(spec, rows: list[dict]):
-    """The measurements of one recurrence on one device as a rich table."""
-    import torch
-    from rich.table import Table
-
-    sizes = ", ".join(f"{name}={size}" for name, size in rows[0]["sizes"].items())
-    machine = f"CPU, {torch.get_num_threads()} threads" if rows[0]["device"] == "cpu" else torch.cuda.get_device_name()
-    title = f"{spec.name}: T={rows[0]['tokens']}, H={rows[0]['heads']}, {sizes}, {rows[0]['dtype']}, {machine}"
-    drawn = Table(title=title, title_justify="left")
-    for column, justify in (("", "left"), ("direction", "left"), ("ms", "right"), ("times the op", "right")):
-        drawn.add_column(column, justify=justify)
-    for row in rows:
-        drawn.add_row(row["what"], row["direction"], f"{row['seconds'] * 1e3:.1f}", f"{row['times the op']:.2f}")
-    return drawn
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import compiler
@@ -11,12 +14,12 @@ from ..source import Source
 from . import jit
 
 
-def consoles():
-    """Standard output and standard error as rich consoles; a table in a file or a pipe is not folded to 80 columns."""
+def consoles(width: int = 132):
+    """Standard output and standard error as rich consoles; a table in a file or a pipe is `width` columns wide, not 80."""
     from rich.console import Console
 
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=132), Console(stderr=True)
+    return plain if plain.is_terminal else Console(highlight=False, width=width), Console(stderr=True)
 
 
 def verify(source: Source, device: str | None, path: Path | None) -> int:
@@ -41,26 +44,68 @@ def verify(source: Source, device: str | None, path: Path | None) -> int:
     return 0 if reports and all(report.passed for report in reports) else 1
 
 
-def bench(source: Source, dims: Mapping[str, int], tokens: int, path: Path | None) -> int:
-    """Time every recurrence of a source on the CPU, and on a GPU when there is one."""
+def bench(
+    source: Source, dims: Mapping[str, int], device: str | None, shapes: tuple[tuple[int, int, int], ...], adapter: Path | None,
+    first: bool | None, path: Path | None,
+) -> int:  # fmt: skip
+    """Time every recurrence of a source at every shape; raises AdapterError when the adapter is at fault."""
     import torch
 
     from . import bench as benching
+    from . import bench_table, floors
+    from .bench_accuracy import accuracy
+    from .bench_decode import decode
+    from .bench_subject import subjects
+    from .peers import load
 
-    console, progress = consoles()
-    packages, rows = jit.packages(source, dims), []
-    for spec in compiler.check(source, dims).after("resolve")[source.name].recurrences:
-        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            with progress.status(f"timing {spec.name} on {device}"):
-                measured = benching.measure(spec, packages[spec.name], tokens, device)
-            console.print(benching.table(spec, measured))
-            rows += measured
-    console.print(f"median of up to {benching.REPEATS} runs after {benching.WARMUPS}; random data inside the declared domains, batch 1")
-    if tokens > benching.LOOP:
-        console.print(
-            f"autograd through the sequential reference is timed up to {benching.LOOP} tokens only: it is quadratic in the length"
-        )
+    console, progress = consoles(bench_table.WIDTH)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        progress.print("Error: torch sees no GPU here; `--device cpu` measures on the processor")
+        return 1
+    shapes = shapes or benching.SHAPES[device]
+    peers = load(adapter) if adapter is not None else []
+    built = subjects(source, dims, device, peers)
+    calls_first = device != "cpu" if first is None else first
+    with _kernels(calls_first) as cache, progress.status("measuring the device") as status:
+        rates = floors.rates(device)
+        report = benching.describe(device, rates, peers)
+        console.print(bench_table.machine(report))
+        for subject in built:
+            name, calls = subject.spec.name, {}
+            if calls_first:
+                status.update(f"first calls of {name}")
+                calls = benching.first_calls(subject, shapes[0], cache)
+            status.update(f"comparing {name} with float64")
+            errors = accuracy(subject, shapes[0][1], shapes[0][2])
+            report["accuracy"] += [{"recurrence": name, **row} for row in errors]
+            for shape in shapes:
+                status.update(f"timing {name} at B, T, H = {shape}")
+                report["runs"].append(benching.measure(subject, shape, rates, errors, calls if shape == shapes[0] else {}))
+                console.print(bench_table.shape_table(report["runs"][-1]))
+            status.update(f"decoding with {name}")
+            steps = decode(subject, shapes[0][2], rates)
+            report["decode"] += [{"recurrence": name, **row} for row in steps]
+            if steps:
+                console.print(bench_table.decode_table(name, steps))
+    for line in bench_table.legend(report):
+        console.print(line)
     if path is not None:
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         console.print(f"{path} written")
     return 0
+
+
+@contextmanager
+def _kernels(is_fresh: bool):
+    """A folder for compiled kernels; when fresh, this process's too: what a first call compiled is not compiled again here."""
+    with tempfile.TemporaryDirectory(prefix="ssmgen-kernels-") as folder:
+        before = os.environ.get("TRITON_CACHE_DIR")
+        if is_fresh:
+            os.environ["TRITON_CACHE_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop("TRITON_CACHE_DIR", None)
+            if before is not None:
+                os.environ["TRITON_CACHE_DIR"] = before

@@ -1,7 +1,8 @@
 """`ssmgen verify`: an emitted package held against two oracles and against itself.
 
 `reference.py` is compared with the interpreter, the operator with `reference.py` (values, gradients, states, in every
-dtype), and the operator with itself under everything that must not matter: chunk length, splits, packing, order.
+dtype), and the operator with itself under everything that must not matter: chunk length, splits, packing, order. On a GPU, every
+configuration of every kernel is compared as well.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import spec
+from .doctor import examine
 from .load import load
 from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
+from .verify_kernels import decode, kernels
 from .verify_modules import layers, module
 from .verify_subject import Subject
 
-CHECKS = {**REFERENCE_CHECKS, **OP_CHECKS, "module": module, "layers": layers}
+CHECKS = {**REFERENCE_CHECKS, **OP_CHECKS, "kernels": kernels, "decode kernel": decode, "module": module, "layers": layers}
 """Every check, in order, by the name that progress shows."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on one package, in order."""
+    """What was measured on one package, in order. known_bad: what is publicly reported of this GPU's compiler."""
 
     name: str
     device: str
     rows: tuple[Row, ...]
     seconds: float
+    known_bad: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,15 +49,15 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON; an infinite error is the string "inf"."""
         rows = [{**asdict(row), "error": row.error if row.error < float("inf") else "inf", "passed": row.passed} for row in self.rows]
-        return json.dumps(
-            {"name": self.name, "device": self.device, "passed": self.passed, "seconds": round(self.seconds, 3), "rows": rows}, indent=2
-        )
+        report = {"name": self.name, "device": self.device, "passed": self.passed, "seconds": round(self.seconds, 3), "rows": rows}
+        return json.dumps({**report, "known_bad": list(self.known_bad)}, indent=2)
 
     def table(self):
         """The report as a rich table."""
         from rich.table import Table
 
-        table = Table(title=f"{self.name} on {self.device}", title_justify="left")
+        caption = "\n".join(self.known_bad) or None
+        table = Table(title=f"{self.name} on {self.device}", title_justify="left", caption=caption, caption_justify="left")
         for heading, justify in (
             ("check", "left"),
             ("compared", "left"),
@@ -101,7 +105,14 @@ def verify_checks(
         if progress is not None:
             progress(name)
         rows.extend(_rows(name, check, subject))
-    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start)
+    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, _known_bad(device))
+
+
+def _known_bad(device: str) -> tuple[str, ...]:
+    """The reports that `doctor` has on the GPU; the processor compiles nothing."""
+    if device.startswith("cpu"):
+        return ()
+    return tuple(f"{finding.name}: {finding.value}" for finding in examine() if finding.state == "bad")
 
 
 def _rows(name: str, check: Check, subject: Subject) -> list[Row]:

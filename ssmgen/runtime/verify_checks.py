@@ -364,7 +364,19 @@ def determinism(subject: Subject) -> Iterator[Row]:
 
 
 def operators(subject: Subject) -> Iterator[Row]:
-    """Schema, autograd registration, fake tensors and tracing of every operator that the package calls."""
+    """Schema, autograd registration, fake tensors and tracing of every operator that the package calls.
+
+    A GPU's kernels are what bfloat16 runs there: states are in it too, so that a type which nothing restores is seen.
+    """
+    import torch
+
+    yield from registered(subject, torch.float64)
+    if subject.kernels("_kernels") is not None:
+        yield from registered(subject, torch.bfloat16)
+
+
+def registered(subject: Subject, dtype) -> Iterator[Row]:
+    """The registration of every operator that is called for arguments and states of `dtype`."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -381,7 +393,8 @@ def operators(subject: Subject) -> Iterator[Row]:
             return func(*args, **(kwargs or {}))
 
     case = subject.case(5, seed=22)
-    start = subject.start(case)
+    start = tuple(x.to(dtype) if x.is_floating_point() else x for x in subject.start(case))
+    case = case.to(dtype)
     with Calls() as calls:
         subject.gradients(lambda c, s: subject.op(c, s, chunk=2), case, start)
         if not subject.is_reversed:
@@ -394,7 +407,8 @@ def operators(subject: Subject) -> Iterator[Row]:
         outcome = torch.library.opcheck(func, tuple(fresh), raise_exception=False)
         faults = [f"{test}: {fault}" for test, fault in outcome.items() if fault != "SUCCESS"]
         reason = faults[0].splitlines()[0][:160] if faults else "torch.library.opcheck"
-        yield Row("operators", f"{func.name().split('::')[-1]}: faults in registration", float(len(faults)), 0.0, reason)
+        name = f"{func.name().split('::')[-1]}, {str(dtype).removeprefix('torch.')}: faults in registration"
+        yield Row("operators", name, float(len(faults)), 0.0, reason)
 
 
 # --- shared ------------------------------------------------------------------------------------------------------

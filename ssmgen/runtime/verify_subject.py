@@ -52,6 +52,14 @@ class Subject:
         """Where the package registers its operators."""
         return sys.modules[f"{self.package.__name__}.op"].NAMESPACE
 
+    def kernels(self, loader: str) -> ModuleType | None:
+        """The module that the operator takes its kernels from, by the name of the function in op.py that imports it.
+
+        None on the processor, for an operator without kernels, and without Triton.
+        """
+        own = getattr(sys.modules[f"{self.package.__name__}.op"], loader, None)
+        return None if own is None or self.device.startswith("cpu") else own()
+
     def _state_names(self) -> tuple[str, ...]:
         """The interpreter's names of the parts of the state, in the order of the package's `State`."""
         nodes = tuple(all_nodes(self.recurrence))

@@ -1,0 +1,187 @@
+"""The closed set of functions as Triton text, in float32. A table: name of the language -> text of the call.
+
+Arguments arrive as text of any precedence: every entry puts them inside a call. What is longer than a call is a `@triton.jit`
+function of `HELPERS`, printed once where it is used. Only what the interpreter and every GPU back end know is called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+
+def _call(name: str) -> Callable[..., str]:
+    return lambda *args: f"{name}({', '.join(args)})"
+
+
+FUNCTIONS: dict[str, Callable[..., str]] = {
+    "exp": _call("tl.exp"),
+    "log": _call("tl.log"),
+    "log1p": _call("_log1p"),
+    "expm1": _call("_expm1"),
+    "sigmoid": _call("tl.sigmoid"),
+    "logsigmoid": _call("_logsigmoid"),
+    "softplus": _call("_softplus"),
+    "inv_softplus": _call("_inv_softplus"),
+    "silu": _call("_silu"),
+    "gelu": _call("_gelu"),
+    "elu": _call("_elu"),
+    "relu": lambda x: f"tl.maximum({x}, 0.0)",
+    "tanh": _call("_tanh"),
+    "abs": _call("tl.abs"),
+    "sqrt": _call("tl.sqrt"),
+    "rsqrt": _call("tl.rsqrt"),
+    "square": _call("_square"),
+    "sin": _call("tl.sin"),
+    "cos": _call("tl.cos"),
+    "heavy_tail": _call("_heavy_tail"),
+    "min": _call("tl.minimum"),
+    "max": _call("tl.maximum"),
+    "clamp": lambda x, low, high: f"tl.minimum(tl.maximum({x}, {low}), {high})",
+    # what only derivatives use
+    "at_least": lambda x, y: f"tl.where({x} >= {y}, 1.0, 0.0)",
+    "sign": _call("_sign"),
+    "erf": _call("tl.erf"),
+}
+"""Pointwise functions: the same text whatever the axes."""
+
+HELPERS: dict[str, str] = {
+    "_square": """\
+@triton.jit
+def _square(x):
+    return x * x
+""",
+    "_power": '''\
+@triton.jit
+def _power(x, n: tl.constexpr):
+    """x to a whole power, n >= 1."""
+    y = x
+    for _ in tl.static_range(n - 1):
+        y = y * x
+    return y
+''',
+    "_sign": """\
+@triton.jit
+def _sign(x):
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
+""",
+    "_log1p": '''\
+@triton.jit
+def _log1p(x):
+    """log(1 + x); the quotient corrects the rounding of the sum."""
+    y = 1 + x
+    return tl.where(y == 1, x, tl.log(y) * (x / tl.where(y == 1, 1.0, y - 1)))
+''',
+    "_expm1": '''\
+@triton.jit
+def _expm1(x):
+    """exp(x) - 1; near 0 the quotient corrects the rounding of the exponential."""
+    y = tl.exp(x)
+    near = (y - 1) * (x / tl.where(y == 1, 1.0, tl.log(y)))
+    return tl.where(y == 1, x, tl.where(tl.abs(x) < 1, near, y - 1))
+''',
+    "_softplus": '''\
+@triton.jit
+def _softplus(x):
+    """log(1 + exp(x)); the exponential is at most 1."""
+    return tl.maximum(x, 0.0) + _log1p(tl.exp(-tl.abs(x)))
+''',
+    "_logsigmoid": '''\
+@triton.jit
+def _logsigmoid(x):
+    """log(sigmoid(x)); the exponential is at most 1."""
+    return tl.minimum(x, 0.0) - _log1p(tl.exp(-tl.abs(x)))
+''',
+    "_inv_softplus": '''\
+@triton.jit
+def _inv_softplus(x):
+    """The inverse of softplus, for x > 0."""
+    return x + tl.log(-_expm1(-x))
+''',
+    "_silu": """\
+@triton.jit
+def _silu(x):
+    return x * tl.sigmoid(x)
+""",
+    "_gelu": """\
+@triton.jit
+def _gelu(x):
+    return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+""",
+    "_elu": """\
+@triton.jit
+def _elu(x):
+    return tl.where(x > 0, x, _expm1(tl.minimum(x, 0.0)))
+""",
+    "_tanh": '''\
+@triton.jit
+def _tanh(x):
+    """Odd, from an exponential that is at most 1."""
+    y = _expm1(-2 * tl.abs(x))
+    return tl.where(x < 0, y, -y) / (y + 2)
+''',
+    "_heavy_tail": '''\
+@triton.jit
+def _heavy_tail(x):
+    """1 + x from 0 up, 1 / (1 - x) below: positive, with a tail that never dies out."""
+    return tl.where(x >= 0, 1 + x, 1 / (1 - tl.minimum(x, 0.0)))
+''',
+    "_unit": '''\
+@triton.jit
+def _unit(x):
+    """x over its length along the last axis; the 1e-6 keeps zero at zero."""
+    return x * tl.rsqrt(tl.sum(x * x, -1, keep_dims=True) + 1e-6)
+''',
+    "_rmsnorm": '''\
+@triton.jit
+def _rmsnorm(x, N):
+    """x over the root of its mean square along the last axis, which holds N entries and zeros behind them."""
+    return x * tl.rsqrt(tl.sum(x * x, -1, keep_dims=True) / N + 1e-5)
+''',
+    "_softmax": '''\
+@triton.jit
+def _softmax(x, mask):
+    """Along the last axis, over the entries of the mask; 0 outside."""
+    x = tl.where(mask, x, float("-inf"))
+    y = tl.exp(x - tl.max(x, -1, keep_dims=True))
+    return y / tl.sum(y, -1, keep_dims=True)
+''',
+    "_norm": '''\
+@triton.jit
+def _norm(x):
+    """The Euclidean length along the last axis."""
+    return tl.sqrt(tl.sum(x * x, -1))
+''',
+    "_rope": '''\
+@triton.jit
+def _rope(x, position, entry, N: tl.constexpr):
+    """Turn the pairs (j, j + N/2) of the last axis by position * 10000^(-2j/N); the angle is reduced in float64."""
+    half: tl.constexpr = N // 2
+    turns = position * tl.exp((entry % half).to(tl.float64) * (-9.210340371976184 / half)) * 0.15915494309189535
+    angle = ((turns - tl.floor(turns)) * 6.283185307179586).to(tl.float32)
+    x, angle = tl.broadcast(x, angle)
+    partner = tl.where(entry < N, (entry + half) % N, entry)
+    y = tl.gather(x, tl.broadcast_to(partner, x.shape), len(x.shape) - 1)
+    return x * tl.cos(angle) + tl.where(entry < half, -y, y) * tl.sin(angle)
+''',
+    "_rotate": '''\
+@triton.jit
+def _rotate(x, angle, entry, axis: tl.constexpr):
+    """Turn the pairs (2j, 2j + 1) along an axis; `angle` holds each pair's angle twice."""
+    y = tl.gather(x, tl.broadcast_to(entry ^ 1, x.shape), axis)
+    return x * tl.cos(angle) + tl.where(entry % 2 == 0, -y, y) * tl.sin(angle)
+''',
+}
+"""The functions that are longer than one call, by the name they have in the text, each after those that it calls."""
+
+
+def helpers(texts: Iterable[str]) -> tuple[str, ...]:
+    """The text of the helpers that `texts` call, with those that they call themselves, in the order of the table."""
+    found: dict[str, None] = {}
+    waiting = list(texts)
+    while waiting:
+        for name in re.findall(r"\b_\w+(?=\()", waiting.pop()):
+            if name in HELPERS and name not in found:
+                found[name] = None
+                waiting.append(HELPERS[name])
+    return tuple(text for name, text in HELPERS.items() if name in found)

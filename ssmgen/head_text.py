@@ -1,0 +1,29 @@
+"""What the head of an emitted file says of a recurrence: the comment above it, and its equations."""
+
+from __future__ import annotations
+
+from .reference import docstring
+from .spec import Recurrence as Spec
+from .spec_text import expr_text
+
+
+def title_of(spec: Spec) -> str:
+    """The first line of the comment above a recurrence, as a docstring may have it."""
+    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
+    return lines[0].rstrip(".") if lines else spec.name
+
+
+def sources(spec: Spec) -> tuple[str, ...]:
+    """What the head comment says behind its first line: the paper's own form, and where it is from."""
+    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
+    return tuple(lines[1:])
+
+
+def equations(spec: Spec) -> tuple[str, ...]:
+    """The spec's own lines: update or dynamics, and output."""
+    lines = [f"{item.state}' = {expr_text(item.value)}" for item in spec.update if hasattr(item, "state")]
+    for item in spec.dynamics:
+        method = spec.discretization
+        how = f",   {method.method}({', '.join(expr_text(a) for a in method.args)})" if method else ""
+        lines.append(f"d{item.state}/dt = {expr_text(item.value)}{how}")
+    return (*lines, *(f"{o.name} = {expr_text(o.value)}" for o in spec.outputs))

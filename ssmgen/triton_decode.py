@@ -1,0 +1,597 @@
+"""recurrence -> what decode.py of the emitted package says: one token of every sequence in one kernel launch.
+
+The text comes from the equations: definitions, the update as it is written (after a discretization, as derived), the
+output. Nothing here knows in which form the recurrence runs over many tokens.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from . import algebra
+from .backends.torch_text import identifier
+from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
+from .backends.triton_text import helpers
+from .expressions import nodes
+from .head_text import equations, title_of
+from .kernel import KEY, VALUE
+from .recurrence import Generator, MicroStep, Recurrence
+from .small import all_nodes, arguments_of
+from .source import NOWHERE, Span
+from .spec import ONE, Add, Apply, Assignment, Diag, Dim, Element, Expr, MatMul, Ref, Rot, StateRef, SumOver, Symbol, Type
+from .spec_text import expr_text
+
+WIDTH = 140
+"""Columns of an emitted line."""
+
+HEAD_INDEX = {"head": "i_h", "channel": "i_h", "group": "i_g"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """`target = text` under comments, with the shape behind it (empty: it says it itself)."""
+
+    target: str
+    text: str
+    above: tuple[str, ...] = ()
+    shape: str = ""
+
+
+@dataclass(frozen=True)
+class StateText:
+    """A state: its tensor, where its block lies, which entries are data, and the value that goes back."""
+
+    name: str
+    place: str
+    mask: str  # `, mask=...` of loads and stores; empty for a scalar
+    other: str
+    shape: str
+    value: str
+
+
+@dataclass(frozen=True)
+class DecodePackage:
+    """Everything decode.py says."""
+
+    title: str
+    equations: tuple[str, ...]
+    helpers: tuple[str, ...]
+    pointers: str
+    strides: str
+    numbers: tuple[str, ...]
+    constants: str
+    legend: str
+    indices: tuple[Line, ...]
+    output: str
+    output_place: str
+    output_mask: str
+    output_zeros: str
+    slots: str
+    loads: tuple[Line, ...]
+    steps: tuple[Line, ...]
+    states: tuple[StateText, ...]
+    block_arguments: str
+    block_lines: tuple[Line, ...]
+    block_names: str
+    signature: tuple[str, ...]
+    dense: tuple[Line, ...]
+    moved: tuple[Line, ...]
+    sizes: tuple[Line, ...]
+    shape: str
+    like: str
+    grid: str
+    handed: tuple[str, ...]
+    keywords: str
+    is_split: bool
+
+
+def decode_package(recurrence: Recurrence) -> DecodePackage | None:
+    """The context of decode.py.
+
+    None where an expression has no text on a tile: dense matrices, complex numbers, operands of the previous token.
+    """
+    try:
+        return _Writer(recurrence).package()
+    except UnsupportedOperand:
+        return None
+
+
+class _Writer:
+    """Prints one token. What the printer asks for is loaded, or computed, where it is first asked for."""
+
+    def __init__(self, recurrence: Recurrence):
+        if recurrence.spec.recurrent_inputs:
+            raise UnsupportedOperand("a state that enters the inputs")
+        self.recurrence, self.spec = recurrence, recurrence.spec
+        self.counts = dict(self.spec.counts)
+        self.constants = [identifier(name) for name, _ in self.spec.constants]
+        self.inputs, self.params = arguments_of(self.spec)
+        self.symbols: dict[str, Symbol] = {s.name: s for s in self.spec.symbols}
+        defined = dict(recurrence.hoisted) | {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
+        self.definitions: dict[str, Expr] = {name: self._unrolled(value) for name, value in defined.items()}
+        self.size_of = self._axes()
+        self.axis_of = {size: axis for axis, size in reversed(self.size_of.items()) if axis != HALF}
+        self.printer = Printer(self, self.axis_of)
+        self._choose_names()
+        self.loads: dict[str, Line] = {}
+        self.steps: list[Line] = []
+        self.known: dict[tuple[str, str], Text] = {}
+        self.current: dict[str, str] = {}
+
+    # --- axes and names ---
+
+    def _axes(self) -> dict[str, Dim]:
+        """The size of every axis: rows of the first matrix state on the key axis, its columns on the value axis."""
+        matrix = next((s.type for s in self.spec.states if not s.type.is_scalar and not s.type.is_column), None)
+        if matrix is not None:
+            half = Dim(matrix.rows.constant / 2, tuple((name, c / 2) for name, c in matrix.rows.terms))
+            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: half}
+        vector = next((s.type for s in self.spec.states if s.type.is_column), None)
+        return {VALUE: vector.rows} if vector is not None else {}
+
+    def _axis(self, size: Dim) -> str:
+        """Where a vector of this size lies: `N/2` on the axis of pairs."""
+        if size == ONE:
+            return ""
+        return self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
+
+    def _is_square(self, size: Dim) -> bool:
+        """Both sides of a state have this size: a vector of it may lie on either axis."""
+        return any(s.type.rows == s.type.cols == size for s in self.spec.states)
+
+    def _choose_names(self) -> None:
+        """Names that stay apart: sizes keep theirs, then the kernel's own, then tensors, with `_` behind where one is taken."""
+        sizes = {identifier(name) for name, _ in self.spec.dims} | set(self.constants)
+        self.heads, self.groups, *blocks = (_apart(name, sizes) for name in ("H", "G", "BN", "BP"))
+        self.blocks = {KEY: blocks[0], VALUE: blocks[1], HALF: f"{blocks[0]} // 2"}
+        given = [*(s.name for s in (*self.inputs, *self.params)), *(s.name for s in self.spec.states)]
+        self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
+        self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
+        self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "warps"}
+        self.tensors: dict[str, str] = {}
+        for name in given:
+            self.tensors[name] = self._fresh(identifier(name))
+        self.output, self.slots = self._fresh("y"), self._fresh("slots")
+
+    def _fresh(self, name: str) -> str:
+        name = _apart(name, self.taken)
+        self.taken.add(name)
+        return name
+
+    # --- what the printer asks for ---
+
+    def get(self, key: tuple[str, str]) -> Text | None:
+        """The value of a name on an axis (`triton_pointwise.Values`)."""
+        if key not in self.known:
+            found = self._value(*key)
+            if found is None:
+                return None
+            self.known[key] = found
+        return self.known[key]
+
+    def _value(self, name: str, axes: str) -> Text | None:
+        if name in ("head", "channel"):
+            return loaded("i_h.to(tl.float32)")
+        if name in ("heads", "channels"):
+            return Text(self.heads, ATOM, is_number=True)
+        if name == "position":
+            return self._load("position", "", "position + i_s", "")
+        if name in dict(self.spec.constants):
+            return loaded(identifier(name))
+        if name in self.definitions:
+            return self._defined(name, axes)
+        base, _, row = name.rstrip("]").partition("[")
+        if row.isdigit() and base in self.definitions:
+            self.definitions[name] = self._row(self.definitions[base], int(row))
+            return self._defined(name, axes)
+        symbol = self.symbols.get(base)
+        if symbol is None or symbol.type.field == "complex" or row.startswith("-"):
+            return None
+        return self._argument(symbol, axes, int(row) if row else 0)
+
+    def _argument(self, symbol: Symbol, axes: str, row: int) -> Text | None:
+        """An input or param of this head; of [n, N], row `row`."""
+        shape = [size for size in (symbol.type.rows, symbol.type.cols) if size != ONE]
+        inner = shape[1:] if row else shape
+        if len(inner) != len(axes) or len(inner) > 1:
+            return None
+        if axes and self._axis(inner[0]) != axes and not self._is_square(inner[0]):
+            return None
+        name, index = identifier(symbol.name), HEAD_INDEX.get(symbol.per, "")
+        if index and shape:
+            widths = [self._size_text(size, PRODUCT) for size in shape]
+            index += f" * {widths[0]}" if len(widths) == 1 else f" * ({' * '.join(widths)})"
+        skipped = f"{row - 1} * {self._size_text(inner[0], PRODUCT)}" if inner else str(row - 1)
+        parts = [
+            self.tensors[symbol.name],
+            f"i_b * s_{name}" if symbol.kind != "param" else "",
+            index,
+            skipped if row > 1 else "",
+            f"o_{axes}" if axes else "",
+        ]
+        label = f"{name}_{row}" if row else name
+        label += f"_{axes}" if axes and self._axis(inner[0]) != axes else ""
+        return self._load(label, axes, " + ".join(part for part in parts if part), f"m_{axes}" if axes else "")
+
+    def _row(self, value: Expr, row: int) -> Expr:
+        """Row `row` of a definition of several rows, from the rows of what it is made of."""
+        rows = value.type.rows
+
+        def cut(node: Expr) -> Expr | None:
+            if isinstance(node, Ref) and node.type.rows == rows and rows.terms and rows.terms[0][0] in self.counts:
+                return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
+            return None
+
+        return algebra.rewrite(value, cut)
+
+    def _load(self, label: str, axes: str, place: str, mask: str) -> Text:
+        target = f"b_{label}"
+        text = f"tl.load({place}, mask={mask}, other=0.0)" if mask else f"tl.load({place})"
+        if label != "position":
+            text += ".to(tl.float32)"
+        self.loads[target] = Line(target, text, shape=self._shape(tuple(axes)))
+        return loaded(target, tuple(axes))
+
+    def _defined(self, name: str, axes: str) -> Text:
+        value = self.definitions[name]
+        symbol = self.symbols.get(name)
+        if name.startswith(MADE):
+            target, above = name.removeprefix(MADE), ()
+        else:
+            target = f"b_{identifier(name.rstrip(']').replace('[', '_'))}"
+            above = self._quoted(name, symbol.definition, symbol.span) if symbol else _comment(f"{name} = {expr_text(value)}")
+        if any(other == name for other, _ in self.known):
+            target += f"_{axes}"
+        return self._assign(target, value, axes, above)
+
+    # --- lines ---
+
+    def _assign(self, target: str, value: Expr, axes: str, above: tuple[str, ...]) -> Text:
+        """Append `target = value`; a line that would be too long gets a name for a part of it."""
+        text, parts = self._printed(value, axes), []
+        while len(f"    {target} = {text.text}{self._shape(text.axes)}") > WIDTH and (part := _part_of(value)) is not None:
+            parts.append(self._fresh(f"{target}_part"))
+            name = MADE + parts[-1]
+            self.definitions[name] = part
+            value = algebra.rewrite(value, lambda node, part=part, name=name: Ref(part.type, NOWHERE, name) if node == part else None)
+            text = self._printed(value, axes)
+        first = next((i for i, line in enumerate(self.steps) if line.target in parts), None)
+        if first is not None:
+            self.steps[first], above = replace(self.steps[first], above=above), ()
+        self.steps.append(Line(target, text.text, above, self._shape(text.axes)))
+        return text.named(target)
+
+    def _printed(self, value: Expr, axes: str) -> Text:
+        """The text on all of `axes`, spread over those that the value lacks."""
+        text = self.printer.print(value, axes[:1] or KEY, axes[1:] or VALUE)
+        full = tuple(a for a in (HALF, KEY, VALUE) if a in axes)
+        if text.axes == full or value.type.is_scalar:
+            return text
+        blocks = ", ".join(self.blocks[a] for a in full)
+        beyond = {axis: text.past(axis) for axis in full}
+        return Text(f"tl.zeros(({blocks}{',' * (len(full) == 1)}), tl.float32) + {text.along(full, PRODUCT)}", SUM, full, beyond)
+
+    def _shape(self, axes: tuple[str, ...]) -> str:
+        return f"  # [{', '.join(self.blocks[a] for a in axes)}]" if axes else ""
+
+    def _quoted(self, left: str, value: Expr, span: Span, tail: str = "") -> tuple[str, ...]:
+        source = self.spec.source
+        line, _ = source.position(span.start)
+        return _comment(f"{PurePath(source.name).name}:{line}  {left} = {expr_text(value)}{tail}")
+
+    # --- the token ---
+
+    def _unrolled(self, expr: Expr, index: str = "", number: int = 0) -> Expr:
+        """Sums over build-time counts written out, and the loop index `index` as a number."""
+
+        def known(node: Expr) -> Expr | None:
+            if isinstance(node, SumOver):
+                body = self._unrolled(node.body, index, number)
+                return algebra.add(*(self._unrolled(body, node.index, r) for r in range(1, self._count(node.count) + 1)))
+            if index and isinstance(node, Element) and node.index == index:
+                return replace(node, index=number)
+            return algebra.const(number) if index and isinstance(node, Ref) and node.name == index else None
+
+        return algebra.rewrite(expr, known)
+
+    def _count(self, count: Dim) -> int:
+        if any(name not in self.counts for name, _ in count.terms):
+            raise UnsupportedOperand(f"a loop over {count}, which is not known at build time")
+        return int(count.value(self.counts))
+
+    def _assignments(self) -> Iterable[tuple[str, Expr, tuple[str, ...]]]:
+        """(state, value, comment) in order. A value reads `S` before the token, and `S'` as assigned so far."""
+        if self.spec.dynamics:
+            if len(self.recurrence.steps) > 1 or any(write.tap for write in self.recurrence.steps[0].writes):
+                raise UnsupportedOperand("a write of the previous token")
+            for state in self.spec.states:
+                value = step_value(self.recurrence.steps[0], state.name, state.type)
+                yield state.name, value, _comment(f"{state.name}' = {expr_text(value)}")
+            return
+        for item in self.spec.update:
+            if isinstance(item, Assignment):
+                yield item.state, self._unrolled(item.value), self._quoted(f"{item.state}'", item.value, item.span)
+                continue
+            for number in range(1, self._count(item.count) + 1):
+                for inner in item.body:
+                    above = self._quoted(f"{inner.state}'", inner.value, inner.span, f", {item.index} = {number}")
+                    yield inner.state, self._unrolled(inner.value, item.index, number), above
+
+    def _size_text(self, size: Dim, binding: int = SUM) -> str:
+        """A size as text, build-time counts as numbers."""
+        constant = size.constant + sum(c * self.counts[name] for name, c in size.terms if name in self.counts)
+        return size_text(Dim(constant, tuple(term for term in size.terms if term[0] not in self.counts))).at(binding)
+
+    def _state_axes(self, type_: Type) -> str:
+        if type_.is_scalar or type_.is_column:
+            return self._axis(type_.rows)
+        return KEY + VALUE if type_.rows == type_.cols else self._axis(type_.rows) + self._axis(type_.cols)
+
+    def _token(self) -> None:
+        """Print update and output; what they need comes before them."""
+        for state in self.spec.states:
+            axes = self._state_axes(state.type)
+            if state.type.field == "complex" or axes not in ("", KEY, VALUE, KEY + VALUE):
+                raise UnsupportedOperand(f"the state `{state.name}` on a tile")
+            self.current[state.name] = f"b_{identifier(state.name)}"
+            self.known[state.name, axes] = loaded(self.current[state.name], tuple(axes))
+        output = self.spec.outputs[0]
+        if output.index is not None:
+            raise UnsupportedOperand("an output of several rows")
+        result = self._unrolled(output.value)
+        assignments = list(self._assignments())
+        for place, (state, value, above) in enumerate(assignments):
+            axes = self._state_axes(self.spec.state(state).type)
+            target = self.current[state]
+            is_read = any(self._reads(later, state, False) for later in (*(v for _, v, _ in assignments[place + 1 :]), result))
+            if is_read and target == f"b_{identifier(state)}":
+                target = self._fresh(f"{target}_next")
+            text = self._assign(target, value, axes, above)
+            self.current[state] = target
+            self.known = {key: known for key, known in self.known.items() if not self._is_moved(key[0], state)}
+            self.known[f"{state}'", axes] = text
+        self.output_axes = "" if result.type.is_scalar else self._output_axis(result)
+        self._assign(f"b_{self.output}", result, self.output_axes, self._quoted(output.name, output.value, output.span))
+
+    def _output_axis(self, value: Expr) -> str:
+        """The value axis where the output can be had there, as `S^T q` of a square state can."""
+        size = value.type.cols if value.type.is_row else value.type.rows
+        if not self._is_square(size):
+            return self._axis(size)
+        try:
+            self.printer.print(value, VALUE)
+        except UnsupportedOperand:
+            return KEY
+        return VALUE
+
+    def _reads(self, value: Expr, state: str, primed: bool) -> bool:
+        for node in nodes(value):
+            if isinstance(node, StateRef) and node.name == state and node.primed == primed:
+                return True
+            if isinstance(node, Ref) and node.name in self.definitions and self._reads(self.definitions[node.name], state, primed):
+                return True
+        return False
+
+    def _is_moved(self, name: str, state: str) -> bool:
+        """True for a definition over the state after the token, which has just become another one."""
+        return name in self.definitions and self._reads(self.definitions[name], state, True)
+
+    # --- the package ---
+
+    def package(self) -> DecodePackage:
+        """Everything decode.py says."""
+        self._token()
+        states = {s.name: self._state_axes(s.type) for s in self.spec.states}
+        steps = _needed(self.steps, {*self.current.values(), f"b_{self.output}"})
+        used = _words(line.text for line in steps)
+        loads = [line for line in self.loads.values() if line.target in used]
+        state_texts = [self._state_text(name, axes) for name, axes in states.items()]
+        width = self._size_text(self.size_of[self.output_axes], ATOM) if self.output_axes else ""
+        row = f"i_b * {self.heads} + i_h"
+        place = f"({row}) * {width} + o_{self.output_axes}" if width else row
+        words = _words([*(line.text for line in (*loads, *steps)), *(f"{t.place} {t.mask}" for t in state_texts), place])
+        axes = [axis for axis in (KEY, HALF, VALUE) if {f"o_{axis}", f"m_{axis}"} & words]
+        # a state without the value axis would be read by one block of columns after another has moved it on
+        is_split = VALUE in axes and VALUE not in self.printer.whole and all(VALUE in own for own in states.values())
+        sides = [axis for axis in (KEY, VALUE) if axis in axes or (axis == KEY and HALF in axes)]
+        indices = self._indices(axes, is_split, "i_g" in words)
+        words |= _words(line.text for line in indices)
+        sizes = self._sizes(words)
+        blocks = [self.blocks[axis] for axis in sides]
+        compiled = [*(line.target for line in sizes), *blocks]
+        tensors = [self.tensors[s.name] for s in (*self.inputs, *self.params)]
+        originals = [self.tensors[name] for name in states]
+        kept = [self._fresh(f"{name}_block") for name in originals]
+        position = ["position"] if self._has_position() else []
+        numbers = [c for c in self.constants if c in used]
+        rows = f"{self.tensors[self.inputs[0].name]}.shape[0]"
+        columns = self._size_text(self.size_of[VALUE]) if is_split else ""
+        return DecodePackage(
+            title=title_of(self.spec),
+            equations=equations(self.spec),
+            helpers=helpers(line.text for line in steps),
+            pointers=", ".join([*tensors, *originals, *position, self.output, self.slots]),
+            strides=", ".join(f"s_{identifier(s.name)}" for s in (*self.inputs, *self.spec.states)),
+            numbers=tuple(numbers),
+            constants=", ".join(f"{name}: tl.constexpr" for name in compiled),
+            legend=self._legend(compiled),
+            indices=indices,
+            output=self.output,
+            output_place=f"{self.output} + {place}",
+            output_mask=f", mask=m_{self.output_axes}" if width else "",
+            output_zeros=f"tl.zeros(({self.blocks[self.output_axes]},), tl.float32)" if width else "0.0",
+            slots=self.slots,
+            loads=tuple(loads),
+            steps=tuple(steps),
+            states=tuple(state_texts),
+            block_arguments=", ".join(self._size_text(self.size_of[axis]) for axis in sides),
+            block_lines=tuple(self._block_lines(sides, is_split)),
+            block_names=", ".join([*blocks, "warps"]),
+            signature=(*(f"{t}: Tensor" for t in (*tensors, *originals, *position)), *(f"{c}: float" for c in self.constants)),
+            dense=(
+                *(Line(self.tensors[s.name], f"_dense({self.tensors[s.name]})") for s in self.inputs),
+                *(Line(self.tensors[s.name], f"{self.tensors[s.name]}.contiguous()") for s in self.params),
+                *(Line(name, f"_dense({own})") for name, own in zip(kept, originals, strict=True)),
+            ),
+            moved=tuple(Line(own, name) for name, own in zip(kept, originals, strict=True)),
+            sizes=sizes,
+            shape=", ".join(text for text in (rows, self.heads, width) if text),
+            like=self.tensors[self._like().name],
+            grid=f"({rows} * {self.heads}, triton.cdiv({columns}, {self.blocks[VALUE]}))" if is_split else f"({rows} * {self.heads},)",
+            handed=(
+                ", ".join([*tensors, *kept, *position, self.output, self.slots]),
+                ", ".join([*(f"{t}.stride(0)" for t in (*tensors[: len(self.inputs)], *kept)), *numbers]),
+            ),
+            keywords=", ".join(f"{name}={name}" for name in compiled),
+            is_split=is_split,
+        )
+
+    def _like(self) -> Symbol:
+        """The input whose dtype the output takes: one of its shape."""
+        vectors = [s for s in self.inputs if not s.type.is_scalar]
+        return next((s for s in self.inputs if s.type == self.spec.outputs[0].value.type), [*vectors, *self.inputs][0])
+
+    def _has_position(self) -> bool:
+        return any(
+            isinstance(n, Apply) and n.function == "rope" or isinstance(n, Ref) and n.name == "position" for n in all_nodes(self.spec)
+        )
+
+    def _state_text(self, name: str, axes: str) -> StateText:
+        index = {axis: "" if len(axes) == 1 else "[:, None]" if axis == axes[0] else "[None, :]" for axis in axes}
+        widths = [self._size_text(self.size_of[axis], ATOM) for axis in axes]
+        head = f"i_h * ({' * '.join(widths)})" if len(axes) > 1 else f"i_h * {widths[0]}" if axes else "i_h"
+        own = [f"o_{axis}{index[axis]}" + (f" * {widths[1]}" if len(axes) > 1 and axis == axes[0] else "") for axis in axes]
+        place = " + ".join([self.tensors[name], f"i_s * s_{identifier(name)}", head, *own])
+        mask = f", mask={' & '.join(f'm_{axis}{index[axis]}' for axis in axes)}" if axes else ""
+        return StateText(identifier(name), place, mask, ", other=0.0" if axes else "", self._shape(tuple(axes)), self.current[name])
+
+    def _indices(self, axes: list[str], is_split: bool, has_groups: bool) -> tuple[Line, ...]:
+        """Program ids, offsets and masks."""
+        lines = [Line("i_bh, i_p", "tl.program_id(0), tl.program_id(1)") if is_split else Line("i_bh", "tl.program_id(0)")]
+        lines.append(Line("i_b, i_h", f"(i_bh // {self.heads}).to(tl.int64), i_bh % {self.heads}"))
+        if has_groups:
+            lines.append(Line("i_g", f"i_h // ({self.heads} // {self.groups})"))
+        start = {VALUE: f"i_p * {self.blocks[VALUE]} + "} if is_split else {}
+        if axes:
+            lines.append(
+                Line(", ".join(f"o_{a}" for a in axes), ", ".join(f"{start.get(a, '')}tl.arange(0, {self.blocks[a]})" for a in axes))
+            )
+            lines.append(Line(", ".join(f"m_{a}" for a in axes), ", ".join(f"o_{a} < {self._size_text(self.size_of[a])}" for a in axes)))
+        return tuple(lines)
+
+    def _legend(self, names: list[str]) -> str:
+        meanings = {self.heads: "heads", self.groups: "groups of heads"}
+        meanings |= {self.blocks[axis]: f"block of {self._size_text(self.size_of[axis])}" for axis in (KEY, VALUE) if axis in self.size_of}
+        return ", ".join(f"{name} {meanings[name]}" for name in names if name in meanings)
+
+    def _sizes(self, words: set[str]) -> tuple[Line, ...]:
+        """What the kernel is compiled for, read off the shapes; every size that `words` has."""
+        state = self.tensors[self.spec.states[0].name]
+        lines = [Line(self.heads, f"{state}.shape[1]")]
+        group = next((s for s in (*self.inputs, *self.params) if s.per == "group"), None)
+        if self.groups in words:
+            lines.append(Line(self.groups, f"{self.tensors[group.name]}.shape[{0 if group.kind == 'param' else 1}]"))
+        for name in (name for name, _ in self.spec.dims if identifier(name) in words):
+            lines.append(Line(identifier(name), self._size(name)))
+        return tuple(lines)
+
+    def _size(self, name: str) -> str:
+        for held in (*self.inputs, *self.params, *self.spec.states):
+            sides = [size for size in (held.type.rows, held.type.cols) if size != ONE]
+            for place, size in enumerate(reversed(sides), 1):
+                if not size.constant and [n for n, _ in size.terms] == [name] and size.terms[0][1].numerator == 1:
+                    text = f"{self.tensors[held.name]}.shape[-{place}]"
+                    return text if size.terms[0][1] == 1 else f"{size.terms[0][1].denominator} * {text}"
+        raise UnsupportedOperand(f"no shape gives the size `{name}`")
+
+    def _block_lines(self, sides: list[str], is_split: bool) -> Iterable[Line]:
+        """Blocks and warps from the sizes, as measured: a program streams about 64 entries of the state a thread; where vectors
+        turn with the position it has more to compute, on 16."""
+        turns = any("_rope(" in line.text for line in self.steps)
+        room, share = (4096, 512) if turns else (8192, 2048)
+        block = {axis: self.blocks[axis] for axis in sides}
+        whole = {axis: f"triton.next_power_of_2({self._size_text(self.size_of[axis])})" for axis in sides}
+        if KEY in block:
+            yield Line(block[KEY], whole[KEY])
+        if VALUE in block:
+            columns = f"max({room} // {block[KEY]}, 32)" if KEY in block else "1024"
+            yield Line(block[VALUE], f"min({whole[VALUE]}, {columns})" if is_split else whole[VALUE])
+        entries = " * ".join(block.values())
+        yield Line("warps", f"min(max({entries} // {share}, 1), 8)" if entries else "1")
+
+
+MADE = "made "
+"""What the names of parts begin with that a long line is taken apart into: no name of the language has a space."""
+
+
+def step_value(step: MicroStep, state: str, type_: Type) -> Expr:
+    """What a micro-step leaves in a state, as an expression of the states before it."""
+    terms = []
+    for transition in (t for t in step.transitions if t.target == state):
+        value: Expr = StateRef(type_, NOWHERE, transition.source, False)
+        for generator in reversed(transition.left):
+            value = _mapped(generator, value, is_left=True)
+        for generator in transition.right:
+            value = _mapped(generator, value, is_left=False)
+        terms.append(algebra.mul(transition.coefficient, value))
+    for write in (w for w in step.writes if w.target == state):
+        value = write.key or write.value or algebra.UNIT
+        if write.key is not None and write.value is not None:
+            value = algebra.matmul(write.key, algebra.transpose(write.value))
+        terms.append(algebra.mul(write.coefficient, value))
+    return algebra.add(*terms) if terms else algebra.const(0, type_)
+
+
+def _mapped(generator: Generator, value: Expr, *, is_left: bool) -> Expr:
+    column, row = generator.column, generator.row
+    if generator.kind == "elementwise":
+        return algebra.mul(column, value)
+    if generator.kind == "rank_one":
+        if is_left:
+            return algebra.matmul(column, algebra.matmul(algebra.transpose(row), value))
+        return algebra.matmul(algebra.matmul(value, column), algebra.transpose(row))
+    size = value.type.rows if is_left else value.type.cols
+    node = {"diagonal": Diag, "rotation": Rot}.get(generator.kind)
+    matrix = column if node is None else node(Type(size, size), NOWHERE, column)
+    return algebra.matmul(matrix, value) if is_left else algebra.matmul(value, matrix)
+
+
+def _needed(lines: list[Line], wanted: set[str]) -> list[Line]:
+    """The lines that lead to what is wanted."""
+    kept: list[Line] = []
+    for line in reversed(lines):
+        if line.target in wanted:
+            kept.insert(0, line)
+            wanted = wanted | _words([line.text])
+    return kept
+
+
+def _part_of(value: Expr) -> Expr | None:
+    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither."""
+    sized = [(sum(1 for _ in nodes(n)), n) for n in nodes(value) if n is not value]
+    parts = [(size, n) for size, n in sized if size > 3 and not isinstance(n, (Diag, Rot))]
+    repeated = [(size, n) for size, n in parts if sum(n == other for _, other in sized) > 1]
+    brackets = [(size, n) for size, n in parts if isinstance(n, (Add, MatMul)) and not (isinstance(n, MatMul) and _is_outer(n))]
+    return max(repeated or brackets, key=lambda pair: pair[0], default=(0, None))[1]
+
+
+def _is_outer(product: MatMul) -> bool:
+    return product.left.type.cols == ONE
+
+
+def _comment(text: str) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(text, WIDTH - 6, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[A-Za-z_]\w*", text)}
+
+
+def _apart(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

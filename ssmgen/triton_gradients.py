@@ -1,0 +1,219 @@
+"""Which part of the backward kernels gives which gradient.
+
+Gradients of queries and keys ('query', 'key': columns along the key axis) and of values ('value': along the value axis) each
+have a part of the kernel that holds their tiles. What is one number a token is summed there into a row, and the rows meet in
+a last kernel ('rows'), which knows the decay's gradient. The chain from operands through definitions to arguments is
+followed here, on expressions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import algebra
+from .backends.torch_pointwise import UnsupportedOperand
+from .differentiate import cotangents, inner_of
+from .expressions import nodes
+from .kernel import KEY, VALUE
+from .plan import Walk
+from .source import NOWHERE
+from .spec import Apply, Dim, Expr, MatMul, Ref, Type
+from .tokens import TokenWriter
+
+SCALAR = Type()
+PARTS = ("query", "key", "value", "rows")
+MADE = "made "
+"""In front of the names of gradients and rows, which no name of the language can have."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of an argument, or a row, as an expression that one part evaluates."""
+
+    name: str
+    expr: Expr
+    part: str
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of every argument (several parts may contribute to one), and what they rest on.
+
+    read: of what the walk read, wide and narrow columns. rows: sums over a tile's columns. scalars: gradients of definitions
+    that are numbers, in the order in which they can be evaluated. needs_decay: some argument moves the decay.
+    """
+
+    read: Expr
+    narrow: tuple[Expr, ...]
+    arguments: tuple[Gradient, ...]
+    rows: tuple[Gradient, ...]
+    scalars: tuple[Gradient, ...]
+    needs_decay: bool
+    needs_source: bool  # the narrow columns' own gradient
+
+
+def made(name: str, type: Type = SCALAR) -> Ref:
+    """The gradient or row `name` in an expression."""
+    return Ref(type, NOWHERE, MADE + name)
+
+
+def gradients_of(tokens: TokenWriter, walk: Walk, wide: int) -> Gradients:
+    """Follow every operand's gradient to the arguments. `wide` is the index of the column that is a vector.
+
+    Raises UnsupportedOperand where a tile would have to wait for the decay's gradient.
+    """
+    return _Chain(tokens, walk, wide).result()
+
+
+class _Chain:
+    def __init__(self, tokens: TokenWriter, walk: Walk, wide: int):
+        self.tokens, self.walk, self.wide = tokens, walk, wide
+        self.axis_of = axes_of_sizes(walk, wide)
+        self.found: dict[str, list[tuple[str, Expr]]] = {}
+        self.rows: dict[str, Gradient] = {}
+        self.scalars: list[Gradient] = []
+        self.names = {s.name for s in tokens.arguments}
+        self.needs_source = False
+
+    def result(self) -> Gradients:
+        read, narrow = self._readout()
+        self._operands()
+        self._definitions()
+        arguments = []
+        for symbol in self.tokens.arguments:
+            parts: dict[str, list[Expr]] = {}
+            for part, expr in self.found.get(symbol.name, []):
+                parts.setdefault(part, []).append(expr)
+            if symbol.type.is_scalar:
+                total = [e for exprs in parts.values() for e in exprs]
+                if total:
+                    arguments.append(Gradient(symbol.name, self._extracted(algebra.add(*total)), "rows"))
+                continue
+            loose = parts.pop("", [])
+            if loose:
+                home = next(iter(parts), None) or ("value" if self.axis_of.get(symbol.type.rows) == VALUE else "key")
+                parts[home] = parts.get(home, []) + loose
+            for part, exprs in parts.items():
+                total = algebra.add(*exprs)
+                if part == "rows":
+                    raise UnsupportedOperand(f"`{symbol.name}`, a column, inside a gate")
+                self._check(total)
+                arguments.append(Gradient(symbol.name, total, part))
+        named = {n.name for g in (*arguments, *self.scalars) for n in nodes(g.expr) if isinstance(n, Ref)}
+        needs_decay = MADE + "d_g" in named
+        return Gradients(read, narrow, tuple(arguments), tuple(self.rows.values()), tuple(self.scalars), needs_decay, self.needs_source)
+
+    # --- where gradients start ---
+
+    def _readout(self) -> tuple[Expr, tuple[Expr, ...]]:
+        """Gradients of the reads, wide and narrow; what reaches arguments directly is kept."""
+        _, value = self.tokens.outputs[0]
+        reads = {s.read.name: s.column for s in self.walk.slices}
+        of_column: dict[int, list[Expr]] = {}
+        for name, expr in cotangents(value, made("dy", value.type)):
+            if name in reads:
+                of_column.setdefault(reads[name], []).append(expr)
+            else:
+                self._push("", name, expr)
+        columns = self.walk.columns
+        if self.wide not in of_column:
+            raise UnsupportedOperand("the output does not read the matrix")
+        narrow = tuple(algebra.add(*of_column.get(i, [algebra.const(0)])) for i in range(len(columns)) if i != self.wide)
+        return algebra.add(*of_column[self.wide]), narrow
+
+    def _operands(self) -> None:
+        walk = self.walk
+        for part, expr, name in (("query", walk.readings[0].query, "d_q"), ("key", walk.key, "d_k")):
+            if expr is not None:
+                if expr.type.is_scalar:
+                    raise UnsupportedOperand("a scalar key")
+                self._spread(part, expr, made(name, expr.type))
+        share: Expr | None = None
+        narrow = 0
+        for index, column in enumerate(walk.columns):
+            if index == self.wide:
+                gradient = made("d_v", SCALAR if column.value is None else column.value.type)
+            else:
+                gradient = made(f"d_u{narrow}")
+                narrow += 1
+            if column.value is not None:
+                scaled = gradient if walk.coefficient is None else algebra.mul(walk.coefficient, gradient)
+                self._spread("value" if index == self.wide else "rows", column.value, scaled)
+            part = gradient if column.value is None else inner_of(gradient, column.value)
+            share = part if share is None else algebra.add(share, part)
+        if walk.coefficient is not None:
+            self._spread("rows", walk.coefficient, share)
+        self.needs_source = len(walk.columns) > 1 and (
+            walk.coefficient is not None or any(c.value is not None for i, c in enumerate(walk.columns) if i != self.wide)
+        )
+        if walk.log_decay is not None:
+            self._spread("rows", walk.log_decay, made("d_g"))
+
+    def _spread(self, part: str, expr: Expr, gradient: Expr) -> None:
+        for name, contribution in cotangents(expr, gradient):
+            self._push(part, name, contribution)
+
+    def _push(self, part: str, name: str, expr: Expr) -> None:
+        self.found.setdefault(name, []).append((part, expr))
+
+    # --- through definitions ---
+
+    def _definitions(self) -> None:
+        for name in reversed(self.tokens._ordered_definitions()):
+            entries = self.found.pop(name, [])
+            if not entries or not self.tokens._reaches_argument(name):
+                continue
+            definition = self.tokens.definitions[name]
+            if definition.type.is_scalar:
+                total = self._extracted(algebra.add(*(e for _, e in entries)))
+                self.scalars.append(Gradient(f"d_{name}", total, "rows"))
+                own = Ref(definition.type, NOWHERE, name)
+                for inner, contribution in cotangents(definition, made(f"d_{name}"), own):
+                    self._push("rows", inner, contribution)
+            else:
+                parts: dict[str, list[Expr]] = {}
+                for part, expr in entries:
+                    parts.setdefault(part, []).append(expr)
+                for part, exprs in parts.items():
+                    self._spread(part, definition, algebra.add(*exprs))
+
+    # --- rows ---
+
+    def _extracted(self, expr: Expr) -> Expr:
+        """A number a token, with every sum over columns taken out as a row of its own."""
+
+        def row(node: Expr) -> Expr | None:
+            is_inner = isinstance(node, MatMul) and node.type.is_scalar and not node.left.type.is_scalar
+            if not is_inner and not (isinstance(node, Apply) and node.function in ("sum", "norm") and node.type.is_scalar):
+                return None
+            key = algebra.key(node)
+            if key not in self.rows:
+                self._check(node)
+                self.rows[key] = Gradient(f"row{len(self.rows)}", node, self._home(node))
+            return made(self.rows[key].name)
+
+        return algebra.rewrite(expr, row)
+
+    def _home(self, node: Expr) -> str:
+        """The part that sums a row: the one whose gradient is in it, else the one whose tiles lie along its axis."""
+        names = {n.name for n in nodes(node) if isinstance(n, Ref)}
+        for part, gradient in (("query", "d_q"), ("key", "d_k"), ("value", "d_v")):
+            if MADE + gradient in names:
+                return part
+        inner = node.left.type.cols if isinstance(node, MatMul) else node.args[0].type.rows
+        return "value" if self.axis_of.get(inner) == VALUE else "key"
+
+    def _check(self, expr: Expr) -> None:
+        late = {MADE + g.name for g in self.scalars} | {MADE + "d_g"}
+        for node in nodes(expr):
+            if isinstance(node, Ref) and (node.name in late or node.name.startswith(MADE + "d_u")):
+                raise UnsupportedOperand(f"a column that waits for `{node.name}`")
+
+
+def axes_of_sizes(walk: Walk, wide: int) -> dict[Dim, str]:
+    """The axis along which a size lies: the key's, or the value's."""
+    value = walk.columns[wide].value
+    found = {} if value is None or value.type.is_scalar else {value.type.rows: VALUE}
+    if walk.key is not None and not walk.key.type.is_scalar:
+        found[walk.key.type.rows] = KEY
+    return found

@@ -1,0 +1,218 @@
+"""The kernels' operands: queries, keys, values, gates and gradients of reads as lines on tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .backends.torch_pointwise import ATOM, UnsupportedOperand
+from .backends.torch_text import identifier
+from .backends.triton_value import Text, loaded, size_text
+from .kernel import KEY, ROW, VALUE, Kernels
+from .plan import Plan, Walk
+from .schedule import widths
+from .spec import Expr, Ref, Transpose
+from .spec_text import expr_text
+from .tokens import TokenWriter
+from .triton_gradients import MADE, Gradients, axes_of_sizes, gradients_of
+from .triton_package import Walked
+from .triton_site import Site, masked, pointer, widened
+
+KERNEL_ONLY = frozenset("T H G BT BK BV CK CV R DOT PACKED PRECISION LOG2E".split())
+"""Names of a kernel's own numbers, which no size of the recurrence may have."""
+
+DECAY_ROWS = 3
+"""Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do."""
+
+
+class Operands:
+    """One recurrence's operands, printed where a kernel needs them."""
+
+    def __init__(self, kernels: Kernels):
+        self.plan: Plan = kernels.plan
+        classified = self.plan.classified
+        if len(kernels.walks) != 1 or len(kernels.walks[0].walk.readings) != 1:
+            raise UnsupportedOperand("several walks or queries")
+        self.walk: Walk = kernels.walks[0].walk
+        self.spec = classified.recurrence.spec
+        self.tokens = TokenWriter(classified)
+        if len(self.walk.rows) != 1 or not self.walk.rows[0].is_written:
+            raise UnsupportedOperand("several rows a token, or one that only decays")
+        if self.walk.is_wide:
+            raise UnsupportedOperand("a decay for every key")
+        if self.walk.has_erase:
+            raise UnsupportedOperand("a key that erases")
+        if self.tokens.delayed:
+            raise UnsupportedOperand("values of the token before")
+        columns = self.walk.columns
+        matrices = [i for i, c in enumerate(columns) if c.value is not None and not c.value.type.is_scalar]
+        if len(matrices) != 1:
+            raise UnsupportedOperand("no matrix, or several")
+        self.wide = matrices[0]
+        self.value: Expr = columns[self.wide].value
+        (_, output), *more = self.tokens.outputs
+        if more or output.type.rows != self.value.type.rows:
+            raise UnsupportedOperand("an output that is no column of the matrix")
+        self.output = output
+        self.K, self.V = (size_text(size).text for size in (widths(self.walk)[0], self.value.type.rows))
+        self.reading = self.walk.readings[0]
+        self.has_decay = self.walk.log_decay is not None
+        self.is_exclusive = not self.reading.is_inclusive
+        self.axis_of = axes_of_sizes(self.walk, self.wide)
+        self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
+        self.narrow = [i for i in range(len(columns)) if i != self.wide]
+        names = {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)}
+        if names & KERNEL_ONLY:
+            raise UnsupportedOperand("a size with the name of a kernel's own")
+        self.sums: set[str] = set()
+        self.texts: list[str] = []
+        self.uses_position = False
+
+    # --- sites ---
+
+    def _site(self, key_block: str = "BK", value_block: str = "BV") -> tuple[Site, Site]:
+        """A kernel's head and its chunk."""
+        head = Site(self.tokens, {KEY: key_block, VALUE: value_block}, axis_of=self.axis_of)
+        return head, Site(self.tokens, {ROW: "BT"}, ROW, head)
+
+    def _walked(self, head: Site, row: Site) -> Walked:
+        self._remember(head, row)
+        return Walked(self._pointers(head), tuple(head.lines), tuple(row.lines))
+
+    def _pointers(self, head: Site) -> str:
+        names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
+        names += ["position"] if head.uses_position else []
+        names += [pointer(n) for n, _ in self.spec.constants if n in head.arguments]
+        self.uses_position |= head.uses_position
+        return "".join(f"{n}, " for n in names)
+
+    def _remember(self, *sites: Site) -> None:
+        for site in sites:
+            self.sums |= site.sums
+            self.texts += [line.text for line in site.lines]
+
+    # --- operands ---
+
+    def _operand(self, site: Site, letter: str, expr: Expr | None, axis: str) -> str:
+        """A line for an operand in the products' type; its name."""
+        target = f"b_{letter}"
+        axes = (ROW, axis)
+        shape = site.shape(axes)
+        bare = expr.operand if isinstance(expr, Transpose) else expr
+        if expr is None:
+            site.add(target, f"tl.where(m_t[:, None] & m_{axis}[None, :], 1.0, 0.0).to(DOT)", "", shape)
+        elif isinstance(bare, Ref) and any(s.name == bare.name and s.kind == "input" for s in self.tokens.arguments):
+            site.load(bare.name, axis, target, is_raw=True)
+            site.lines[-1] = replace(site.lines[-1], text=site.lines[-1].text + ".to(DOT)")
+            site.made[bare.name, axis] = loaded(f"{target}.to(tl.float32)", axes)
+        else:
+            value = widened(masked(site, site.text(expr, axis), axes), axes, f"({site.blocks[ROW]}, {site.blocks[axis]})")
+            value = masked(site, value, axes)
+            site.add(target, f"{value.at(ATOM)}.to(DOT)", f"{letter} = {legible(expr)}", shape)
+        return target
+
+    def _gate_kernel(self) -> tuple[Walked, tuple[str, ...]]:
+        """What is one number a token of what the walks read, made once: a walk would wait for it at every chunk."""
+        head, row = self._site()
+        head.blocks, row.blocks = {}, {ROW: "BT"}
+        stores = []
+        if self.has_decay:
+            value = row.text(self.walk.log_decay)
+            row.add("b_g", f"tl.where(m_t, {value.text}, 0.0) * LOG2E", f"g = {legible(self.walk.log_decay)}, in base 2", "[BT]")
+            stores.append("tl.store(decays + p_g + o_i, tl.cumsum(b_g, 0))")
+        if self.walk.coefficient is not None:
+            value = widened(masked(row, row.text(self.walk.coefficient), (ROW,)), (ROW,), "(BT,)")
+            row.add("b_c", value, f"c = {legible(self.walk.coefficient)}", "[BT]")
+            stores.append("tl.store(coefficients + p_g + o_i, b_c)")
+        for n, index in enumerate(self.narrow):
+            value = self.walk.columns[index].value
+            if value is not None:
+                row.add(f"b_e{n}", widened(masked(row, row.text(value), (ROW,)), (ROW,), "(BT,)"), f"e{n} = {legible(value)}", "[BT]")
+                stores.append(f"tl.store(weights_{n} + p_g + o_i, b_e{n})")
+        return self._walked(head, row), tuple(stores)
+
+    def _gate_names(self) -> list[str]:
+        """The buffers that the gates' kernel fills."""
+        weights = [f"weights_{n}" for n, i in enumerate(self.narrow) if self.walk.columns[i].value is not None]
+        return [*(["decays"] if self.has_decay else []), *(["coefficients"] if self.walk.coefficient is not None else []), *weights]
+
+    def _gate_loads(self, needs: str) -> tuple[str, ...]:
+        """Lines that read them, for a chunk at `p_g`; `needs`, a letter each: sums up to a source and a read, last, coefficients."""
+        lines = []
+        if self.has_decay:
+            if "G" in needs or ("Q" in needs and not self.is_exclusive):
+                lines.append("b_G = tl.load(decays + p_g + o_i)  # [BT]")
+            if "l" in needs:
+                lines.append("b_last = tl.load(decays + p_g + BT - 1)")
+            if "Q" in needs and self.is_exclusive:
+                lines.append("# a reading row stands at the token before: Q_i = G_{i-1}")
+                lines.append("b_Q = tl.load(decays + p_g + o_i - 1, mask=o_i > 0, other=0.0)  # [BT]")
+        if "c" in needs and self.walk.coefficient is not None:
+            lines.append("b_c = tl.load(coefficients + p_g + o_i)  # [BT]")
+        for name in self._gate_names() if "c" in needs else ():
+            if name.startswith("weights"):
+                lines.append(f"b_e{name[8:]} = tl.load({name} + p_g + o_i)  # [BT]")
+        return tuple(lines)
+
+    def _key(self, site: Site) -> str:
+        return self._operand(site, "k", self.walk.key, KEY)
+
+    def _query(self, site: Site) -> str:
+        return self._operand(site, "q", self.reading.query, KEY)
+
+    def _value(self, site: Site) -> str:
+        return self._operand(site, "v", self.value, VALUE)
+
+    def _read_gradient(self, site: Site) -> str:
+        """A line for the gradient of what was read, in the products' type."""
+        for key, load in self._backward_loads().items():
+            site.loads.setdefault(key, load)
+        axes = (ROW, VALUE)
+        shape = site.shape(axes)
+        expr = self.gradients.read
+        if expr == Ref(expr.type, expr.span, MADE + "dy"):
+            site.add("b_do", f"{dy_tile(self.V)}.to(DOT)", "", shape)
+            site.made[MADE + "dy", VALUE] = loaded("b_do.to(tl.float32)", axes)
+        else:
+            value = masked(site, site.text(expr, VALUE), axes)
+            site.add("b_do", f"{value.at(ATOM)}.to(DOT)", f"do = {legible(expr)}", shape)
+        return "b_do"
+
+    def _backward_loads(self) -> dict:
+        """How a backward kernel gets the output's gradient and what was read."""
+        loads = {(MADE + "dy", VALUE): lambda site: added(site, "b_dy", f"{dy_tile(self.V)}.to(tl.float32)", (ROW, VALUE))}
+        for cut in self.walk.slices:
+            if cut.column == self.wide:
+                text = (
+                    f"tl.load(reads + (row * H + i_h)[:, None] * ({self._read_width()}) + {self._read_offset(cut.column)}o_p[None, :], "
+                    "mask=m_t[:, None] & m_p[None, :], other=0.0)"
+                )
+                loads[cut.read.name, VALUE] = lambda site, text=text: added(site, "b_read", text, (ROW, VALUE))
+            else:
+                n = self.narrow.index(cut.column)
+                text = f"tl.load(reads + (row * H + i_h) * ({self._read_width()}) + {self._read_offset(cut.column)}0, mask=m_t, other=0.0)"
+                loads[cut.read.name, ""] = lambda site, text=text, n=n: added(site, f"b_u{n}", text, (ROW,))
+        return loads
+
+    def _read_width(self) -> str:
+        return f"{self.V} + {len(self.narrow)}" if self.narrow else self.V
+
+    def _read_offset(self, column: int) -> str:
+        parts = [self.V if i == self.wide else "1" for i in range(column)]
+        return "".join(f"{p} + " for p in parts)
+
+
+def dy_tile(V: str) -> str:
+    return f"_tile(dy, row * H + i_h, {V}, BV, o_p, m_t)"
+
+
+def added(site: Site, target: str, text: str, axes: tuple[str, ...]) -> Text:
+    site.add(target, text, "", site.shape(axes))
+    return loaded(target, axes)
+
+
+def legible(expr: Expr) -> str:
+    return expr_text(expr).replace(MADE, "")
+
+
+def atom(text: str) -> str:
+    return text if text.isalnum() else f"({text})"

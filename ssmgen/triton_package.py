@@ -1,0 +1,196 @@
+"""What the template of kernels.py is given: text, and booleans for what a recurrence has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .triton_site import CodeLine
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a kernel reads (arguments of the operator), what stands before its loop over chunks, what each chunk makes."""
+
+    pointers: str
+    head: tuple[CodeLine, ...]
+    rows: tuple[CodeLine, ...]
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A column of width one beside the matrix; its state is a vector over keys."""
+
+    index: int
+    pair: str  # text of the weights that its read sums
+    source: str  # text of what a token adds to its state
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the gradients' kernel: A_ij from x and y, then d_i = sum_j A_ij z_j + fade_i S^T x_i, some columns at a time."""
+
+    name: str
+    title: str
+    pointers: str
+    outputs: str
+    index: str
+    when: str
+    program: str
+    blocks: str
+    is_shared: bool
+    has_dots: bool
+    has_pairs: bool
+    has_output: bool
+    pairs: tuple[CodeLine, ...]
+    x: str
+    y: str
+    z: str
+    own: str
+    gradient: str
+    state: str
+    other: str
+    state_offsets: str
+    state_mask: str
+    state_shape: str
+    seen: str
+    pair_math: str
+    pair: tuple[str, ...]
+    fade: str
+    faded: str
+    out_math: str
+    moved: str
+    narrow_dot: tuple[str, ...]
+    narrow: tuple[str, ...]
+    narrow_moved: tuple[str, ...]
+    source_sums: tuple[CodeLine, ...]
+    group: tuple[CodeLine, ...]
+    head: tuple[CodeLine, ...]
+    rows: tuple[CodeLine, ...]
+    block: tuple[CodeLine, ...]
+    after: tuple[CodeLine, ...]
+    stores: tuple[str, ...]
+    sums: tuple[str, ...]
+    sum_starts: tuple[str, ...]
+    row_stores: tuple[str, ...]
+    loads: tuple[str, ...]
+    whole_axis: str
+    whole_block: str
+    whole_width: str
+    out_axis: str
+    out_block: str
+    out_width: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A gradient that the launcher allocates, and the text that makes the argument's gradient of it."""
+
+    name: str
+    allocation: str
+
+
+@dataclass(frozen=True)
+class TritonPackage:
+    """Everything kernels.py says. What ends in a comma is a piece of an argument list."""
+
+    title: str
+    equations: tuple[str, ...]
+    legend: tuple[str, ...]
+    weights: str
+    helpers: tuple[str, ...]
+    has_decay: bool
+    needs_decay: bool
+    is_exclusive: bool
+    has_groups: bool
+    has_narrow: bool
+    has_vectors: bool
+    has_rows: bool
+    has_gates: bool
+    gates: Walked
+    gate_stores: tuple[str, ...]
+    gates_use_group: bool
+    gates_use_row: bool
+    rows_use_group: bool
+    gate_rows: str
+    gate_count: int
+    gate_target: str
+    forward_loads: tuple[str, ...]
+    source_loads: tuple[str, ...]
+    query_loads: tuple[str, ...]
+    stores_reads: bool
+    uses_position: bool
+    key_block: str
+    value_block: str
+    gradient_stages: str
+    has_partial: bool
+    has_row_buffer: bool
+    narrows: tuple[Narrow, ...]
+    K: str
+    V: str
+    row: str
+    numbers: str
+    number_arguments: str
+    sized: str
+    state_offsets: str
+    forward_title: str
+    pair_math: str
+    output_math: str
+    carry_math: str
+    adjoint_math: str
+    seen: str
+    pair: tuple[str, ...]
+    entry: str
+    entry_fade: str
+    entry_weight: str
+    faded: str
+    faded_before: str
+    source_weight: str
+    forward: Walked
+    output_store: str
+    read_stores: tuple[str, ...]
+    summary: Walked
+    states: Walked
+    source_states: Walked
+    query_states: Walked
+    read_gradient: Walked
+    narrow_stores: tuple[str, ...]
+    parts: tuple[Part, ...]
+    part_count: str
+    gradient_programs: str
+    rows: Walked
+    row_stores: tuple[str, ...]
+    row_count: int
+    partial_count: int
+    reads_pointer: str
+    row_reads_pointer: str
+    rows_pointers: str
+    row_rows_pointer: str
+    row_outputs: str
+    part_outputs: str
+    gradient_pointers: str
+    narrow_parts: str
+    narrow_initials: str
+    narrow_finals: str
+    narrow_gradients: str
+    narrow_moved: str
+    narrow_states: str
+    narrow_adjoints: str
+    narrow_d_initials: str
+    no_parts: str
+    argument_list: str
+    state_list: str
+    state_gradient_list: str
+    constants: str
+    first: str
+    groups: str
+    sizes: tuple[CodeLine, ...]
+    scale: str
+    vectors: str
+    output_shape: str
+    output_like: str
+    read_width: str
+    outputs: tuple[Output, ...]
+    partials: tuple[Output, ...]
+    results: tuple[str, ...]
+    state_results: str
+    state_gradients: tuple[str, ...]

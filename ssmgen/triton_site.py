@@ -1,0 +1,217 @@
+"""Where lines of a kernel stand: a site gives every name a value on its tiles, and writes the line that makes it when asked.
+
+Sites nest: a head's own numbers outside the loop over chunks, a token's values inside it, one block of columns inside that.
+A value is made at the outermost site that has the axes it lives on. The values of a kernel are `b_<name>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from .backends.torch_text import identifier
+from .backends.triton_pointwise import Printer
+from .backends.triton_value import Text, loaded, size_text
+from .kernel import KEY, ROW
+from .spec import Dim, Expr
+from .spec_text import expr_text
+from .tokens import TokenWriter, level
+
+KERNEL_WORDS = frozenset(
+    "T H G K V BT BK BV BX BZ NK NV DOT PACKED PRECISION LOG2E tl cu_seqlens segments scale initial final part total y dy reads "
+    "row states adjoints final_gradient d_initial rows ends partial position slots sequences start end bos i_h i_g i_b i_t i_s i_v i_k "
+    "i_bh i_c i_r i_z i_d o_i o_n o_p m_t m_n m_p t0 chunks role".split()
+)
+"""Names that every kernel uses for itself."""
+
+TILES = frozenset(
+    "q k v g c G Q a s o x y z r w f e d u n do dq dk dv dg last fade source read start moved part".split()
+)  # fmt: skip
+"""Values `b_<word>` that the templates make themselves."""
+
+
+@dataclass(frozen=True)
+class CodeLine:
+    """`target = text` under a comment, with the shape behind it (both empty: none)."""
+
+    comment: str
+    target: str
+    text: str
+    shape: str = ""
+
+
+def pointer(name: str) -> str:
+    """The argument of a kernel that points at an argument of the operator."""
+    safe = identifier(name)
+    return f"{safe}_" if safe in KERNEL_WORDS else safe
+
+
+class Site:
+    """One place in a kernel. `own` are the axes that it introduces, `blocks` every axis that stands here, with its width's name.
+
+    given: values that the template makes, by (name, axes). loads: what writes the line of a value that is no argument.
+    axis_of: the axis that a size lies along.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenWriter,
+        blocks: Mapping[str, str],
+        own: str = "",
+        outer: Site | None = None,
+        given: Mapping[tuple[str, str], Text] | None = None,
+        loads: Mapping[tuple[str, str], Callable[[Site], Text]] | None = None,
+        axis_of: Mapping[Dim, str] | None = None,
+    ):
+        self.tokens, self.outer, self.own = tokens, outer, own
+        self.blocks = dict(outer.blocks if outer else {}) | dict(blocks)
+        self.axis_of = dict(axis_of or (outer.axis_of if outer else {}))
+        self.given = dict(given or {})
+        self.loads = dict(loads or {})
+        self.lines: list[CodeLine] = []
+        self.made: dict[tuple[str, str], Text] = {}
+        self.arguments: dict[str, None] = outer.arguments if outer else {}
+        """Arguments of the operator that the kernel reads, in the order in which they were asked for."""
+        self.sums: set[str] = outer.sums if outer else set()
+        """Axes that were summed over: a block of them has to be the whole."""
+        self.uses_position = False
+        """Whether a value is a function of the token's position."""
+
+    # --- what the printer asks ---
+
+    def get(self, key: tuple[str, str]) -> Text | None:
+        """The value of a name along an axis ('' for a scalar), made where it belongs at the first call."""
+        name, axis = key
+        found = self.given.get(key) or self.made.get(key)
+        if found is not None:
+            return found
+        if key in self.loads:
+            self.made[key] = self.loads[key](self)
+            return self.made[key]
+        if axis and axis not in self.blocks:
+            return None
+        needs = set(axis) | ({ROW} if self._has_time(name) else set())
+        if self.outer is not None and not needs & set(self.own):
+            return self.outer.get(key)
+        if not needs <= set(self.blocks):
+            return None
+        value = self._make(name, axis)
+        if value is not None:
+            self.made[key] = value
+        return value
+
+    def text(self, expr: Expr, axis: str = KEY) -> Text:
+        """The text of an expression; a column lies along `axis`. Raises UnsupportedOperand for what a tile cannot hold."""
+        printer = Printer(self, self.axis_of)
+        value = printer.print(expr, axis)
+        self.sums.update(printer.whole)
+        return value
+
+    # --- lines ---
+
+    def add(self, target: str, value: Text | str, comment: str = "", shape: str = "") -> None:
+        """Write a line."""
+        self.lines.append(CodeLine(comment, target, value if isinstance(value, str) else value.text, shape))
+
+    def named(self, target: str, value: Text, comment: str = "") -> Text:
+        """The value under a name of its own, by a line; a name stays what it is."""
+        if value.text == target:
+            return value
+        self.add(target, value, comment, self.shape(value.axes))
+        return value.named(target)
+
+    def shape(self, axes: tuple[str, ...]) -> str:
+        """[BT, BK] of a value's axes; '' for a scalar."""
+        return f"[{', '.join(self.blocks[a] for a in axes)}]" if axes else ""
+
+    def load(self, name: str, axis: str, target: str, is_raw: bool = False) -> Text:
+        """A line that loads an argument, widened to float32 unless `is_raw`."""
+        symbol = next(s for s in self.tokens.arguments if s.name == name)
+        self._top().arguments[name] = None
+        widen = "" if is_raw else ".to(tl.float32)"
+        own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
+        count = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
+        width = size_text(symbol.type.rows).text if axis else ""
+        if symbol.kind == "input":
+            row = f"row * {count} + {own}" if own else "row"
+            if axis:
+                text = f"_tile({pointer(name)}, {row}, {width}, {self.blocks[axis]}, o_{axis}, m_t){widen}"
+            else:
+                text = f"tl.load({pointer(name)} + {row}, mask=m_t, other=0.0){widen}"
+            axes = (ROW, axis) if axis else (ROW,)
+        else:
+            head = f" + {own}" if own else ""
+            if axis:
+                head = f" + {own} * {width}" if own else ""
+                text = f"tl.load({pointer(name)}{head} + o_{axis}, mask=m_{axis}, other=0.0){widen}"
+            else:
+                text = f"tl.load({pointer(name)}{head}){widen}"
+            axes = (axis,) if axis else ()
+        self.add(target, text, "", self.shape(axes))
+        return loaded(target, axes)
+
+    def _make(self, name: str, axis: str) -> Text | None:
+        tokens = self.tokens
+        if name in tokens.definitions:
+            printed = self.text(tokens.definitions[name], axis or KEY)
+            symbol = tokens.symbols.get(name)
+            meaning = expr_text(symbol.definition if symbol is not None and symbol.definition is not None else tokens.definitions[name])
+            return self.named(self._target(name, axis), printed, f"{name} = {meaning}")
+        if any(s.name == name for s in tokens.arguments):
+            return self.load(name, axis, self._target(name, axis))
+        if name == "position":
+            self._top().uses_position = True
+            self.add("b_position", "tl.load(position + row, mask=m_t, other=0).to(tl.float32)", "", self.shape((ROW,)))
+            return loaded("b_position", (ROW,))
+        if name in ("heads", "channels"):
+            return Text("H", 4, is_number=True)
+        if name in ("head", "channel"):
+            return Text("i_h.to(tl.float32)", 4)
+        if name in (n for n, _ in tokens.spec.constants):
+            self._top().arguments[name] = None
+            return Text(pointer(name), 4)
+        return None
+
+    def _target(self, name: str, axis: str) -> str:
+        """A value's name; one that stands on both axes is told apart by the second."""
+        target = f"b_{identifier(name)}"
+        if identifier(name) in TILES:
+            target += "_in"
+        others = [text.text for key, text in self._all_made() if key[0] == name and key[1] != axis]
+        return f"{target}_{axis}" if target in others else target
+
+    def _all_made(self) -> list[tuple[tuple[str, str], Text]]:
+        return [*(self.outer._all_made() if self.outer else []), *self.made.items()]
+
+    def _top(self) -> Site:
+        return self.outer._top() if self.outer else self
+
+    def _has_time(self, name: str) -> bool:
+        place = self.tokens.printer.places.get(name)
+        if place is None:
+            return name == "position"
+        return place.has_time
+
+
+def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:
+    """The value, zero beyond the data on its rows and columns: what products and sums over rows need."""
+    own = tuple(a for a in axes if a in value.axes)
+    wanting = [a for a in own if value.past(a) != 0]
+    if not wanting:
+        return value
+    masks = []
+    for axis in wanting:
+        name = "m_t" if axis == ROW else f"m_{axis}"
+        masks.append(name if len(own) == 1 else f"{name}[{', '.join(':' if a == axis else 'None' for a in own)}]")
+    return Text(f"tl.where({' & '.join(masks)}, {value.text}, 0.0)", 4, value.axes, dict.fromkeys(value.axes, 0.0))
+
+
+def widened(value: Text, axes: tuple[str, ...], shape: str) -> Text:
+    """A value that lacks axes, spread over them."""
+    if value.axes == axes:
+        return value
+    if value.axes:
+        text = f"tl.broadcast_to({value.along(axes)}, {shape})"
+    else:
+        text = f"tl.full({shape}, {value.text}, tl.float32)"
+    return replace(value, text=text, axes=axes, beyond={})

@@ -1,0 +1,72 @@
+"""Long lines of emitted code, broken at brackets and commas: names come from the spec, so a template cannot know the width."""
+
+from __future__ import annotations
+
+import re
+
+WIDTH = 140
+OPEN, CLOSE = "([{", ")]}"
+
+
+def wrapped(text: str, width: int = WIDTH) -> str:
+    """The text with every line that is too long broken where Python allows it. What has no bracket to break stays."""
+    return "\n".join(part for line in text.split("\n") for part in _broken(line, width))
+
+
+def _broken(line: str, width: int) -> list[str]:
+    if len(line) <= width or line.lstrip().startswith(("#", '"""')):
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    if line.endswith(","):
+        return _filled(line.strip(), indent, width)
+    body, comment = re.fullmatch(r"(.*?)(  # [^\"']*)?", line, re.S).groups()
+    group = _last_group(body)
+    if group is None:
+        return [line]
+    start, end = group
+    inside = body[start + 1 : end].strip().rstrip(",")
+    deeper = indent + "    "
+    pieces = _pieces(inside)
+    if len(pieces) > 1:
+        lines = _filled(inside + ",", deeper, width)
+    else:
+        lines = _broken(deeper + inside, width)
+    return [body[: start + 1], *lines, indent + body[end:] + (comment or "")]
+
+
+def _last_group(body: str) -> tuple[int, int] | None:
+    """The outermost brackets that end last and hold something."""
+    depth, start, found = 0, 0, None
+    for index, character in enumerate(body):
+        if character in OPEN:
+            start = index if depth == 0 else start
+            depth += 1
+        elif character in CLOSE:
+            depth -= 1
+            if depth == 0 and index - start > 40:
+                found = (start, index)
+    return found
+
+
+def _pieces(text: str) -> list[str]:
+    """The items between the outer commas."""
+    pieces, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += (character in OPEN) - (character in CLOSE)
+        if character == "," and depth == 0:
+            pieces.append(text[start : index + 1].strip())
+            start = index + 1
+    rest = text[start:].strip()
+    return [*pieces, rest] if rest else pieces
+
+
+def _filled(text: str, indent: str, width: int) -> list[str]:
+    """Items side by side, as many as fit."""
+    lines, current = [], ""
+    for piece in _pieces(text):
+        if current and len(indent) + len(current) + 1 + len(piece) > width:
+            lines.append(indent + current)
+            current = piece
+        else:
+            current = f"{current} {piece}".strip()
+    return [*lines, indent + current] if current else lines

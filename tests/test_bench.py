@@ -1,0 +1,521 @@
+"""`ssmgen bench` and `examples/train.py`: floors, peers, accuracy, the report; also with a GPU that is only pretended."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
+
+from ssmgen.runtime import (  # noqa: E402
+    bench,
+    bench_accuracy,
+    bench_clock,
+    bench_decode,
+    bench_first,
+    bench_table,
+    bench_yardstick,
+    commands,
+    floors,
+    peers,
+)
+from ssmgen.runtime.bench_subject import contenders, subjects  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
+
+SPEC = """\
+recurrence kept {
+  dim    N = 8, P = 4
+  input  q, k : [N]; v : [P]; raw : scalar
+  gate   a in (0, 1) = sigmoid(raw)
+  state  S : real [N, P]
+  update S' = a * S + k v^T
+  output o = S'^T q
+}
+"""
+
+PEER = """\
+import torch
+
+NAME = "loop"
+REQUIRES = ("math",)
+VARIANTS = {"right": {"scale": 1.0}, "wrong": {"scale": 2.0}}
+
+
+def prepare(arguments, sizes):
+    return {"q": arguments["q"], "k": arguments["k"], "v": arguments["v"], "a": torch.sigmoid(arguments["raw"])}
+
+
+def run(inputs, sizes, scale):
+    q, k, v, a = inputs.values()
+    assert (sizes["N"], sizes["P"]) == (8, 4)
+    state, out = torch.zeros(*q.shape[:1], *q.shape[2:], v.shape[-1], dtype=v.dtype), []
+    for t in range(q.shape[1]):
+        state = a[:, t, :, None, None] * state + k[:, t, :, :, None] * v[:, t, :, None]
+        out.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
+    return scale * torch.stack(out, 1)
+"""
+
+RATES = floors.Rates(copy=1e9, product=1e12)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSMGEN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(bench_clock, "TURNS", 2)
+    monkeypatch.setattr(bench_clock, "RUNS", (2, 3))
+    monkeypatch.setattr(bench_clock, "FLUSH", 1024)
+
+
+def adapter(folder: Path, text: str = PEER, name: str = "kept.py") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def subject(found=(), device: str = "cpu", text: str = SPEC):
+    (one,) = subjects(Source("kept.ssm", text), {}, device, list(found))
+    return one
+
+
+# --- floors, times -----------------------------------------------------------------------------------------------
+
+
+def test_a_floor_is_the_longer_of_traffic_and_work():
+    q, y = torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(5, dtype=torch.float32)
+    assert floors.size([q, y]) == 12 + 20
+    assert floors.forward([q, q], y, 7.0) == floors.Work(2 * 12 + 20, 7.0)
+    # forward reads 24 and writes 20; backward reads 24 and the output's gradient, 20, and writes 24
+    assert floors.forward_backward([q, q], y, 7.0) == floors.Work(24 + 20 + 24 + 20 + 24, 21.0)
+    assert floors.step([q], [y], q) == floors.Work(12 + 40 + 12, 0.0)
+    rates = floors.Rates(copy=100.0, product=10.0)
+    assert floors.Work(200, 10.0).seconds(rates) == 2.0 and floors.Work(200, 50.0).seconds(rates) == 5.0
+
+
+def test_the_rates_of_this_machine():
+    rates = floors.rates("cpu")
+    assert 1e8 < rates.copy < 1e13 and 1e8 < rates.product < 1e15
+
+
+def test_medians_and_quartiles():
+    assert bench_clock.spread([4.0, 1.0, 2.0, 3.0, 9.0]) == {"median": 3.0, "quartiles": [2.0, 4.0], "runs": 5}
+    assert bench_clock.spread([2.0]) == {"median": 2.0, "quartiles": [2.0, 2.0], "runs": 1}
+
+
+def test_the_clock_waits_and_takes_turns(monkeypatch):
+    monkeypatch.setattr(bench_clock, "TURNS", 3)
+    order = []
+    taken = bench_clock.in_turns({"a": lambda: (order.append("a"), time.sleep(0.01)), "b": lambda: order.append("b")})
+    assert "".join(order) == "ab" * 4 and min(taken["a"]) >= 0.01 and len(taken["b"]) == 3
+
+
+def test_the_yardstick_computes_what_it_says():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 128, 2, n, dtype=torch.float64) for n in (8, 8, 4))
+    g = -torch.rand(1, 128, 2, dtype=torch.float64)
+    state, expected = torch.zeros(1, 2, 8, 4, dtype=torch.float64), []
+    for t in range(128):
+        state = g[:, t].exp()[..., None, None] * state + k[:, t, :, :, None] * v[:, t, :, None]
+        expected.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
+    torch.testing.assert_close(bench_yardstick.chunked_decay_attention(q, k, v, g), torch.stack(expected, 1))
+
+
+# --- peers -------------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_gives_one_peer_a_variant(tmp_path):
+    right, wrong = peers.load(adapter(tmp_path / "peers"))
+    assert (right.name, wrong.name, right.missing, right.prepares, right.known_wrong()) == ("loop, right", "loop, wrong", "", True, "")
+    assert peers.beside(tmp_path / "kept.ssm") == tmp_path / "peers" / "kept.py" and peers.beside(tmp_path / "other.ssm") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("REQUIRES = ()", "says `NAME`, a str"),
+        ("NAME = 'x'", "says `REQUIRES`, a tuple"),
+        ("NAME, REQUIRES = 'x', ()", "defines `run(inputs, sizes)`"),
+        ("NAME = ", "SyntaxError"),
+        (None, "no such file"),
+    ],
+)
+def test_what_is_no_adapter(tmp_path, text, words):
+    path = tmp_path / "absent.py" if text is None else adapter(tmp_path, text)
+    with pytest.raises(peers.AdapterError) as caught:
+        peers.load(path)
+    assert words in str(caught.value)
+
+
+def test_of_several_recurrences_an_adapter_fits_the_one_of_its_name(tmp_path):
+    source = Source("two.ssm", SPEC + SPEC.replace("kept", "other"))
+    kept, other = subjects(source, {}, "cpu", peers.load(adapter(tmp_path)))
+    assert [len(each.peers) for each in (kept, other)] == [2, 0]
+    with pytest.raises(peers.AdapterError, match="several recurrences"):
+        subjects(source, {}, "cpu", peers.load(adapter(tmp_path, name="neither.py")))
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def measured(found, device: str = "cpu"):
+    one = subject(found, device)
+    errors = bench_accuracy.accuracy(one, 64, 2)
+    return bench.measure(one, (1, 64, 2), RATES, errors, {}), errors
+
+
+def test_a_wrong_result_is_never_compared(tmp_path, short):
+    run, errors = measured(peers.load(adapter(tmp_path)))
+    assert json.loads(json.dumps(run, allow_nan=False))["shape"] == {"batch": 1, "tokens": 64, "heads": 2}
+    rows = {row["what"]: row for row in run["rows"]}
+    assert list(rows) == ["op", "sequential reference", "hand-written chunked attention", "loop, right", "loop, right, prepared in torch",
+                          "loop, wrong", "loop, wrong, prepared in torch"]  # fmt: skip
+    assert {row["tensor"] for row in errors if row["what"] == "op"} == {"y", "d q", "d k", "d v", "d raw"}
+    assert all(row["error"] < 1e-5 for row in errors if row["what"] != "loop, wrong")
+    assert all(abs(row["error"] - 1) < 1e-5 and row["is_wrong"] for row in errors if row["what"] == "loop, wrong")
+    op, right, wrong = rows["op"], rows["loop, right, prepared in torch"], rows["loop, wrong"]
+    assert op["forward_ratio"] == op["both_ratio"] == 1
+    assert right["both_ratio"] == right["both"]["median"] / op["both"]["median"] > 1
+    assert wrong["both"]["median"] > 0 and wrong["forward_ratio"] is None and wrong["both_ratio"] is None
+    # q and k [1, 64, 2, 8], v and y [1, 64, 2, 4], raw [1, 64, 2], in float32
+    arguments, output = 4 * 64 * 2 * (8 + 8 + 4 + 1), 4 * 64 * 2 * 4
+    assert run["floors"]["forward"]["bytes"] == arguments + output and run["floors"]["both"]["bytes"] == 3 * arguments + 2 * output
+    assert op["forward_over_floor"] == pytest.approx(op["forward"]["median"] / ((arguments + output) / RATES.copy))
+    assert "WRONG" in shown(bench_table.shape_table(run))
+
+
+def test_gradients_known_to_be_wrong_are_timed_and_marked(tmp_path, short):
+    text = PEER.replace('arguments["raw"])', 'arguments["raw"]).detach()').replace(', "wrong": {"scale": 2.0}', "")
+    silent, _ = measured(peers.load(adapter(tmp_path, text)))
+    assert silent["rows"][-1]["forward_ratio"] > 0 and silent["rows"][-1]["both_ratio"] is None
+    said, errors = measured(peers.load(adapter(tmp_path, text + '\n\ndef known_wrong():\n    return "broken here"\n')))
+    row = said["rows"][-1]
+    assert row["both_ratio"] > 0 and row["note"] == "broken here" and row["accuracy"]["tensor"] == "d raw" and row["accuracy"]["error"] == 1
+    assert [each["known"] for each in errors if each["what"] == "loop, right"] == ["", *["broken here"] * 4]
+    text = shown(bench_table.shape_table(said))
+    assert "known wrong" in text and f"{row['both_ratio']:.2f}*" in text
+
+
+def test_a_peer_that_cannot_run_is_a_row_that_says_so(tmp_path, short):
+    absent = adapter(tmp_path / "a", PEER.replace('"math"', '"no_such_library.ops"'))
+    failing = adapter(tmp_path / "b", PEER.replace("    q, k", '    raise RuntimeError("needs a GPU")\n    q, k', 1))
+    run, errors = measured([*peers.load(absent), *peers.load(failing)])
+    notes = {(row["what"], row["failure"]) for row in run["rows"][3:]}
+    assert ("loop, right", "not installed: no module `no_such_library`") in notes
+    assert ("loop, right", "RuntimeError: needs a GPU") in notes
+    assert all(row["forward"] is None and row["both_ratio"] is None for row in run["rows"][3:])
+    assert {row["failure"] for row in errors if row["what"] != "op"} == {"RuntimeError: needs a GPU"}
+    assert "not installed" in shown(bench_table.shape_table(run))
+
+
+def shown(table) -> str:
+    from rich.console import Console
+
+    console = Console(width=bench_table.WIDTH, record=True, file=open(os.devnull, "w"))
+    console.print(table)
+    return console.export_text()
+
+
+def test_the_first_call_happens_in_a_process_of_its_own(tmp_path):
+    found = peers.load(adapter(tmp_path))
+    calls = bench.first_calls(subject(found), (1, 64, 2), tmp_path / "kernels")
+    assert set(calls) == {"op", "loop, right", "loop, wrong"}
+    assert all(0 < call["seconds"] < 60 and call["failure"] == "" for call in calls.values())
+    broken = peers.load(adapter(tmp_path / "b", PEER.replace("    q, k", '    raise RuntimeError("no")\n    q, k', 1)))[0]
+    assert bench_first.first_call(subject(), (1, 64, 2), tmp_path, broken) == {"seconds": None, "failure": "RuntimeError: no"}
+    assert "within 0 s" in bench_first.first_call(subject(), (1, 64, 2), tmp_path, longest=0.01)["failure"]
+
+
+# --- a GPU that is not there -------------------------------------------------------------------------------------
+
+
+class _OnTheProcessor(TorchFunctionMode):
+    """What is asked of device "cuda" happens on the processor."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = {name: "cpu" if str(x) == "cuda" else x for name, x in (kwargs or {}).items()}
+        return function(*(torch.device("cpu") if isinstance(x, str) and x == "cuda" else x for x in args), **kwargs)
+
+
+class _Event:
+    def __init__(self, enable_timing):
+        self.at = None
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end):
+        return 1e3 * (end.at - self.at)
+
+
+class _Graph:
+    """What is called while it is captured is not known to it: replaying one only counts."""
+
+    replays = 0
+
+    def replay(self):
+        _Graph.replays += 1
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    nothing = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {
+        "is_available": lambda: True,
+        "synchronize": lambda: None, "Event": _Event, "Stream": lambda: nothing, "current_stream": lambda: nothing,
+        "stream": lambda s: contextlib.nullcontext(), "graph": lambda g: contextlib.nullcontext(), "CUDAGraph": _Graph,
+        "mem_get_info": lambda: (1 << 20, 1 << 20), "reset_peak_memory_stats": lambda: None, "memory_allocated": lambda: 100,
+        "max_memory_allocated": lambda: 612,
+        "get_device_properties": lambda i: types.SimpleNamespace(name="Pretended", total_memory=1 << 30, multi_processor_count=2),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    with _OnTheProcessor():
+        yield
+
+
+def test_every_path_of_a_gpu_runs(tmp_path, short, pretended, monkeypatch):
+    taken = bench_clock.on_gpu(lambda: time.sleep(0.002))
+    assert len(taken) == 3 and min(taken) >= 0.002
+    monkeypatch.setattr(bench_clock, "RUNS", (1, 1))
+    run, errors = measured(peers.load(adapter(tmp_path)), "cuda")
+    op = run["rows"][0]
+    assert run["dtype"] == "bfloat16" and op["peak_bytes"] == 512 and {row["limit"] for row in errors} == {5e-2}
+    assert all(row["error"] < 2e-2 for row in errors if row["what"] != "loop, wrong")
+    steps = bench_decode.decode(subject(device="cuda"), 2, RATES)
+    assert [(row["batch"], row["launch"]) for row in steps] == [(b, way) for b in (1, 32, 128) for way in ("eager", "graph")]
+    assert steps[0]["floor"] == (2 * 2 * (8 + 8 + 4 + 1) + 2 * 4 * 2 * 32 + 2 * 2 * 4) / RATES.copy and _Graph.replays > 3
+    report = bench.describe("cuda", RATES, [])
+    assert report["device"]["name"] == "Pretended" and "multiprocessors" in report["device"]
+    assert "Pretended" in bench_table.machine(report)
+    assert "128" in shown(bench_table.decode_table("kept", steps))
+
+
+def test_a_gpu_is_measured_from_end_to_end(tmp_path, short, pretended, monkeypatch):
+    monkeypatch.setattr(floors, "ENTRIES", {"cuda": 1 << 12})
+    monkeypatch.setattr(floors, "WIDTH", {"cuda": 64})
+    monkeypatch.setattr(bench, "SHAPES", {"cuda": ((2, 64, 2), (1, 128, 2))})
+    path = tmp_path / "times.json"
+    assert commands.bench(Source("kept.ssm", SPEC), {}, "cuda", (), None, False, path) == 0
+    report = json.loads(path.read_text())
+    assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128] and len(report["decode"]) == 6
+    assert report["device"]["copy_bytes_per_second"] > 0 and report["runs"][0]["rows"][0]["peak_bytes"] == 512
+
+
+def test_the_reference_walks_few_tokens_on_a_gpu(pretended):
+    one = subject(device="cuda")
+    rows = {each.kind: each for each in contenders(one, one.case(1, 512, 2))}
+    assert rows["reference"].tokens == 256 and rows["reference"].note == "256 tokens; ratios a token"
+    assert rows["op"].tokens == 512 and rows["op"].leaves[0].dtype == torch.bfloat16
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def ssmgen(*words, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", "ssmgen", *words], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def test_the_command_prints_tables_and_writes_the_report(tmp_path):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    adapter(tmp_path / "peers")
+    done = ssmgen("bench", "kept.ssm", "--shape", "1,64,2", "--shape", "2,128,2", "--first-call", "--json", "times.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(words in done.stdout for words in ("B=1, T=64", "B=2, T=128", "x floor", "ratio to op", "first call s", "max error", "loop"))
+    report = json.loads((tmp_path / "times.json").read_text())
+    assert set(report) == {"format", "device", "versions", "runs", "decode", "accuracy"}
+    assert {"torch", "ssmgen", "math"} <= set(report["versions"]) and report["device"]["kind"] == "cpu"
+    assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128]
+    (first, second) = ({row["what"]: row for row in run["rows"]} for run in report["runs"])
+    assert first["op"]["first_call_seconds"] > 0 and second["op"]["first_call_seconds"] is None
+    for row in (*first.values(), *second.values()):
+        low, high = row["both"]["quartiles"]
+        assert 0 < low <= row["both"]["median"] <= high
+    assert report["decode"][0]["seconds"]["median"] > 0 and len(report["accuracy"]) == 15
+
+
+def test_the_command_says_what_is_wrong(tmp_path):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    (tmp_path / "empty.py").write_text("")
+    done = ssmgen("bench", "kept.ssm", "--peer", "empty.py", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == "Error: empty.py: an adapter says `NAME`, a str\n"
+    done = ssmgen("bench", "kept.ssm", "--shape", "4,0,2", cwd=tmp_path)
+    assert done.returncode == 1 and "write batch, tokens and heads as in `4,8192,16`" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_there_is_nothing_to_measure_on_one(tmp_path, capfd):
+    assert commands.bench(Source("kept.ssm", SPEC), {}, "cuda", (), None, None, None) == 1
+    assert capfd.readouterr().err.startswith("Error: torch sees no GPU here")
+
+
+# --- the adapters that ship --------------------------------------------------------------------------------------
+
+
+def linear(q, k, v, g=None, scale=None):
+    """o_t = scale q_t^T S_t with S_t = exp(g_t) S_{t-1} + k_t v_t^T; g [B, T, H] or [H]; as the peers' documentation says it."""
+    scale = k.shape[-1] ** -0.5 if scale is None else scale
+    g = torch.zeros(()) if g is None else g
+    g = g.expand(q.shape[:3])
+    state, out = 0.0, []
+    for t in range(q.shape[1]):
+        state = g[:, t, :, None, None].exp() * state + k[:, t, :, :, None] * v[:, t, :, None]
+        out.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
+    return scale * torch.stack(out, 1)
+
+
+def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None):
+    return linear(q, k, v, g if g_gamma is None else g_gamma, scale), None
+
+
+def chunk_retention(q, k, v):
+    return linear(q, k, v, torch.log(1 - 2.0 ** (-5 - torch.arange(q.shape[2])))), None
+
+
+def chunk_linear_attn(q, k, v, normalize=True):
+    assert not normalize
+    return linear(q, k, v), None
+
+
+def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, dt_bias=None, dt_softplus=False):
+    assert dt_softplus and chunk_size in (128, 256)
+    dt = F.softplus(dt + dt_bias)
+    B, C = (each.expand(*x.shape[:3], each.shape[-1]) for each in (B, C))
+    return linear(C, dt[..., None] * B, x, dt * A, 1.0) + D[:, None] * x
+
+
+def mlstm_siging_chunkwise__xl_chunk(q, k, v, i, f, eps, normalize, chunk_size, autocast_kernel_dtype):
+    assert eps == 0 and normalize and autocast_kernel_dtype == q.dtype
+    q, k, v, i, f = (x.transpose(1, 2) for x in (q, k, v, i, f))
+    k, f = torch.sigmoid(i)[..., None] * k, F.logsigmoid(f)
+    weight = linear(q, k, torch.ones_like(v[..., :1]), f)
+    return (linear(q, k, v, f) / weight.abs().clamp(min=1)).transpose(1, 2)
+
+
+PEERS = {
+    "fla.ops.simple_gla": {"chunk_simple_gla": chunk_simple_gla},
+    "fla.ops.common.chunk_o": {"TRITON_ABOVE_3_7_1": False},
+    "fla.ops.retention": {"chunk_retention": chunk_retention},
+    "fla.ops.linear_attn": {"chunk_linear_attn": chunk_linear_attn},
+    "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
+    "mlstm_kernels.torch.chunkwise.triton_xl_chunk_siging": {"mlstm_siging_chunkwise__xl_chunk": mlstm_siging_chunkwise__xl_chunk},
+}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Peers that compute, token by token, what their documentation says."""
+    for name, contents in PEERS.items():
+        words = name.split(".")
+        for end in range(1, len(words) + 1):
+            path = ".".join(words[:end])
+            if path not in sys.modules:
+                module = types.ModuleType(path)
+                module.__path__ = []
+                monkeypatch.setitem(sys.modules, path, module)
+                if end > 1:
+                    setattr(sys.modules[".".join(words[: end - 1])], words[end - 1], module)
+        for key, value in contents.items():
+            monkeypatch.setattr(sys.modules[name], key, value, raising=False)
+
+
+ADAPTERS = sorted((ROOT / "examples" / "peers").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_a_peer_that_ships_computes_what_its_spec_says(path, installed):
+    source = ROOT / "examples" / f"{path.stem}.ssm"
+    found = peers.load(path)
+    (one,) = subjects(Source(source.name, source.read_text()), {"N": 8, "P": 4}, "cpu", found)
+    rows = bench_accuracy.accuracy(one, 24, 4)
+    assert {row["what"] for row in rows} == {"op", *(peer.name for peer in found)}
+    assert [row for row in rows if row["is_wrong"]] == [] and all(row["failure"] == "" for row in rows)
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_a_peer_that_ships_is_no_dependency(path):
+    if any(importlib.util.find_spec(name) for name in ("fla", "mamba_ssm", "mlstm_kernels")):
+        pytest.skip("a peer is installed here")
+    assert all(peer.missing.startswith("not installed: no module") for peer in peers.load(path))
+
+
+def test_gradients_that_are_known_wrong_are_so_on_one_kind_of_machine(monkeypatch):
+    triton = pytest.importorskip("triton")
+    (peer,) = peers.load(ROOT / "examples" / "peers" / "simple_gla.py")
+    assert torch.cuda.is_available() or peer.known_wrong() == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for version, capability, wrong in (
+        ("3.6.0", (9, 0), True),
+        ("3.6.0", (8, 0), False),
+        ("3.7.1", (9, 0), False),
+        ("3.3.1", (9, 0), False),
+    ):
+        monkeypatch.setattr(triton, "__version__", version)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        assert bool(peer.known_wrong()) == wrong
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def training():
+    spec = importlib.util.spec_from_file_location("examples_train", ROOT / "examples" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = ("--layers", "2", "--d-model", "64", "--tokens", "64", "--batch", "2", "--steps", "4", "--every", "2", "--dim", "N=16",
+        "--dim", "P=16",
+        "--device", "cpu")  # fmt: skip
+
+
+def test_own_op_and_peer_train_alike(training, installed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "corpus", lambda: bytes(range(256)) * 20)
+    calls = []
+    monkeypatch.setattr(sys.modules["fla.ops.simple_gla"], "chunk_simple_gla", lambda *a, **k: calls.append(1) or chunk_simple_gla(*a, **k))
+    peer = ROOT / "examples" / "peers" / "simple_gla.py"
+    report = training.main([*TINY, "--peer", str(peer), "--json", str(tmp_path / "runs.json")])
+    assert report == json.loads((tmp_path / "runs.json").read_text())
+    own, other = report["runs"].values()
+    assert len(calls) == 2 * 4 and len(own["losses"]) == 4 and abs(own["losses"][0] - math.log(256)) < 0.2
+    assert 0 <= report["difference"]["mean"] <= report["difference"]["largest"] < 1e-4
+    assert own["tokens_per_second"] == pytest.approx(2 * 64 / own["step_seconds"])
+    text = capsys.readouterr().out
+    assert "step    4  peer" in text and "losses differ by" in text
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(peer.read_text().replace('g=inputs["g"])[0]', 'g=inputs["g"])[0] * 2'))
+    assert training.main([*TINY, "--peer", str(wrong)])["difference"]["largest"] > 1e-4, "the peer's op is the one that runs"
+    own_again = training.main([*TINY])["runs"]["own"]["losses"]
+    assert own_again == own["losses"], "and is gone afterwards"
+
+
+def test_without_a_peer_the_own_op_trains_alone(training, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "corpus", lambda: bytes(range(256)) * 20)
+    path = adapter(tmp_path, PEER.replace('"math"', '"no_such_library"'))
+    report = training.main([*TINY, "--peer", str(path), "--spec", str(ROOT / "examples" / "lightning.ssm")])
+    assert list(report["runs"]) == ["own"] and report["peer"] is None and "difference" not in report
+    assert "no module `no_such_library`; the spec's own op is trained alone" in capsys.readouterr().out
+
+
+def test_the_text_is_the_same_every_time(training):
+    text = training.corpus()
+    assert len(text) > 1_000_000 and text == training.corpus()
+    assert b"recurrence simple_gla {" in text and b"class OrderedDict" in text

@@ -1,0 +1,114 @@
+"""Kernels compiled for GPUs that are not here: what is recorded, what the machine code holds, what is said when it does not fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from built import write
+from conftest import ROOT
+
+from ssmgen import cli
+from ssmgen.runtime.targets import TARGETS
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(module) is None for module in ("torch", "triton")),
+    reason="torch or triton is not installed: nothing was compiled for any target",
+)
+
+TEXT = (ROOT / "examples" / "simple_gla.ssm").read_text(encoding="utf-8")
+
+
+def cross_compiled(folder, text: str, *names: str):
+    """An example in bfloat16, recorded and compiled."""
+    from ssmgen.runtime.target_check import measure
+
+    package, spec = write(text, folder)
+    before = sorted(folder.rglob("*"))
+    checked = measure(package, spec, tuple(TARGETS[name] for name in names), dtypes=("bfloat16",))
+    assert sorted(folder.rglob("*")) == before, "files were left in the package"
+    return checked
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory):
+    return cross_compiled(tmp_path_factory.mktemp("targets"), TEXT, *TARGETS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, matrix", [("sm_80", "mma.sync"), ("sm_90", "wgmma"), ("sm_100", "tcgen05"), ("sm_120", "mma.sync"), ("gfx942", "mfma")]
+)
+def test_an_example_on_every_target(everywhere, name, matrix):
+    from ssmgen.runtime.cross_compile import Usage
+
+    kernels = [kernel for kernel in everywhere.kernels if kernel.target.name == name]
+    assert everywhere.unreached[name] == ()
+    assert {(kernel.call, kernel.is_packed) for kernel in kernels} >= {(c, p) for c in ("forward", "backward") for p in (False, True)}
+    assert all(isinstance(kernel.outcome, Usage) for kernel in kernels)
+    # a kernel without a product has no matrix instruction; every other has its target's own, in every configuration
+    assert {kernel.outcome.matrix for kernel in kernels if kernel.outcome.matrix} == {(matrix,)}
+    assert all(0 < kernel.outcome.registers <= TARGETS[name].registers for kernel in kernels)
+    # products take their operands from shared memory
+    assert all(bool(kernel.outcome.matrix) <= kernel.outcome.shared <= TARGETS[name].shared for kernel in kernels)
+
+
+@pytest.mark.slow
+def test_what_spills_is_said_once_a_target(everywhere):
+    spilling = [kernel.target.name for kernel in everywhere.kernels if kernel.outcome.spill]
+    found = everywhere.diagnostics
+    assert {diagnostic.slug for diagnostic in found} == ({"target-spill"} if spilling else set())
+    assert [diagnostic.title.split()[-1] for diagnostic in found] == list(dict.fromkeys(spilling))
+
+
+@pytest.mark.slow
+def test_a_state_too_wide_for_a_block(tmp_path):
+    checked = cross_compiled(tmp_path, TEXT.replace("N = 64", "N = 512"), "sm_120")
+    errors = [diagnostic for diagnostic in checked.diagnostics if diagnostic.severity == "error"]
+    assert {diagnostic.slug for diagnostic in errors} == {"target-limit"}
+    worst = {
+        name: max(kernel.outcome.shared for kernel in checked.kernels if kernel.name == name) for name in {k.name for k in checked.kernels}
+    }
+    assert {diagnostic.title for diagnostic in errors} == {
+        f"`{name}` needs {shared} bytes of shared memory a block, and sm_120 has 101376"
+        for name, shared in worst.items()
+        if shared > 99 * 1024
+    }
+    assert worst["forward_kernel"] > 99 * 1024
+    assert all("BK=512" in diagnostic.note and "--dim N=256" in diagnostic.help for diagnostic in errors)
+
+
+@pytest.mark.slow
+def test_a_tile_that_triton_refuses(tmp_path):
+    """Through the command line: a tile has at most 2^20 entries."""
+    (tmp_path / "wide.ssm").write_text(TEXT)
+    words = ["build", "wide.ssm", "--dim", "N=65536", "--dim", "P=65536", "--targets", "sm_90", "--report", "found.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ssmgen", *words], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error[target-compilation]: `forward_kernel` does not compile for sm_90: " in done.stderr and "--dim N=32768" in done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())
+    assert {row["dtype"] for row in rows} == {"bfloat16", "float16", "float32"}
+    assert {row["packed"] for row in rows} == {False, True} and {row["target"] for row in rows} == {"sm_90"}
+    failed = [row for row in rows if "failure" in row]
+    walks = [row["failure"] for row in failed if row["kernel"] == "forward_kernel"]
+    assert walks and all("1048576" in failure for failure in walks) and all(row["failure"] for row in failed)
+
+
+def test_words_about_arguments(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def says(*words: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["build", *words])
+        assert stop.value.code == 1
+        return capsys.readouterr().err
+
+    assert "no target `sm_9`; did you mean `sm_90`?" in says("a.ssm", "--targets", "sm_80,sm_9")
+    assert "name the targets" in says("a.ssm", "--report", "found.json")
+    assert "one after the other" in says("--check", "--targets", "sm_90")
+    assert not list(tmp_path.iterdir())
