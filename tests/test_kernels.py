@@ -91,7 +91,12 @@ SMALL = {
         "  let qn : [N] = softmax(q)\n      kn : [N] = unit(k)\n      vn : [P] = rmsnorm(v)",
     ),
 }
-SPECS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))} | SMALL
+EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))}
+CARRIED = (
+    "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mlstm_sigmoid", "retnet", "simple_gla"
+)  # fmt: skip
+"""Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
+SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
 
 
 def fused(folder: Path, spec):
@@ -148,6 +153,27 @@ def interpreting(*arguments: object, function: str = "interpret") -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
+
+
+OTHERS = {
+    "rows of a token": walk("q, k1, k2 : [N]; v1, v2 : [P]", "S'^T q", "S' = exp(g) * S + k1 v1^T + k2 v2^T"),
+    "a factor a key": walk(
+        "q, k : [N]; v : [P]; a_raw : [N]", "S'^T q", "S' = diag(a) S + k v^T", more="gate a in (0, 1) : [N] = sigmoid(a_raw)"
+    ),
+    "a key that erases": walk(
+        "q, k : [N]; v : [P]; b_raw : scalar",
+        "S'^T q",
+        "S' = S + b * u (v - S^T u)^T",
+        more="gate b in (0, 1) = sigmoid(b_raw)\n  let u : [N] = unit(k)",
+    ),
+    "the token before": walk("q, k : [N]; v : [P]", "S'^T q", "S' = exp(g) * S + k[-1] v^T"),
+}
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *OTHERS])
+def test_kernels_only_where_they_carry(name, tmp_path):
+    folder, _ = write((EXAMPLES | OTHERS)[name], tmp_path)
+    assert (folder / "kernels.py").exists() == (name in CARRIED)
 
 
 @interpreted
