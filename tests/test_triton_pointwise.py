@@ -103,6 +103,8 @@ def expressions():
     for path in sorted((ROOT / "examples").glob("*.ssm")):
         trace = build(Source(path.name, path.read_text(encoding="utf-8"))).trace
         for recurrence in trace.after("resolve")[path.name].recurrences:
+            if not all(s.type.is_scalar or s.type.is_column for s in recurrence.symbols):
+                continue  # several rows a token, in a matrix: no tile holds them as they are
             classified = trace.after("classify")[recurrence.name]
             wanted = {s.name: s.definition for s in recurrence.symbols if s.definition is not None}
             wanted |= dict(classified.recurrence.hoisted)
