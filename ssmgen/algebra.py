@@ -271,6 +271,14 @@ def matmul(left: Expr, right: Expr, span: Span | None = None) -> Expr:
     return MatMul(type, span, left, right)
 
 
+def regrouped(product: MatMul) -> Expr:
+    """A product of matrices and a column, from the right and with scalars in front: `(c * diag(u)) k` as `c * (u * k)`."""
+    left = product.left
+    if isinstance(left, MatMul):
+        return matmul(left.left, matmul(left.right, product.right))
+    return matmul(left, product.right)
+
+
 def transpose(operand: Expr, conjugate: bool = False, span: Span | None = None) -> Expr:
     """`operand^T` (`^H` when `conjugate`), pushed towards the leaves. Conjugation of real values disappears."""
     span = operand.span if span is None else span

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, transpose
+from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
 from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 
 HALF = Fraction(1, 2)
@@ -109,6 +109,8 @@ def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
             _visit(left, mul(dy, transpose(right)), None, found)
         if _has_name(right):
             _visit(right, mul(dy, transpose(left)), None, found)
+    elif (other := regrouped(expr)) != expr:
+        _visit(other, dy, None, found)
     else:
         raise ValueError(f"no derivative for a product of {left.type} and {right.type}")
 

@@ -76,9 +76,9 @@ SMALL = {
     "directly and through a definition": walk(
         "q : [N] per layer; k : [N] per group; v : [P]; raw : scalar per group",
         "s * S'^T q",
-        "S' = exp(g) * S + raw * w * (diag(u) ke) v^T",
+        "S' = exp(g) * S + raw * w * diag(u) ke v^T",
         more="param w : scalar per layer init 1; u : [N] per layer init uniform(-1, 1)\n"
-        "  gate g <= 0 = logsigmoid(raw)\n  let s = exp(w)\n      ke : [N] = diag(softmax(u)) k",
+        "  gate g <= 0 = logsigmoid(raw)\n  let s = exp(w)\n      ke : [N] = diag(u) diag(softmax(u)) k",
     ),
     "the value side": walk("q, k : [N]; v : [P]", "S' q", "S' = exp(g) * S + v k^T", "S : real [P, N]"),
     # operands and an output that need whole rows; a normaliser with a decay and a coefficient

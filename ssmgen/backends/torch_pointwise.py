@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
 
+from ..algebra import regrouped
 from ..source import NOWHERE
 from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
@@ -204,6 +205,9 @@ class Printer:
             product = self._operator("*", left, right)
             place = Place(product.place.has_time, product.place.level)
             return Text(f"({product.text}).sum(-1)", ATOM, place)
+        other = regrouped(expr)
+        if other != expr:
+            return self.print(other)
         raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
 
     def _apply(self, expr: Apply) -> Text:
