@@ -413,8 +413,8 @@ class TokenWriter:
             contributions.setdefault(target, []).append(expr)
         totals: list[tuple[str, Expr]] = []
         own: dict[str, str] = {}
-        for target in reversed(self._ordered_definitions()):
-            if target in contributions and self._reaches_argument(target):
+        for target in reversed(self.ordered_definitions()):
+            if target in contributions and self.reaches_argument(target):
                 total = algebra.add(*contributions[target])
                 type = self.definitions[target].type
                 # an operand's gradient is still to be read where a definition has the operand's letter
@@ -462,7 +462,7 @@ class TokenWriter:
                 lines.append(Line("", self.printer.texts[node.name], self.printer.text(value)))
         return lines
 
-    def _ordered_definitions(self) -> list[str]:
+    def ordered_definitions(self) -> list[str]:
         """Definitions, each after those it uses."""
         order: list[str] = []
 
@@ -477,11 +477,11 @@ class TokenWriter:
             visit(name)
         return order
 
-    def _reaches_argument(self, name: str) -> bool:
+    def reaches_argument(self, name: str) -> bool:
         return any(
             isinstance(n, Delayed)
             or isinstance(n, Ref)
-            and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self._reaches_argument(n.name)))
+            and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self.reaches_argument(n.name)))
             for n in nodes(self.definitions[name])
         )
 
@@ -554,7 +554,7 @@ class TokenWriter:
         for cut in needed:
             words |= _words(cut.text)
         definitions: list[str] = []
-        for target in reversed(self._ordered_definitions()):
+        for target in reversed(self.ordered_definitions()):
             if identifier(target) in words:
                 definitions.insert(0, target)
                 words |= _words(self.printer.text(self.definitions[target]))

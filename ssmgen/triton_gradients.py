@@ -159,9 +159,9 @@ class _Chain:
     # --- through definitions ---
 
     def _definitions(self) -> None:
-        for name in reversed(self.tokens._ordered_definitions()):
+        for name in reversed(self.tokens.ordered_definitions()):
             entries = self.found.pop(name, [])
-            if not entries or not self.tokens._reaches_argument(name):
+            if not entries or not self.tokens.reaches_argument(name):
                 continue
             definition = self.tokens.definitions[name]
             if definition.type.is_scalar:

@@ -123,7 +123,7 @@ def _norm(x: Tensor, axis: int) -> Tensor:
 RESERVED = frozenset(
     "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "
     "outputs t index start end head channel position initial_state final_state cu_seqlens chunk self "
-    "kinds dy y final operands from_readout chunks is_fused ratio ctx inputs output gradients sequences next_position value "
+    "kinds dy y final operands from_readout chunks given ratio ctx inputs output gradients sequences next_position value "
     "slots present held rows functools warnings NAMESPACE bool float getattr int len list range reversed tuple zip".split()
 )
 """Names that the emitted text uses for itself."""
