@@ -250,3 +250,23 @@ def test_steps_in_every_configuration(name, tmp_path):
     rows = list(verify_kernels.decode(Subject(load(folder), spec, "cuda")))
     assert {row.compared.split(":")[0] for row in rows} == set(verify_kernels.SLACK)
     assert all(row.passed for row in rows), [row for row in rows if not row.passed]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed: grids were NOT looked at")
+def test_grids_hold_many_documents(tmp_path, monkeypatch):
+    """A grid's second and third sizes end at 65535: what grows with documents and heads stands in the first."""
+    folder, _ = write((ROOT / "examples" / "simple_gla.ssm").read_text(encoding="utf-8"), tmp_path)
+    package = load(folder)
+    kernels = importlib.import_module(f"{package.__name__}.kernels")
+    launched = []
+    monkeypatch.setattr(kernels, "_segments", lambda *_: 2)
+    monkeypatch.setattr(kernels, "_launch", lambda kernel, grid, *_, **__: launched.append((kernel.__name__, grid)))
+    documents = 70_000
+    q, k, v = (torch.randn(1, 64, 1, 4) for _ in range(3))
+    raw, start = torch.randn(1, 64, 1), torch.zeros(documents, 1, 4, 4)
+    bounds = torch.cat([torch.zeros(documents, dtype=torch.int64), torch.tensor([64])])
+    kernels.forward(q, k, v, raw, start, bounds)
+    kernels.backward(torch.randn_like(v), torch.zeros_like(start), q, k, v, raw, start, bounds)
+    names = "gates summary forward gates states gradients rows".split()
+    assert [name for name, _ in launched] == [f"{name}_kernel" for name in names]
+    assert all(max(grid[1:]) < 65536 and grid[0] >= documents for _, grid in launched), launched
