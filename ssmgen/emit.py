@@ -25,7 +25,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     decode = decode_package(kernels.plan.classified.recurrence)
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", decode is not None)
+    fused = triton_package(kernels)
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
     layers = layers_of(specification, spec)
     files = {
         "__init__.py": render_package(spec, layers),
@@ -34,9 +35,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
         f"test_{spec.name}.py": render_self_test(spec),
     }
-    if op.has_kernels:
-        package = triton_package(kernels, op.title, op.equations)
-        files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=package))
+    if fused is not None:
+        files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if decode is not None:
         files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
     return dict(sorted(files.items()))

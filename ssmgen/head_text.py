@@ -7,16 +7,20 @@ from .spec import Recurrence as Spec
 from .spec_text import expr_text
 
 
+def _comment(spec: Spec) -> list[str]:
+    """The lines of the comment above a recurrence, as a docstring may have them."""
+    return [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
+
+
 def title_of(spec: Spec) -> str:
-    """The first line of the comment above a recurrence, as a docstring may have it."""
-    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
+    """The first line of the comment above a recurrence."""
+    lines = _comment(spec)
     return lines[0].rstrip(".") if lines else spec.name
 
 
 def sources(spec: Spec) -> tuple[str, ...]:
     """What the head comment says behind its first line: the paper's own form, and where it is from."""
-    lines = [docstring(line.strip()) for line in spec.comment.strip().split("\n") if line.strip()]
-    return tuple(lines[1:])
+    return tuple(_comment(spec)[1:])
 
 
 def equations(spec: Spec) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ def broken(text: str, indent: int, before: int = 0, after: int = 1) -> str:
     inner, outer = " " * (indent + 4), " " * indent
     name, bracket, rest = text.partition("(")
     if name.isidentifier() and bracket and _closes(text, len(name)) == len(text) - 1:
-        parts = [broken(part, indent + 4) for part in _split(rest[:-1], (", ",))]
+        parts = [broken(part, indent + 4) for part in split(rest[:-1], (", ",))]
         return "\n".join([f"{name}(", *(f"{inner}{part}," for part in parts), f"{outer})"])
-    parts = _split(text, (" + ", " - "))
+    parts = split(text, (" + ", " - "))
     if len(parts) < 2:
         return text
     return "\n".join(["(", *(inner + part for part in parts), f"{outer})"])
@@ -48,7 +48,7 @@ def _closes(text: str, start: int) -> int:
     return -1
 
 
-def _split(text: str, marks: tuple[str, ...]) -> list[str]:
+def split(text: str, marks: tuple[str, ...]) -> list[str]:
     """`text` cut at the marks outside of brackets and strings; a sign stays in front of what follows it."""
     parts, depth, start, i, quoted = [], 0, 0, 0, False
     while i < len(text):

@@ -25,7 +25,6 @@ from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
-from .triton_kernels import has_kernels
 
 FLOOR = 1000.0
 """exp of less than minus this is 0 in every float."""
@@ -174,14 +173,15 @@ def _is_plain(walk: Walk) -> bool:
     return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
 
 
-def op_package(kernels: Kernels, namespace: str, has_decode: bool) -> OpPackage:
-    """The context of op.py for one recurrence; `has_decode`: decode.py stands beside it."""
-    return _Writer(kernels, namespace, has_decode).package()
+def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool) -> OpPackage:
+    """The context of op.py for one recurrence; `has_kernels`, `has_decode`: kernels.py and decode.py stand beside it."""
+    return _Writer(kernels, namespace, has_kernels, has_decode).package()
 
 
 class _Writer:
-    def __init__(self, kernels: Kernels, namespace: str, has_decode: bool):
-        self.kernels, self.namespace, self.has_decode = kernels, namespace, has_decode
+    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool):
+        self.kernels, self.namespace = kernels, namespace
+        self.has_kernels, self.has_decode = has_kernels, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -192,7 +192,6 @@ class _Writer:
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
-        self.has_kernels = has_kernels(kernels)
         self.has_groups = any(
             self.tokens.operand_place(w, n).level != "h" for w in walks if _is_plain(w) for n in self._operands(w) if n != "g"
         )

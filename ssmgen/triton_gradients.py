@@ -21,7 +21,6 @@ from .spec import Apply, Dim, Expr, MatMul, Ref, Type
 from .tokens import TokenWriter
 
 SCALAR = Type()
-PARTS = ("query", "key", "value", "rows")
 MADE = "made "
 """In front of the names of gradients and rows, which no name of the language can have."""
 
@@ -72,7 +71,6 @@ class _Chain:
         self.found: dict[str, list[tuple[str, Expr]]] = {}
         self.rows: dict[str, Gradient] = {}
         self.scalars: list[Gradient] = []
-        self.names = {s.name for s in tokens.arguments}
         self.needs_source = False
 
     def result(self) -> Gradients:

@@ -15,29 +15,28 @@ from .backends.torch_text import identifier
 from .backends.triton_text import helpers
 from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
+from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
 from .schedule import widths
-from .spec import Expr, MatMul, Ref, Symbol
+from .spec import Expr, MatMul, Ref
 from .tokens import level
-from .triton_gradients import MADE, Gradient, made
-from .triton_operands import DECAY_ROWS, added, atom
+from .triton_gradients import MADE, made
+from .triton_operands import DECAY_ROWS, added, atom, column
 from .triton_package import Narrow, Output, Part, TritonPackage, Walked
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer
 
 
-def has_kernels(kernels: Kernels) -> bool:
-    """Whether the fused kernels carry this plan: one walk, one query, one matrix, and operands that fit on tiles."""
+def triton_package(kernels: Kernels) -> TritonPackage | None:
+    """The context of kernels.py.
+
+    None where the fused kernels do not carry the plan: more than one walk, query, matrix or row, a decay for every key, an erase
+    key, or operands that do not fit on tiles.
+    """
     try:
-        _Writer(kernels).package("", ())
+        return _Writer(kernels).package()
     except UnsupportedOperand:
-        return False
-    return True
-
-
-def triton_package(kernels: Kernels, title: str, equations: tuple[str, ...]) -> TritonPackage:
-    """The context of kernels.py. Raises UnsupportedOperand where `has_kernels` is False."""
-    return _Writer(kernels).package(title, equations)
+        return None
 
 
 class _Writer(Parts):
@@ -87,8 +86,7 @@ class _Writer(Parts):
     def _read_gradient_kernel(self) -> tuple[Walked, tuple[str, ...]]:
         """The gradients of what the narrow columns read, one number a token."""
         head, row = self._site()
-        for key, load in self._backward_loads().items():
-            row.loads[key] = load
+        row.loads.update(self._backward_loads())
         stores = []
         for n, expr in enumerate(self.gradients.narrow):
             value = row.named(f"b_d{n}", row.text(self._with_sums(row, expr)))
@@ -140,7 +138,7 @@ class _Writer(Parts):
                 row.given[MADE + gradient.name, ""] = row.named(f"b_{gradient.name}", value)
         stores, partials = [], 0
         for gradient in (g for g in self.gradients.arguments if g.part == "rows"):
-            symbol = next(s for s in self.tokens.arguments if s.name == gradient.name)
+            symbol = self.tokens.symbols[gradient.name]
             value = row.text(gradient.expr)
             self.texts.append(value.text)
             if symbol.kind == "param":
@@ -154,7 +152,7 @@ class _Writer(Parts):
 
     # --- the package ---
 
-    def package(self, title: str, equations: tuple[str, ...]) -> TritonPackage:
+    def package(self) -> TritonPackage:
         self.whole = set()
         forward, y, read_stores = self._forward()
         self.whole |= self.sums & {VALUE}
@@ -204,8 +202,8 @@ class _Writer(Parts):
         shared = any(p.is_shared for p in parts)
         own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
         return TritonPackage(
-            title=title,
-            equations=equations,
+            title=title_of(self.spec),
+            equations=equations(self.spec),
             legend=self._legend(),
             weights=_weights_text(self.has_decay, self.is_exclusive),
             helpers=helpers(texts),
@@ -275,7 +273,7 @@ class _Writer(Parts):
             row_reads_pointer=reads if any("reads +" in line.text for line in rows.rows) else "",
             rows_pointers=("rows, " if row_count else "") + ("ends, " if needs_decay else ""),
             row_rows_pointer="rows, " if row_count else "",
-            row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self._symbol(g).kind == "input"),
+            row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self.tokens.symbols[g.name].kind == "input"),
             part_outputs="".join(p.outputs for p in parts),
             gradient_pointers=gradient_pointers,
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
@@ -315,14 +313,10 @@ class _Writer(Parts):
         return tuple(numbered)
 
     def _narrow(self, n: int, weight: str) -> Narrow:
-        own = [f"b_e{n}"] if self.walk.columns[self.narrow[n]].value is not None else []
-        factors = [*(["b_w"] if weight else []), *own]
-        source = (
-            "b_k.to(tl.float32)"
-            if not factors
-            else f"b_k * {factors[0] if len(factors) == 1 else f'({factors[0]} * {factors[1]})'}[:, None]"
-        )
-        return Narrow(n, f"b_a * b_e{n}[None, :]" if own else "b_a", source)
+        own = self._weight_of(n)
+        factors = " * ".join(f for f in ("b_w" if weight else "", own) if f)
+        source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
+        return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
@@ -345,9 +339,6 @@ class _Writer(Parts):
             )
         return tuple(lines)
 
-    def _symbol(self, gradient: Gradient) -> Symbol:
-        return next(s for s in self.tokens.arguments if s.name == gradient.name)
-
     def _order(self) -> list[str]:
         return [*(pointer(s.name) for s in self.tokens.arguments), "position", *(pointer(n) for n, _ in self.spec.constants)]
 
@@ -360,7 +351,7 @@ class _Writer(Parts):
         """What the launcher allocates for gradients, and the gradient of every argument."""
         shared = {p.name for p in parts if p.is_shared}
         outputs, partials, results = [], [], []
-        order = [g.name for g in self.gradients.arguments if g.part == "rows" and self._symbol(g).kind == "param"]
+        order = [g.name for g in self.gradients.arguments if g.part == "rows" and self.tokens.symbols[g.name].kind == "param"]
         for symbol in self.tokens.arguments:
             name = pointer(symbol.name)
             own = [g for g in self.gradients.arguments if g.name == symbol.name]

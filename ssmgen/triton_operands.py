@@ -15,10 +15,7 @@ from .spec_text import expr_text
 from .tokens import TokenWriter
 from .triton_gradients import MADE, Gradients, axes_of_sizes, gradients_of
 from .triton_package import Walked
-from .triton_site import Site, masked, pointer, widened
-
-KERNEL_ONLY = frozenset("T H G BT BK BV CK CV R DOT PACKED PRECISION LOG2E".split())
-"""Names of a kernel's own numbers, which no size of the recurrence may have."""
+from .triton_site import KERNEL_WORDS, Site, masked, pointer, widened
 
 DECAY_ROWS = 3
 """Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do."""
@@ -61,17 +58,16 @@ class Operands:
         self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
         self.narrow = [i for i in range(len(columns)) if i != self.wide]
         names = {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)}
-        if names & KERNEL_ONLY:
+        if names & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
         self.sums: set[str] = set()
         self.texts: list[str] = []
-        self.uses_position = False
 
     # --- sites ---
 
-    def _site(self, key_block: str = "BK", value_block: str = "BV") -> tuple[Site, Site]:
+    def _site(self) -> tuple[Site, Site]:
         """A kernel's head and its chunk."""
-        head = Site(self.tokens, {KEY: key_block, VALUE: value_block}, axis_of=self.axis_of)
+        head = Site(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
         return head, Site(self.tokens, {ROW: "BT"}, ROW, head)
 
     def _walked(self, head: Site, row: Site) -> Walked:
@@ -82,7 +78,6 @@ class Operands:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
         names += ["position"] if head.uses_position else []
         names += [pointer(n) for n, _ in self.spec.constants if n in head.arguments]
-        self.uses_position |= head.uses_position
         return "".join(f"{n}, " for n in names)
 
     def _remember(self, *sites: Site) -> None:
@@ -132,8 +127,12 @@ class Operands:
 
     def _gate_names(self) -> list[str]:
         """The buffers that the gates' kernel fills."""
-        weights = [f"weights_{n}" for n, i in enumerate(self.narrow) if self.walk.columns[i].value is not None]
+        weights = [f"weights_{n}" for n in range(len(self.narrow)) if self._weight_of(n)]
         return [*(["decays"] if self.has_decay else []), *(["coefficients"] if self.walk.coefficient is not None else []), *weights]
+
+    def _weight_of(self, n: int) -> str:
+        """What a narrow column writes, by its name on a tile; '' for the constant 1."""
+        return f"b_e{n}" if self.walk.columns[self.narrow[n]].value is not None else ""
 
     def _gate_loads(self, needs: str) -> tuple[str, ...]:
         """Lines that read them, for a chunk at `p_g`; `needs`, a letter each: sums up to a source and a read, last, coefficients."""
@@ -164,8 +163,7 @@ class Operands:
 
     def _read_gradient(self, site: Site) -> str:
         """A line for the gradient of what was read, in the products' type."""
-        for key, load in self._backward_loads().items():
-            site.loads.setdefault(key, load)
+        site.loads = self._backward_loads() | site.loads
         axes = (ROW, VALUE)
         shape = site.shape(axes)
         expr = self.gradients.read
@@ -212,6 +210,11 @@ def added(site: Site, target: str, text: str, axes: tuple[str, ...]) -> Text:
 
 def legible(expr: Expr) -> str:
     return expr_text(expr).replace(MADE, "")
+
+
+def column(text: str) -> str:
+    """Numbers of rows, one each, beside columns."""
+    return f"({text})[:, None]" if " " in text else f"{text}[:, None]"
 
 
 def atom(text: str) -> str:

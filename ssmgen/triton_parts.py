@@ -10,7 +10,7 @@ from .kernel import KEY, ROW, VALUE
 from .spec import Expr, Ref
 from .tokens import level
 from .triton_gradients import MADE, Gradient
-from .triton_operands import DECAY_ROWS, Operands, atom
+from .triton_operands import DECAY_ROWS, Operands, atom, column
 from .triton_package import Part
 from .triton_site import CodeLine, Site, masked, pointer
 
@@ -31,7 +31,7 @@ class Parts(Operands):
     def _is_of_group(self, gradient: Gradient) -> bool:
         if gradient in self.gradients.rows:
             return False
-        symbol = next(s for s in self.tokens.arguments if s.name == gradient.name)
+        symbol = self.tokens.symbols[gradient.name]
         places = self.tokens.printer.places
         names = {n.name for n in nodes(gradient.expr) if isinstance(n, Ref)}
         return (
@@ -127,7 +127,6 @@ class Parts(Operands):
         is_natural = is_shared or not is_key_side
         keys, values = ("o_n[:, None]", "o_p[None, :]") if is_natural else ("o_n[None, :]", "o_p[:, None]")
         buffers = [self._buffer(g) for g in self.gradients.arguments if g.part == name]
-        number = ("query", "key", "value").index(name)
         return Part(
             name=name,
             title={
@@ -138,7 +137,8 @@ class Parts(Operands):
             pointers=self._pointers(head),
             outputs="".join(f"{b}, " for b in buffers),
             index="i_g" if is_shared else "i_h",
-            when=str(number), program="", blocks="BK, BV" if is_shared else "CK, BV" if is_key_side else "BK, CV",
+            when="", program="",  # `_numbered` knows
+            blocks="BK, BV" if is_shared else "CK, BV" if is_key_side else "BK, CV",
             is_shared=is_shared,
             has_dots=has_dots,
             has_pairs=has_dots and name == "query",
@@ -174,7 +174,7 @@ class Parts(Operands):
         """What a part writes: gradients of columns, and sums over its columns."""
         stores, sums, starts, row_stores = [], [], [], []
         for gradient in (g for g in self.gradients.arguments if g.part == name):
-            symbol = next(s for s in self.tokens.arguments if s.name == gradient.name)
+            symbol = self.tokens.symbols[gradient.name]
             value = site.text(gradient.expr, out)
             self.texts.append(value.text)
             target = self._buffer(gradient)
@@ -220,8 +220,8 @@ class Parts(Operands):
     def _pair(self, name: str) -> tuple[str, ...]:
         """What happens to x_i . y_j."""
         lines = []
-        for n, index in enumerate(self.narrow):
-            weight = f"b_e{n}" if self.walk.columns[index].value is not None else ""
+        for n in range(len(self.narrow)):
+            weight = self._weight_of(n)
             if name == "query":
                 lines.append(f"b_a += b_d{n}[:, None]" + (f" * {weight}[None, :]" if weight else ""))
             elif name == "key":
@@ -238,20 +238,20 @@ class Parts(Operands):
     def _narrow_parts(self, name: str, is_shared: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the narrow columns' states add to a block of columns, and to the product of both states."""
         lines, moved = [], []
-        for n, index in enumerate(self.narrow):
-            weight = f"b_e{n}" if self.walk.columns[index].value is not None else ""
+        for n in range(len(self.narrow)):
+            weight = self._weight_of(n)
             at = f"i_s * {atom(self.K)} + o_n, mask=m_n, other=0.0)"
             target = {"query": "b_dq", "key": "b_dk"}.get(name) if is_shared else "b_o"
             if name == "query":
                 factor = f"b_d{n}" + (f" * {'b_fade' if self.has_decay else 'scale'}" if is_shared else "")
-                lines.append(f"{target} += {_column(factor)} * tl.load(states_{n} + {at}[None, :]")
+                lines.append(f"{target} += {column(factor)} * tl.load(states_{n} + {at}[None, :]")
             elif name == "key":
                 fade = [
                     *(["b_fade"] if is_shared and self.has_decay else []),
                     *(["b_c"] if is_shared and not self.has_decay and self.walk.coefficient is not None else []),
                 ]
                 factors = " * ".join([*fade, *([weight] if weight else [])])
-                lines.append(f"{target} += {f'{_column(factors)} * ' if factors else ''}tl.load(adjoints_{n} + {at}[None, :]")
+                lines.append(f"{target} += {f'{column(factors)} * ' if factors else ''}tl.load(adjoints_{n} + {at}[None, :]")
             else:
                 weighted = f"{weight} * " if weight else ""
                 moved.append(f"b_e += tl.sum(tl.load(states_{n} + {at} * tl.load(adjoints_{n} + {at})")
@@ -270,7 +270,3 @@ class Parts(Operands):
 
 def _uses(text: str, targets: set[str]) -> bool:
     return any(re.search(rf"\b{re.escape(t)}\b", text) for t in targets)
-
-
-def _column(text: str) -> str:
-    return f"({text})[:, None]" if " " in text else f"{text}[:, None]"

@@ -6,9 +6,11 @@ A value is made at the outermost site that has the axes it lives on. The values 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from .backends.torch_pointwise import ATOM
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import Text, loaded, size_text
@@ -18,11 +20,15 @@ from .spec_text import expr_text
 from .tokens import TokenWriter, level
 
 KERNEL_WORDS = frozenset(
-    "T H G K V BT BK BV BX BZ NK NV DOT PACKED PRECISION LOG2E tl cu_seqlens segments scale initial final part total y dy reads "
-    "row states adjoints final_gradient d_initial rows ends partial position slots sequences start end bos i_h i_g i_b i_t i_s i_v i_k "
-    "i_bh i_c i_r i_z i_d o_i o_n o_p m_t m_n m_p t0 chunks role".split()
+    "BK BT BV CK CV DOT DOTS G H LOG2E PACKED PRECISION T adjoints arguments batch blocks bos chunks coefficients cu_seqlens "
+    "d_initial decays device dtype dy end ends final i_0 i_b i_bh i_c i_d i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed "
+    "length m_a m_n m_p m_s m_t made moved numbers o_i o_n o_p options p_g p_s packing part partial position programs reads row "
+    "rows scale segments sequences size sized slot slots start states t0 tiles tl torch total triton typed walk y".split()
 )
-"""Names that every kernel uses for itself."""
+"""Names that the kernels and their launchers use for themselves."""
+
+_COMPOSED = re.compile(r"b_\w+|\w+_kernel|(adjoints|d_initial|du|final|initial|moved|part|states|weights)_\d+")
+"""Names that they make."""
 
 TILES = frozenset(
     "q k v g c G Q a s o x y z r w f e d u n do dq dk dv dg last fade source read start moved part".split()
@@ -43,7 +49,7 @@ class CodeLine:
 def pointer(name: str) -> str:
     """The argument of a kernel that points at an argument of the operator."""
     safe = identifier(name)
-    return f"{safe}_" if safe in KERNEL_WORDS else safe
+    return f"{safe}_" if safe in KERNEL_WORDS or _COMPOSED.fullmatch(safe) else safe
 
 
 class Site:
@@ -126,7 +132,7 @@ class Site:
 
     def load(self, name: str, axis: str, target: str, is_raw: bool = False) -> Text:
         """A line that loads an argument, widened to float32 unless `is_raw`."""
-        symbol = next(s for s in self.tokens.arguments if s.name == name)
+        symbol = self.tokens.symbols[name]
         self._top().arguments[name] = None
         widen = "" if is_raw else ".to(tl.float32)"
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
@@ -164,12 +170,12 @@ class Site:
             self.add("b_position", "tl.load(position + row, mask=m_t, other=0).to(tl.float32)", "", self.shape((ROW,)))
             return loaded("b_position", (ROW,))
         if name in ("heads", "channels"):
-            return Text("H", 4, is_number=True)
+            return Text("H", ATOM, is_number=True)
         if name in ("head", "channel"):
-            return Text("i_h.to(tl.float32)", 4)
+            return Text("i_h.to(tl.float32)", ATOM)
         if name in (n for n, _ in tokens.spec.constants):
             self._top().arguments[name] = None
-            return Text(pointer(name), 4)
+            return Text(pointer(name), ATOM)
         return None
 
     def _target(self, name: str, axis: str) -> str:
@@ -203,7 +209,7 @@ def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:
     for axis in wanting:
         name = "m_t" if axis == ROW else f"m_{axis}"
         masks.append(name if len(own) == 1 else f"{name}[{', '.join(':' if a == axis else 'None' for a in own)}]")
-    return Text(f"tl.where({' & '.join(masks)}, {value.text}, 0.0)", 4, value.axes, dict.fromkeys(value.axes, 0.0))
+    return Text(f"tl.where({' & '.join(masks)}, {value.text}, 0.0)", ATOM, value.axes, dict.fromkeys(value.axes, 0.0))
 
 
 def widened(value: Text, axes: tuple[str, ...], shape: str) -> Text:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-WIDTH = 140
+from .line_text import WIDTH, split
+
 OPEN, CLOSE = "([{", ")]}"
 
 
@@ -26,8 +27,7 @@ def _broken(line: str, width: int) -> list[str]:
     start, end = group
     inside = body[start + 1 : end].strip().rstrip(",")
     deeper = indent + "    "
-    pieces = _pieces(inside)
-    if len(pieces) > 1:
+    if len(split(inside, (", ",))) > 1:
         lines = _filled(inside + ",", deeper, width)
     else:
         lines = _broken(deeper + inside, width)
@@ -48,22 +48,10 @@ def _last_group(body: str) -> tuple[int, int] | None:
     return found
 
 
-def _pieces(text: str) -> list[str]:
-    """The items between the outer commas."""
-    pieces, depth, start = [], 0, 0
-    for index, character in enumerate(text):
-        depth += (character in OPEN) - (character in CLOSE)
-        if character == "," and depth == 0:
-            pieces.append(text[start : index + 1].strip())
-            start = index + 1
-    rest = text[start:].strip()
-    return [*pieces, rest] if rest else pieces
-
-
 def _filled(text: str, indent: str, width: int) -> list[str]:
-    """Items side by side, as many as fit."""
+    """Items side by side, as many as fit, each with its comma."""
     lines, current = [], ""
-    for piece in _pieces(text):
+    for piece in (f"{item}," for item in split(text.removesuffix(","), (", ",))):
         if current and len(indent) + len(current) + 1 + len(piece) > width:
             lines.append(indent + current)
             current = piece

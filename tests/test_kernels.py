@@ -7,6 +7,8 @@ wrongly: only float32 is judged here. What the launchers allocate is NaN until a
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import json
 import os
@@ -23,12 +25,15 @@ pytest.importorskip("torch")
 
 import torch  # noqa: E402
 
+from ssmgen.compiler import build  # noqa: E402
 from ssmgen.runtime import verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
 from ssmgen.runtime.verify_kernels import Trial, compare, odd_sizes  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
+from ssmgen.triton_site import pointer  # noqa: E402
 
 interpreted = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed: the kernels were NOT tested, not even interpreted"
@@ -71,6 +76,12 @@ SMALL = {
         "(S + diag(u) k v^T)^T q",
         "S' = a * S + w * k v^T",
         more="param u : [N] per group init uniform(-1, 1); w : scalar per head init 1\n  gate a in (0, 1) = sigmoid(a_raw)",
+    ),
+    "names of the kernels' own": walk(
+        "arguments, packing : [N]; size : [P]; decays, b_g : scalar; T : scalar per group",
+        "S'^T arguments",
+        "S' = exp(g) * S + b_g * packing size^T",
+        more="param rows : scalar per head init 1\n  gate g <= 0 = logsigmoid(rows * decays + T)",
     ),
     # what is the same for all heads, or for all tokens, beside a definition of it: every head's own share counts once
     "directly and through a definition": walk(
@@ -270,3 +281,16 @@ def test_grids_hold_many_documents(tmp_path, monkeypatch):
     names = "gates summary forward gates states gradients rows".split()
     assert [name for name, _ in launched] == [f"{name}_kernel" for name in names]
     assert all(max(grid[1:]) < 65536 and grid[0] >= documents for _, grid in launched), launched
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_no_argument_has_a_name_of_the_kernels(name):
+    """Every name in the emitted kernels is an argument's, a value's (`b_`), or one that arguments step aside for."""
+    path = ROOT / "examples" / f"{name}.ssm"
+    [spec] = build(Source(path.name, path.read_text(encoding="utf-8"))).trace.after("resolve")[path.name].recurrences
+    own = {*(s.name for s in spec.symbols), *(n for n, _ in (*spec.dims, *spec.constants))}
+    tree = ast.parse((ROOT / "generated" / name / "kernels.py").read_text(encoding="utf-8"))
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_" and own & {x.arg for x in n.args.args}]
+    found = {n.id for f in functions for n in ast.walk(f) if isinstance(n, ast.Name)} | {x.arg for f in functions for x in f.args.args}
+    found -= {n for n in found if hasattr(builtins, n) or n.startswith("_")}
+    assert all(pointer(n) != n for n in found - own if not n.startswith("d_")), sorted(n for n in found - own if pointer(n) == n)
