@@ -13,6 +13,7 @@ from .selftest import render_self_test
 from .spec import Specification
 from .triton_decode import decode_package
 from .triton_kernels import triton_package
+from .triton_layer import layer_launches
 from .wrap import wrapped
 
 FORMAT = 2
@@ -28,9 +29,10 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     fused = triton_package(kernels)
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
     layers = layers_of(specification, spec)
+    launches = layer_launches(kernels.plan.classified.recurrence, layers) if decode is not None else {}
     files = {
         "__init__.py": render_package(spec, layers),
-        "module.py": render_module(spec, layers),
+        "module.py": render_module(spec, layers, launches),
         "op.py": render("torch/op.py.jinja", op=op),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
         f"test_{spec.name}.py": render_self_test(spec),
@@ -39,4 +41,6 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if decode is not None:
         files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
+    for launch in launches.values():
+        files[f"{launch.file}.py"] = render("triton/decode.py.jinja", decode=launch.decode)
     return dict(sorted(files.items()))

@@ -164,6 +164,17 @@ def _rope(x, position, entry, N: tl.constexpr):
     y = tl.gather(x, tl.broadcast_to(partner, x.shape), len(x.shape) - 1)
     return x * tl.cos(angle) + tl.where(entry < half, -y, y) * tl.sin(angle)
 ''',
+    "_filtered": '''\
+@triton.jit
+def _filtered(x, window, weight, mask, i_t, channels, taps: tl.constexpr):
+    """A causal filter a channel at token i_t, whose input x takes the place of the oldest: token n lies in row n % taps of the window."""
+    y = x * tl.load(weight + taps - 1, mask=mask, other=0.0)
+    for tap in tl.static_range(taps - 1):
+        row = (i_t + 1 + tap) % taps
+        y += tl.load(window + row * channels, mask=mask, other=0.0).to(tl.float32) * tl.load(weight + tap, mask=mask, other=0.0)
+    tl.store(window + i_t % taps * channels, x, mask=mask)
+    return y
+''',
     "_rotate": '''\
 @triton.jit
 def _rotate(x, angle, entry, axis: tl.constexpr):
