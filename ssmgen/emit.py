@@ -35,7 +35,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         "module.py": render_module(spec, layers, launches),
         "op.py": render("torch/op.py.jinja", op=op),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
-        f"test_{spec.name}.py": render_self_test(spec),
+        f"test_{spec.name}.py": render_self_test(spec, layers),
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))

@@ -17,6 +17,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.measure import typical  # noqa: E402
 
 interpreted = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed: the kernel was NOT tested, not even interpreted"
@@ -107,7 +108,7 @@ copy = lambda state: torch.utils._pytree.tree_map(torch.clone, state)
 for folder, name, sizes, splits in torch.load(sys.argv[1]):
     package = load(folder)
     launched = []
-    package.module._is_carried = lambda *_: launched.append(1) or True  # the kernel, interpreted
+    package.module._is_fused = lambda *_: launched.append(1) or True  # the kernel, interpreted
     if splits:
         kernel = __import__(f"{package.__name__}.decode_{splits}", fromlist=["step"])
         whole = kernel._blocks
@@ -148,10 +149,10 @@ print("held")
 """
 
 
-def layers(folder):
+def layers(folder, texts):
     """(folder of the package, name of the class, its arguments, name of the layer where a kernel carries a part of it)."""
-    for name, text in EVERY.items():
-        target, spec = write(text, folder / name, f"{name}.ssm")
+    for name, text in texts.items():
+        target, _ = write(text, folder / name, f"{name}.ssm")
         (kernel,) = [path.stem.removeprefix("decode_") for path in target.glob("decode_*.py")] or [""]
         package = load(target)
         (layer,) = [n for n in package.__all__ if n.endswith("Block") or n in ("Shared", "Apart")]
@@ -162,9 +163,49 @@ def layers(folder):
 
 @interpreted
 def test_interpreted_layers(tmp_path):
-    listed = list(layers(tmp_path))
+    listed = list(layers(tmp_path, EVERY))
     assert {name for name, (*_, kernel) in zip(EVERY, listed, strict=True) if not kernel} == {*NO_KERNEL}
     torch.save(listed, tmp_path / "cases.pt")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "cases.pt")], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and done.stdout == "held\n", done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", EVERY)
+def test_layers_on_a_gpu(name, dtype, tmp_path):
+    """Prefilled on the processor, token by token through a graph on the GPU, against the forward pass in float64."""
+    ((folder, kind, sizes, kernel),) = layers(tmp_path, {name: EVERY[name]})
+    package = load(folder)
+    torch.manual_seed(0)
+    layer = getattr(package, kind)(**sizes).to(dtype)
+    exact = getattr(package, kind)(**sizes).double()
+    exact.load_state_dict({key: value.double() for key, value in layer.state_dict().items()})
+    u = torch.randn(3, 12, SIZES["d_model"]).to(dtype)
+    moved = torch.utils._pytree.tree_map
+    allowed = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    with torch.no_grad():
+        first, whole = layer(u[:, :5]).final_state, exact(u.double())
+        layer = layer.cuda()
+        for slots in (None, torch.tensor([3, -1, 0], device="cuda")):
+            rows, there = ([0, 1, 2], [0, 1, 2]) if slots is None else ([3, 0], [0, 2])
+            pool = moved(lambda x: (x if slots is None else x[[2, 1, 1, 0]]).cuda(), first)  # noqa: B023
+            held = moved(torch.clone, pool)
+            token = u[:, 5].cuda()
+            layer.step(token, state=held, slots=slots)  # compiled before it is captured
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                y = layer.step(token, state=pool, slots=slots)
+            for t in range(5, 12):
+                token.copy_(u[:, t])
+                graph.replay()
+                assert typical(y[there].cpu(), whole.y[there, t]) < allowed
+                assert slots is None or (y[1] == 0).all()
+            for part, other in zip(leaves(pool), leaves(whole.final_state), strict=True):
+                assert typical(part[rows].cpu(), other[there]) < allowed
+    assert bool(kernel) == (name not in NO_KERNEL)
+
+
+def leaves(state) -> list[torch.Tensor]:
+    return torch.utils._pytree.tree_leaves(state)

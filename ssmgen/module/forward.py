@@ -353,7 +353,7 @@ class ForwardWriter:
         launch = text.call(f"{result} = _operators.{self.launch.operator}", [*handed, "slots"], 12)
         if ("position", "") in self.launch.handed:
             launch.append(f"_advance(state.{name}.position, 1, slots)")
-        test = f"if _is_carried({handed[0]}, *state.{name}):"
+        test = f"if _is_fused({handed[0]}, *state.{name}):"
         self.lines = [*before, test, *(f"    {line}" for line in launch), "else:", *(f"    {line}" for line in branch)]
         return result
 
