@@ -14,16 +14,16 @@ from pathlib import PurePath
 
 from . import algebra
 from .backends.torch_text import identifier
-from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
+from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, is_map, loaded, size_text
 from .backends.triton_text import helpers
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
 from .micro_step import step_value
 from .recurrence import Recurrence
-from .small import all_nodes, arguments_of
+from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE, Span
-from .spec import ONE, Add, Apply, Assignment, Diag, Dim, Element, Expr, MatMul, Ref, Rot, State, StateRef, SumOver, Symbol, Type
+from .spec import ONE, Add, Apply, Assignment, Delayed, Dim, Element, Expr, MatMul, Ref, State, StateRef, SumOver, Symbol, Type
 from .spec_text import expr_text
 
 WIDTH = 140
@@ -131,6 +131,9 @@ class TokenWriter:
         self.counts = dict(self.spec.counts)
         self.constants = [identifier(name) for name, _ in self.spec.constants]
         self.inputs, self.params = arguments_of(self.spec)
+        # what the token before had comes as an input of its own, behind the spec's
+        delayed = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
+        self.previous = [previous_input(s) for s in self.spec.symbols if s.name in delayed]
         self.symbols: dict[str, Symbol] = {s.name: s for s in self.spec.symbols}
         defined = dict(recurrence.hoisted) | {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
         self.definitions: dict[str, Expr] = {name: self._unrolled(value) for name, value in defined.items()}
@@ -169,7 +172,7 @@ class TokenWriter:
         sizes = {identifier(name) for name, _ in self.spec.dims} | set(self.constants)
         self.heads, self.groups, *blocks = (_apart(name, sizes) for name in ("H", "G", "BN", "BP"))
         self.blocks = {KEY: blocks[0], VALUE: blocks[1], HALF: f"{blocks[0]} // 2"}
-        given = [*(s.name for s in (*self._handed_inputs(), *self.params)), *(s.name for s in self.spec.states)]
+        given = [s.name for s in (*self._handed_inputs(), *self.params, *self.previous, *self.spec.states)]
         self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
         self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
         self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "warps"}
@@ -178,6 +181,7 @@ class TokenWriter:
             self.tensors[name] = self._fresh(identifier(name))
         self.given = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self._handed_inputs()]
         self.learned = [self.tensors[s.name] for s in self.params]
+        self.before = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.previous]
         self.memories = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.spec.states]
         self.counts_of = ["position"] if self._has_position() else []
         self.output, self.slots = self._fresh("y"), self._fresh("slots")
@@ -218,7 +222,10 @@ class TokenWriter:
             self.definitions[name] = self._row(self.definitions[base], int(row))
             return self._defined(name, axes)
         symbol = self.symbols.get(base)
-        if symbol is None or symbol.type.field == "complex" or row.startswith("-"):
+        if row.startswith("-1"):
+            symbol = next((s for s in self.previous if s.name == f"{base}[-1]"), None)
+            row = row.removeprefix("-1").removeprefix("][")
+        if symbol is None or symbol.type.field == "complex":
             return None
         return self._argument(symbol, axes, int(row) if row else 0)
 
@@ -434,7 +441,7 @@ class TokenWriter:
         sizes = self._sizes(words)
         blocks = [self.blocks[axis] for axis in sides]
         compiled = [*(line.target for line in sizes), *blocks]
-        tensors = [*(t.tensor for t in self.given), *self.learned]
+        tensors = [*(t.tensor for t in self.given), *self.learned, *(t.tensor for t in self.before)]
         originals = [t.tensor for t in self.memories]
         kept = [self._fresh(f"{name}_block") for name in originals]
         numbers = [c for c in self.constants if c in used]
@@ -447,7 +454,7 @@ class TokenWriter:
             equations=equations(self.spec),
             helpers=helpers(line.text for line in steps),
             pointers=_lines([*tensors, *originals, *self.counts_of, self.output, self.slots]),
-            strides=_lines(t.stride for t in (*self.given, *self.memories)),
+            strides=_lines(t.stride for t in (*self.given, *self.before, *self.memories)),
             numbers=tuple(numbers),
             constants=_lines(f"{name}: tl.constexpr" for name in compiled),
             legend=self._legend(compiled),
@@ -474,6 +481,7 @@ class TokenWriter:
             dense=(
                 *(Line(t.tensor, f"_dense({t.tensor})") for t in self.given),
                 *(Line(name, f"{name}.contiguous()") for name in self.learned),
+                *(Line(t.tensor, f"_dense({t.tensor})") for t in self.before),
                 *(Line(name, f"_dense({own})") for name, own in zip(kept, originals, strict=True)),
             ),
             moved=tuple(Line(own, name) for name, own in zip(kept, originals, strict=True)),
@@ -483,7 +491,7 @@ class TokenWriter:
             grid=f"({rows} * {self.heads}, triton.cdiv({columns}, {self.blocks[VALUE]}))" if is_split else f"({rows} * {self.heads},)",
             handed=(
                 *_lines([*tensors, *kept, *self.counts_of, self.output, self.slots]),
-                *_lines([*(f"{t}.stride(0)" for t in (*(t.tensor for t in self.given), *kept)), *numbers]),
+                *_lines([*(f"{t}.stride(0)" for t in (*(t.tensor for t in (*self.given, *self.before)), *kept)), *numbers]),
             ),
             keywords=_lines([*(f"{name}={name}" for name in compiled), "num_warps=warps"]),
             is_split=is_split,
@@ -590,9 +598,12 @@ def _needed(lines: list[Line], wanted: set[str]) -> list[Line]:
 
 
 def _part_of(value: Expr) -> Expr | None:
-    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither."""
+    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither.
+
+    A matrix that is never formed, as a diagonal or `I - k k^T`, is no part: it has no value of its own on the tile.
+    """
     sized = [(sum(1 for _ in nodes(n)), n) for n in nodes(value) if n is not value]
-    parts = [(size, n) for size, n in sized if size > 3 and not isinstance(n, (Diag, Rot))]
+    parts = [(size, n) for size, n in sized if size > 3 and not is_map(n)]
     repeated = [(size, n) for size, n in parts if sum(n == other for _, other in sized) > 1]
     brackets = [(size, n) for size, n in parts if isinstance(n, (Add, MatMul)) and not (isinstance(n, MatMul) and _is_outer(n))]
     return max(repeated or brackets, key=lambda pair: pair[0], default=(0, None))[1]
