@@ -429,12 +429,11 @@ class _Writer:
                 [
                     *(f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n for n, s in zip(self.names, self.tokens.arguments)),
                     "*held",
-                    *(f"{p}[rows]" for p in position),
                     *self.constants,
                 ]
             ),
-            step_states=_tuple(self.states),
-            step_held=_tuple([f"{s}[rows]" for s in self.states]),
+            step_states=_tuple([*self.states, *position]),
+            step_held=_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
@@ -479,13 +478,14 @@ class _Writer:
         constants = [f"float {c}" for c in self.constants]
         gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
         settings = [*position, "Tensor? cu_seqlens", "SymInt chunk", *constants]
-        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)]
+        moved = [*self.states, *(["position"] if self.plan.uses_position else [])]
+        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(moved)]
         return [
             registration("forward", [*arguments, *states, *settings], count),
             registration(
                 "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
             ),
-            registration("step", [*arguments, *written, *position, *constants, "Tensor? slots"], 1),
+            registration("step", [*arguments, *written, *constants, "Tensor? slots"], 1),
         ]
 
     def _fused_gradient_body(self, like: str) -> list[str]:

@@ -19,6 +19,7 @@ from .spec import ONE, Expr, Ref, SizeOf, Type
 
 POINTWISE = (spec.LayerConv, spec.LayerApply, spec.LayerArithmetic, spec.LayerNegative)
 LEAVES = (spec.LayerLinear, spec.LayerNorm, spec.LayerShift)
+WORDS = {spec.LayerLinear: "a projection", spec.LayerNorm: "a learned norm", spec.LayerShift: "the value of the token before"}
 COLUMN_FUNCTIONS = ("unit", "softmax")
 PER = {"head": "head", "group": "group", "channel": "channel", "none": "layer"}
 
@@ -97,13 +98,16 @@ def prologue(layer: spec.Layer, recurrence: spec.Recurrence) -> Prologue:
     return _Tracer(layer, recurrence).trace()
 
 
-def in_torch(layer: spec.Layer, carried: Prologue | None) -> tuple[tuple[spec.LayerStatement, str], ...]:
+def in_torch(carried: Prologue) -> tuple[tuple[spec.LayerStatement, str], ...]:
     """Statements with convolutions that stay torch operations although they come before the call, each with the reason."""
-    tracer = _Tracer(layer, None)
+    tracer = _Tracer(carried.layer, None)
     found = []
-    for number, statement in enumerate(layer.statements[: tracer.at]):
-        if _has(statement.value, spec.LayerConv) and (carried is None or number not in carried.statements):
-            found.append((statement, tracer.refused.get(number, "the recurrence has no kernel for one token")))
+    for number, statement in enumerate(carried.layer.statements[: tracer.at + 1]):
+        over = next((leaf for leaf in _leaves(statement.value) if _has(leaf, spec.LayerConv)), None)
+        if over is not None:
+            found.append((statement, f"{WORDS[type(over)]} needs all of its channels"))
+        elif number in tracer.refused and _has(statement.value, spec.LayerConv):
+            found.append((statement, tracer.refused[number]))
     return tuple(found)
 
 

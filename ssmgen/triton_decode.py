@@ -82,9 +82,7 @@ class DecodePackage:
     output_mask: str
     output_zeros: str
     slots: str
-    tokens: str  # the tensor that counts the tokens of windows; empty without windows
-    programs: str
-    program: str
+    counts: tuple[Line, ...]
     loads: tuple[Line, ...]
     steps: tuple[Line, ...]
     states: tuple[StateText, ...]
@@ -119,8 +117,6 @@ class TokenWriter:
 
     kernel = "step_kernel"
     subject: tuple[str, ...] = ("One token of every sequence in one launch; the states move on in place.",)
-    tokens = ""
-    """The tensor that counts the tokens of windows; empty where there are none."""
     sizes_given: tuple[str, ...] = ()
     """Sizes that are handed over as numbers."""
 
@@ -183,7 +179,8 @@ class TokenWriter:
         self.learned = [self.tensors[s.name] for s in self.params]
         self.before = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.previous]
         self.memories = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.spec.states]
-        self.counts_of = ["position"] if self._has_position() else []
+        # a count of tokens, which the launch moves on, by the name that it has in the kernel
+        self.counts_of = {"position": "b_position"} if self._has_position() else {}
         self.output, self.slots = self._fresh("y"), self._fresh("slots")
 
     def _handed_inputs(self) -> list[Symbol]:
@@ -212,7 +209,7 @@ class TokenWriter:
         if name in ("heads", "channels"):
             return Text(self.heads, ATOM, is_number=True)
         if name == "position":
-            return self._load("position", "", "position + i_s", "")
+            return loaded("b_position")
         if name in dict(self.spec.constants):
             return loaded(identifier(name))
         if name in self.definitions:
@@ -265,9 +262,7 @@ class TokenWriter:
     def _load(self, label: str, axes: str, place: str, mask: str) -> Text:
         target = f"b_{label}"
         text = f"tl.load({place}, mask={mask}, other=0.0)" if mask else f"tl.load({place})"
-        if label != "position":
-            text += ".to(tl.float32)"
-        self.loads[target] = Line(target, text, shape=self._shape(tuple(axes)))
+        self.loads[target] = Line(target, f"{text}.to(tl.float32)", shape=self._shape(tuple(axes)))
         return loaded(target, tuple(axes))
 
     def _defined(self, name: str, axes: str) -> Text:
@@ -447,12 +442,14 @@ class TokenWriter:
         numbers = [c for c in self.constants if c in used]
         rows = f"{self.given[0].tensor}.shape[0]"
         columns = self._size_text(self.size_of[VALUE]) if is_split else ""
+        programs = f"{self.heads} * tl.num_programs(1)" if is_split else self.heads
+        counts = tuple(Line(target, f"_counted({count} + i_s, {programs})") for count, target in self.counts_of.items())
         return DecodePackage(
             kernel=self.kernel,
             title=title_of(self.spec),
             subject=self.subject,
             equations=equations(self.spec),
-            helpers=helpers(line.text for line in steps),
+            helpers=helpers(line.text for line in (*counts, *steps)),
             pointers=_lines([*tensors, *originals, *self.counts_of, self.output, self.slots]),
             strides=_lines(t.stride for t in (*self.given, *self.before, *self.memories)),
             numbers=tuple(numbers),
@@ -464,9 +461,7 @@ class TokenWriter:
             output_mask=f", mask=m_{self.output_axes}" if width else "",
             output_zeros=f"tl.zeros(({self.blocks[self.output_axes]},), tl.float32)" if width else "0.0",
             slots=self.slots,
-            tokens=self.tokens,
-            programs=f"{self.heads} * tl.num_programs(1)" if is_split else self.heads,
-            program="i_h + i_p" if is_split else "i_h",
+            counts=counts,
             loads=tuple(loads),
             steps=tuple(steps),
             states=tuple(state_texts),

@@ -48,13 +48,13 @@ def layer_launches(recurrence: Recurrence, layers: Iterable[Layer]) -> dict[str,
     found = {}
     for layer in layers:
         try:
-            found[layer.name] = _LayerWriter(prologue(layer, recurrence.spec), recurrence).launch()
+            found[layer.name] = LayerWriter(prologue(layer, recurrence.spec), recurrence).launch()
         except (NotCarried, UnsupportedOperand):
             continue
     return found
 
 
-class _LayerWriter(TokenWriter):
+class LayerWriter(TokenWriter):
     """One token of a layer: what the recurrence takes for inputs is loaded, filtered or computed from what the layer's tensors hold."""
 
     def __init__(self, prologue: Prologue, recurrence: Recurrence):
@@ -68,7 +68,7 @@ class _LayerWriter(TokenWriter):
             self.subject += (
                 "",
                 "A filter keeps the last `taps` inputs in a window, that of token n in row n % taps. Programs that share channels all",
-                "write the new input, with one value, where none of them reads; `tokens` counts in steps of 1 / TOKEN.",
+                "write the new input, with one value, where none of them reads.",
             )
         self.said: set[int] = set()
         self.placed: dict[str, Channels] = {}
@@ -88,7 +88,7 @@ class _LayerWriter(TokenWriter):
             raise UnsupportedOperand(f"the window of `{missing[0]}`, which nothing reads,")
         operator = f"{self.prologue.layer.name}_step"
         arguments = [a.split(":")[0] for a in decode.signature]
-        moved = {*(t.tensor for t in self.memories), self.tokens}
+        moved = {*(t.tensor for t in self.memories), *self.counts_of}
         schema = []
         for argument in decode.signature:
             name, type_ = argument.split(": ")
@@ -129,15 +129,14 @@ class _LayerWriter(TokenWriter):
         self.biases = {f.name: self._fresh(f"{f.name}_bias") for f in spec.filters if f.node.bias}
         self.widths = {f.name: self._fresh(f"{f.name}_channels") for f in spec.filters}
         self.group_count = self._fresh("groups")
-        self.taken |= {"TOKEN", "i_t", "share"}
+        self.taken |= {"i_t"}
         self.given = [Strided(self.sources[s.name], f"s_{self.sources[s.name]}") for s in spec.sources if not s.is_learned]
         self.learned = [self.sources[s.name] for s in spec.sources if s.is_learned]
         self.learned += [name for f in spec.filters for name in (self.weights[f.name], self.biases.get(f.name)) if name]
         self.learned += [self.tensors[s.name] for s in self.params]
         self.memories = [*(Strided(name, f"s_{name}") for name in self.windows.values()), *self.memories]
         if spec.filters:
-            self.tokens = self._fresh("tokens")
-            self.counts_of = [self.tokens, *self.counts_of]
+            self.counts_of = {self._fresh("tokens"): "i_t", **self.counts_of}
         self.windowed: dict[tuple[str, str], str] = {}
         self._choose_origins()
 
@@ -151,7 +150,8 @@ class _LayerWriter(TokenWriter):
                 self.origin[self.biases[f.name]] = ("bias", f.node)
         self.origin |= {self.tensors[s.name]: ("param", identifier(s.name)) for s in self.params}
         self.origin |= {self.tensors[s.name]: ("state", identifier(s.name)) for s in self.spec.states}
-        self.origin |= {"position": ("position", ""), self.tokens: ("tokens", ""), self.group_count: ("groups", "")}
+        self.origin |= {count: ("position" if target == "b_position" else "tokens", "") for count, target in self.counts_of.items()}
+        self.origin |= {self.group_count: ("groups", "")}
         self.origin |= {name: ("constant", name) for name in self.constants}
 
     def _handed_inputs(self) -> list[Symbol]:

@@ -110,11 +110,11 @@ for folder, cases in torch.load(sys.argv[1]):
         for t in range(TOKENS):
             row = [x[:, t] for x in inputs]
             wanted = step(*(x.double() for x in (*row, *params)), state=wide, **({} if slots is None else {"slots": slots}))
-            # what the operator does around the kernel: values of the token before, and the position
-            around = [n for n in state._fields if n.endswith("_previous") or n == "position"]
-            own = [part if slots is None else part[slots.clamp(min=0)] for part in (getattr(state, n) for n in around if n != "position")]
-            parts = [part for n, part in zip(state._fields, state) if n not in around]
-            position = [state.position] if "position" in around else []
+            # what the operator does around the kernel: values of the token before
+            around = [n for n in state._fields if n.endswith("_previous")]
+            own = [part if slots is None else part[slots.clamp(min=0)] for part in (getattr(state, n) for n in around)]
+            parts = [part for n, part in zip(state._fields, state) if n not in (*around, "position")]
+            position = [state.position] if "position" in state._fields else []
             found = decode.step(*row, *params, *own, *parts, *position, *constants, slots=slots)
             for n in around:
                 getattr(state, n).copy_(getattr(wide, n))

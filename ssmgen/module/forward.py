@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "^": POWER}
 
 
-TOKEN = "token = (state.tokens if slots is None else state.tokens[slots.clamp(min=0)]) // TOKEN"
+TOKEN = "token = state.tokens.clone() if slots is None else state.tokens[slots.clamp(min=0)]"
 """The number of every sequence's token, which is where its inputs go in the windows."""
 
 
@@ -72,7 +72,7 @@ class ForwardWriter:
             else:
                 self._numbered(number)
         if self.is_step and self._has_windows and not self._carries_windows:
-            self.lines.append("_advance(state.tokens, TOKEN, slots)")
+            self.lines.append("_advance(state.tokens, slots)")
         if self.is_step and self._has_own_windows:
             self.lines.insert(0, TOKEN)
 
@@ -347,12 +347,10 @@ class ForwardWriter:
         self._targets, self._reads, self._given, self._headed = own
         result = self._called(node)
         if self._carries_windows:
-            self.lines.append("_advance(state.tokens, TOKEN, slots)")
+            self.lines.append("_advance(state.tokens, slots)")
         branch, self._indent = self.lines, 8
         name = self.names.fields[id(node)]
         launch = text.call(f"{result} = _operators.{self.launch.operator}", [*handed, "slots"], 12)
-        if ("position", "") in self.launch.handed:
-            launch.append(f"_advance(state.{name}.position, 1, slots)")
         test = f"if _is_fused({handed[0]}, *state.{name}):"
         self.lines = [*before, test, *(f"    {line}" for line in launch), "else:", *(f"    {line}" for line in branch)]
         return result
@@ -516,6 +514,11 @@ def _without_heads(value: str, width: spec.Width) -> str:
     if axes == 0:
         return f"{value}.unsqueeze(-1)"
     return value if axes == 1 else f"{value}.flatten(-{axes})"
+
+
+def statement_words(layer: spec.Layer, statement: spec.LayerStatement) -> str:
+    """A statement as written, on one line."""
+    return text.quoted(layer.source, statement.span)
 
 
 def statement_place(layer: spec.Layer, span) -> str:

@@ -120,7 +120,7 @@ class _LayerWriter:
         )
 
     def _next(self, state: StateField, forward: ForwardWriter) -> str:
-        return "state.tokens + TOKEN * (end - start)" if state.name == "tokens" else forward.next_of(state.name)
+        return "state.tokens + (end - start)" if state.name == "tokens" else forward.next_of(state.name)
 
     # --- names -------------------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class _LayerWriter:
             defined.update((name, number) for name in statement.names)
         if convolutions:
             zero = "torch.zeros(batch, device=device, dtype=torch.int64)"
-            self.state.append(StateField("tokens", "Tensor", "[batch], the number of tokens so far, times TOKEN", zero))
+            self.state.append(StateField("tokens", "Tensor", "[batch], how many there have been", zero))
 
     def _window(self, name: str, taps: int) -> StateField:
         self.uses["conv"] = None

@@ -12,7 +12,7 @@ from ..source import Source, Span
 LINE = 140
 
 RESERVED = frozenset(
-    "F NamedTuple Output State TOKEN Tensor batch cu_seqlens device dtype end factory math nn self slots start state token torch".split()
+    "F NamedTuple Output State Tensor batch cu_seqlens device dtype end factory math nn self slots start state token torch".split()
 )
 """Names that the text around a layer's values uses for itself."""
 
