@@ -83,6 +83,7 @@ class DecodePackage:
     output_zeros: str
     slots: str
     counts: tuple[Line, ...]
+    closes: tuple[str, ...]
     loads: tuple[Line, ...]
     steps: tuple[Line, ...]
     states: tuple[StateText, ...]
@@ -171,7 +172,7 @@ class TokenWriter:
         given = [s.name for s in (*self._handed_inputs(), *self.params, *self.previous, *self.spec.states)]
         self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
         self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
-        self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "warps"}
+        self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "t_position", "warps"}
         self.tensors: dict[str, str] = {}
         for name in given:
             self.tensors[name] = self._fresh(identifier(name))
@@ -443,13 +444,17 @@ class TokenWriter:
         rows = f"{self.given[0].tensor}.shape[0]"
         columns = self._size_text(self.size_of[VALUE]) if is_split else ""
         programs = f"{self.heads} * tl.num_programs(1)" if is_split else self.heads
-        counts = tuple(Line(target, f"_counted({count} + i_s, {programs})") for count, target in self.counts_of.items())
+        above, counts = ("every program of a sequence finds the same number, whenever it comes",), []
+        for count, target in self.counts_of.items():
+            counts += [Line(f"t_{count}", f"_ticket({count} + i_s)", above), Line(target, f"_number(t_{count})")]
+            above = ()
+        closes = tuple(f"_close({count} + i_s, t_{count}, {programs})" for count in self.counts_of)
         return DecodePackage(
             kernel=self.kernel,
             title=title_of(self.spec),
             subject=self.subject,
             equations=equations(self.spec),
-            helpers=helpers(line.text for line in (*counts, *steps)),
+            helpers=helpers([*(line.text for line in (*counts, *steps)), *closes]),
             pointers=_lines([*tensors, *originals, *self.counts_of, self.output, self.slots]),
             strides=_lines(t.stride for t in (*self.given, *self.before, *self.memories)),
             numbers=tuple(numbers),
@@ -461,7 +466,8 @@ class TokenWriter:
             output_mask=f", mask=m_{self.output_axes}" if width else "",
             output_zeros=f"tl.zeros(({self.blocks[self.output_axes]},), tl.float32)" if width else "0.0",
             slots=self.slots,
-            counts=counts,
+            counts=tuple(counts),
+            closes=closes,
             loads=tuple(loads),
             steps=tuple(steps),
             states=tuple(state_texts),

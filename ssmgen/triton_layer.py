@@ -129,7 +129,7 @@ class LayerWriter(TokenWriter):
         self.biases = {f.name: self._fresh(f"{f.name}_bias") for f in spec.filters if f.node.bias}
         self.widths = {f.name: self._fresh(f"{f.name}_channels") for f in spec.filters}
         self.group_count = self._fresh("groups")
-        self.taken |= {"i_t"}
+        self.taken |= {"i_t", "t_tokens"}
         self.given = [Strided(self.sources[s.name], f"s_{self.sources[s.name]}") for s in spec.sources if not s.is_learned]
         self.learned = [self.sources[s.name] for s in spec.sources if s.is_learned]
         self.learned += [name for f in spec.filters for name in (self.weights[f.name], self.biases.get(f.name)) if name]

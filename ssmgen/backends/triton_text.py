@@ -164,14 +164,23 @@ def _rope(x, position, entry, N: tl.constexpr):
     y = tl.gather(x, tl.broadcast_to(partner, x.shape), len(x.shape) - 1)
     return x * tl.cos(angle) + tl.where(entry < half, -y, y) * tl.sin(angle)
 ''',
-    "_counted": '''\
+    "_ticket": '''\
 @triton.jit
-def _counted(count, programs):
-    """The number at `count`, one and the same for `programs` programs, whenever they come: each adds 2^40, the last makes it 1 in all."""
-    found = tl.atomic_add(count, 1 << 40, sem="relaxed")
-    if found >> 40 == programs - 1:
+def _ticket(count):
+    """What a program finds at `count`: in the lower 40 bits the number, in those above how many programs came before it."""
+    return tl.atomic_add(count, 1 << 40, sem="relaxed")
+''',
+    "_number": """\
+@triton.jit
+def _number(ticket):
+    return ticket & ((1 << 40) - 1)
+""",
+    "_close": '''\
+@triton.jit
+def _close(count, ticket, programs):
+    """The last of a sequence's programs to draw a ticket makes the number one more."""
+    if ticket >> 40 == programs - 1:
         tl.atomic_add(count, 1 - (tl.cast(programs, tl.int64) << 40), sem="relaxed")
-    return found & ((1 << 40) - 1)
 ''',
     "_filtered": '''\
 @triton.jit
