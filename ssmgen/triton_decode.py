@@ -14,16 +14,17 @@ from pathlib import PurePath
 
 from . import algebra
 from .backends.torch_text import identifier
-from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, is_map, loaded, size_text
+from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
 from .backends.triton_text import helpers
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
+from .line_parts import from_the_right, part_of
 from .micro_step import step_value
 from .recurrence import Recurrence
 from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE, Span
-from .spec import ONE, Add, Apply, Assignment, Delayed, Dim, Element, Expr, MatMul, Ref, State, StateRef, SumOver, Symbol, Type
+from .spec import ONE, Apply, Assignment, Delayed, Dim, Element, Expr, Ref, State, StateRef, SumOver, Symbol, Type
 from .spec_text import expr_text
 
 WIDTH = 140
@@ -287,8 +288,14 @@ class TokenWriter:
     def _assign(self, target: str, value: Expr, axes: str, above: tuple[str, ...]) -> Text:
         """Append `target = value`; a line that would be too long gets a name for a part of it."""
         text, parts = self._printed(value, axes), []
-        while len(f"    {target} = {text.text}{self._shape(text.axes)}") > WIDTH and (part := _part_of(value)) is not None:
-            parts.append(self._fresh(f"{target}_part"))
+        while len(f"    {target} = {text.text}{self._shape(text.axes)}") > WIDTH:
+            part = part_of(value)
+            if part is None and (other := algebra.rewrite(value, from_the_right)) != value:
+                value = other
+                continue
+            if part is None:
+                break
+            parts.append(self._fresh(f"{target.split('_part')[0]}_part"))
             name = MADE + parts[-1]
             self.definitions[name] = part
             value = algebra.rewrite(value, lambda node, part=part, name=name: Ref(part.type, NOWHERE, name) if node == part else None)
@@ -598,18 +605,6 @@ def _needed(lines: list[Line], wanted: set[str]) -> list[Line]:
     return kept
 
 
-def _part_of(value: Expr) -> Expr | None:
-    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither.
-
-    A matrix that is never formed, as a diagonal or `I - k k^T`, is no part: it has no value of its own on the tile.
-    """
-    sized = [(sum(1 for _ in nodes(n)), n) for n in nodes(value) if n is not value]
-    parts = [(size, n) for size, n in sized if size > 3 and not is_map(n)]
-    repeated = [(size, n) for size, n in parts if sum(n == other for _, other in sized) > 1]
-    brackets = [(size, n) for size, n in parts if isinstance(n, (Add, MatMul)) and not (isinstance(n, MatMul) and _is_outer(n))]
-    return max(repeated or brackets, key=lambda pair: pair[0], default=(0, None))[1]
-
-
 def _lines(words: Iterable[str]) -> tuple[str, ...]:
     """Words as arguments, on as few lines as hold them."""
     lines: list[str] = []
@@ -619,10 +614,6 @@ def _lines(words: Iterable[str]) -> tuple[str, ...]:
         else:
             lines.append(f"{word},")
     return tuple(lines)
-
-
-def _is_outer(product: MatMul) -> bool:
-    return product.left.type.cols == ONE
 
 
 def comment(text: str) -> tuple[str, ...]:
