@@ -447,6 +447,8 @@ class TokenWriter:
         tensors = [*(t.tensor for t in self.given), *self.learned, *(t.tensor for t in self.before)]
         originals = [t.tensor for t in self.memories]
         kept = [self._fresh(f"{name}_block") for name in originals]
+        kept_counts = [self._fresh(f"{name}_block") for name in self.counts_of]
+        copied = [*zip(kept, originals, strict=True), *zip(kept_counts, self.counts_of, strict=True)]
         numbers = [c for c in self.constants if c in used]
         rows = f"{self.given[0].tensor}.shape[0]"
         columns = self._size_text(self.size_of[VALUE]) if is_split else ""
@@ -490,15 +492,15 @@ class TokenWriter:
                 *(Line(t.tensor, f"_dense({t.tensor})") for t in self.given),
                 *(Line(name, f"{name}.contiguous()") for name in self.learned),
                 *(Line(t.tensor, f"_dense({t.tensor})") for t in self.before),
-                *(Line(name, f"_dense({own})") for name, own in zip(kept, originals, strict=True)),
+                *(Line(name, f"_dense({own})" if name in kept else f"{own}.contiguous()") for name, own in copied),
             ),
-            moved=tuple(Line(own, name) for name, own in zip(kept, originals, strict=True)),
+            moved=tuple(Line(own, name) for name, own in copied),
             sizes=sizes,
             shape=", ".join(text for text in (rows, self.heads, width) if text),
             like=self._like(),
             grid=f"({rows} * {self.heads}, triton.cdiv({columns}, {self.blocks[VALUE]}))" if is_split else f"({rows} * {self.heads},)",
             handed=(
-                *_lines([*tensors, *kept, *self.counts_of, self.output, self.slots]),
+                *_lines([*tensors, *kept, *kept_counts, self.output, self.slots]),
                 *_lines([*(f"{t}.stride(0)" for t in (*(t.tensor for t in (*self.given, *self.before)), *kept)), *numbers]),
             ),
             keywords=_lines([*(f"{name}={name}" for name in compiled), "num_warps=warps"]),
