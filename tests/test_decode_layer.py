@@ -16,6 +16,8 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
+from test_module import BLOCK, KITCHEN_SINK  # noqa: E402
+
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.measure import typical  # noqa: E402
 
@@ -25,7 +27,7 @@ interpreted = pytest.mark.skipif(
 
 EXAMPLES = {
     name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8")
-    for name in ("mamba2", "gated_deltanet", "deltanet", "mlstm_sigmoid", "retnet", "simple_gla")
+    for name in ("mamba2", "gated_deltanet", "deltanet", "mlstm_sigmoid", "retnet")
 }
 CORE = """
 recurrence core {
@@ -92,8 +94,8 @@ layer turned_block(d_model) {
 }
 """
 """Several rows a token, and a position that turns."""
-EVERY = EXAMPLES | {"shared": SHARED, "apart": APART, "turned": TURNED}
-NO_KERNEL = ("retnet", "simple_gla")
+EVERY = EXAMPLES | {"shared": SHARED, "apart": APART, "turned": TURNED, "everything": KITCHEN_SINK, "groups": BLOCK}
+NO_KERNEL = ("retnet",)
 """Layers with nothing between projections and recurrence: the recurrence's own kernel is theirs."""
 SIZES = {"d_model": 40, "N": 6, "P": 20}
 
@@ -155,7 +157,7 @@ def layers(folder, texts):
         target, _ = write(text, folder / name, f"{name}.ssm")
         (kernel,) = [path.stem.removeprefix("decode_") for path in target.glob("decode_*.py")] or [""]
         package = load(target)
-        (layer,) = [n for n in package.__all__ if n.endswith("Block") or n in ("Shared", "Apart")]
+        (layer,) = [n for n in package.__all__ if n.endswith("Block") or n in ("Shared", "Apart", "Everything")]
         known = getattr(package, layer).__init__.__code__.co_varnames
         sizes = {"expand": 1, **SIZES} | ({"N": 20} if name == "retnet" else {})
         yield str(target), layer, {n: v for n, v in sizes.items() if n in known}, kernel
