@@ -30,7 +30,7 @@ from ssmgen.runtime import verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
-from ssmgen.runtime.verify_kernels import Trial, compare, odd_sizes  # noqa: E402
+from ssmgen.runtime.verify_kernels import ODD, Trial, compare, sizes_near  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 from ssmgen.triton_site import pointer  # noqa: E402
@@ -136,7 +136,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         assert fault[0] in text
         (written / "kernels.py").write_text(text.replace(*fault), encoding="utf-8")
     subject, kernels = fused(written, spec)
-    odd = odd_sizes(subject)
+    odd = sizes_near(subject, ODD)
     even = {size: 16 for size in odd}
     # more keys than a block of the gradients takes
     wide = {size: width + 16 * (number == 0) for number, (size, width) in enumerate(odd.items())}
@@ -148,6 +148,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
     ):
         kernels._segments = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
+        assert kernels.torch is torch and kernels.forward.__module__ == kernels.__name__, "the module is still watched"
         assert "forward BT=32" in measured[0].configuration and "gradient BT=32" in measured[-1].configuration
         assert ("several segments" in measured[0].configuration) == (segments > 1)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]

@@ -123,3 +123,40 @@ def test_words_about_arguments(capsys, monkeypatch, tmp_path):
     assert "name the targets" in says("a.ssm", "--report", "found.json")
     assert "one after the other" in says("--check", "--targets", "sm_90")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_is_compiled_ahead_is_found(tmp_path, monkeypatch):
+    """Launches recorded as for a GPU of this machine, compiled in other processes: a launch afterwards compiles nothing."""
+    from types import SimpleNamespace
+
+    from triton import knobs
+
+    from ssmgen.runtime import launches
+    from ssmgen.runtime.cross_compile import Failure, compile_ahead
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(launches, "here", lambda: TARGETS["sm_90"])
+    module = tmp_path / "ahead.py"
+    module.write_text(
+        "import triton\nimport triton.language as tl\n\n\n@triton.jit\ndef scaled_kernel(x, y, N: tl.constexpr):\n"
+        "    o = tl.arange(0, N)\n    tl.store(y + o, 2 * tl.load(x + o))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from ahead import scaled_kernel
+
+    pointer = SimpleNamespace(data_ptr=lambda: 0, dtype="fp32")
+    with launches._gpu(TARGETS["sm_90"], None), launches.recorded({"dtype": "", "call": "forward", "is_packed": False}) as found:
+        for width in (16, 32, 16, 24):
+            assert scaled_kernel[(1,)](pointer, pointer, N=width, num_warps=1) is None
+    outcomes = {launch.configuration["N"]: outcome for launch, outcome in compile_ahead(list(found.values()), 2)}
+    assert outcomes[16] is None and outcomes[32] is None
+    assert isinstance(outcomes[24], Failure) and "power of 2" in outcomes[24].line
+    before = sorted((tmp_path / "cache").rglob("*.cubin"))
+    assert len(before) == 2
+    hits = []
+    with launches._gpu(TARGETS["sm_90"], None), knobs.compilation.scope():
+        knobs.compilation.listener = lambda *, cache_hit, **_: hits.append(cache_hit)
+        for width in (16, 32):
+            scaled_kernel.warmup(pointer, pointer, N=width, num_warps=1, grid=(1,))
+    assert hits == [True, True] and sorted((tmp_path / "cache").rglob("*.cubin")) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,17 @@ def verify(source: Source, device: str | None, path: Path | None) -> int:
     console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
+        start = time.perf_counter()
+
+        def shown(row, name=spec.name, start=start):
+            """A line a row as it comes: what was measured is there should the run be stopped."""
+            verdict = "pass" if row.passed else "FAIL"
+            seconds = time.perf_counter() - start
+            words = f"{seconds:4.0f} s  {verdict}  {name}: {row.check}, {row.compared}: {row.error:.1e} <= {row.tolerance:.1e}"
+            progress.print(words if row.passed else f"{words} ({row.reason})", markup=False, soft_wrap=True)
+
         with progress.status(spec.name) as status:
-            report = verify_package(packages[spec.name], spec, device=device, progress=status.update)
+            report = verify_package(packages[spec.name], spec, device=device, progress=status.update, shown=shown)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")
