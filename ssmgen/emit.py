@@ -39,6 +39,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
+        files["tuning.py"] = render("triton/tuning.py.jinja")
     if decode is not None:
         files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
     for launch in launches.values():

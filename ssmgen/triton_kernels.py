@@ -202,6 +202,7 @@ class _Writer(Parts):
         shared = any(p.is_shared for p in parts)
         own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
         return TritonPackage(
+            name=identifier(self.spec.name),
             title=title_of(self.spec),
             equations=equations(self.spec),
             legend=self._legend(),
@@ -228,13 +229,15 @@ class _Writer(Parts):
             query_loads=self._gate_loads("Ql"),
             stores_reads=self.plan.stores_reads,
             uses_position=self.plan.uses_position,
-            key_block="BK" if KEY in self.whole else "min(BK, block)",
-            value_block="BV" if VALUE in self.whole else "min(BV, block)",
-            gradient_stages="1 if is_float else 2" if shared else "1",
+            key_block="BK" if KEY in self.whole else "min(BK, k)",
+            value_block="BV" if VALUE in self.whole else "min(BV, v)",
+            gradient_stages="2" if shared else "1",
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),
             K=K, V=V,
+            has_shared=shared,
+            state_entries=f"{K} * {V}",
             row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),

@@ -93,6 +93,7 @@ class Output:
 class TritonPackage:
     """Everything kernels.py says. What ends in a comma is a piece of an argument list."""
 
+    name: str
     title: str
     equations: tuple[str, ...]
     legend: tuple[str, ...]
@@ -127,6 +128,8 @@ class TritonPackage:
     narrows: tuple[Narrow, ...]
     K: str
     V: str
+    has_shared: bool
+    state_entries: str
     row: str
     numbers: str
     number_arguments: str

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,10 @@ pytest.importorskip("torch")
 import torch  # noqa: E402
 
 from ssmgen.compiler import build  # noqa: E402
-from ssmgen.runtime import verify, verify_kernels  # noqa: E402
+from ssmgen.runtime import launches, verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.targets import TARGETS  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
 from ssmgen.runtime.verify_kernels import ODD, Trial, compare, sizes_near  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
@@ -282,6 +285,52 @@ def test_grids_hold_many_documents(tmp_path, monkeypatch):
     names = "gates summary forward gates states gradients rows".split()
     assert [name for name, _ in launched] == [f"{name}_kernel" for name in names]
     assert all(max(grid[1:]) < 65536 and grid[0] >= documents for _, grid in launched), launched
+
+
+@pytest.fixture
+def gated_kernels(tmp_path):
+    """The kernels of a package; nothing launches them here."""
+    pytest.importorskip("triton", reason="triton is not installed: the launchers were NOT called")
+    folder, _ = write(EXAMPLES["simple_gla"], tmp_path)
+    return importlib.import_module(f"{load(folder).__name__}.kernels")
+
+
+def test_what_is_too_wide_is_refused_and_said_once(gated_kernels):
+    def fits(N: int, P: int) -> bool:
+        q = torch.zeros(1, 1, 1, N)
+        return gated_kernels.fits(q, q, torch.zeros(1, 1, 1, P), torch.zeros(1, 1, 1), None)
+
+    gated_kernels._warn.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fits(256, 256) and fits(16, 250)
+    with pytest.warns(UserWarning, match="no kernel holds 257 keys and 16 values a head in torch.float32; the torch form runs"):
+        assert not fits(257, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not fits(257, 16)
+
+
+def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):
+    """The current GPU is another: it is changed for the call, both ways."""
+    current, seen = [1], []
+
+    @contextlib.contextmanager
+    def device(one):
+        current.append(one.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
+    monkeypatch.setattr(gated_kernels, "_launch", lambda *_, **__: seen.append(current[-1]))
+    with launches._gpu(TARGETS["sm_90"], None), launches._pretence("none"):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+        monkeypatch.setattr(torch.cuda, "device", device)
+        q = torch.empty(1, 5, 2, 16, device="meta")
+        raw, start = torch.empty(1, 5, 2, device="meta"), torch.empty(1, 2, 16, 16, device="meta")
+        gated_kernels.forward(q, q, q, raw, start, None)
+        gated_kernels.backward(q, start, q, q, q, raw, start, None)
+    assert len(seen) == 6 and set(seen) == {0} and current == [1]
 
 
 @pytest.mark.parametrize("name", CARRIED)

@@ -86,6 +86,7 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
     call: dict[str, Any] = {}
     with _gpu(target, _noting(target, found, call)):
         package = load(folder)
+        _forgotten(package)
         namespace = sys.modules[f"{package.__name__}.op"].NAMESPACE
         layers = _layers(package, recurrence)
         one = draw(recurrence, Shape(1, 1, HEADS, GROUPS, {**dict(recurrence.dims), **dict(recurrence.counts)}))
@@ -101,6 +102,7 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
                     _step(package, case, call)
                 for kind, width in layers:
                     _step_layer(kind, width, getattr(torch, dtype), call)
+    _forgotten(package)
     launches = tuple(found.values())
     return Recording(launches, _unreached(package, {launch.name for launch in launches}))
 
@@ -205,6 +207,12 @@ def _step_layer(kind: type, width: int, dtype, call: dict[str, Any]) -> None:
         state = layer.allocate_state(batch, "meta", dtype)
         for slots in (None, torch.empty(batch, dtype=torch.int64, device="meta")):
             layer.step(u, state=state, slots=slots)
+
+
+def _forgotten(package: ModuleType) -> None:
+    """What the package found out about a GPU it asks again: this one is another."""
+    if (tuning := sys.modules.get(f"{package.__name__}.tuning")) is not None:
+        tuning.forget()
 
 
 def _empty(like, *shape: int):
