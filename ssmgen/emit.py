@@ -27,7 +27,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     decode = decode_package(kernels.plan.classified.recurrence)
     fused = triton_package(kernels)
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, fused is not None and fused.has_gates, decode is not None)
     layers = layers_of(specification, spec)
     launches = layer_launches(kernels.plan.classified.recurrence, layers) if decode is not None else {}
     files = {

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
-from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
 from .bounds import bounds_of
 from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
+from .op_shapes import Shapes
 from .plan import Plan, Walk
 from .previous_text import Previous, previous_values
 from .row_text import flattened, step_lines, unflattened
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
-from .spec import State, Symbol, Type
+from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
 
 FLOOR = 1000.0
@@ -130,6 +130,15 @@ class OpPackage:
     fused_gradients: str
     fused_gradient_body: tuple[str, ...]
     fused_backward: str
+    has_gates: bool
+    kept: str
+    first_state: str
+    states: str
+    start_call: str
+    start_arguments: str
+    start: tuple[Line, ...]
+    states_tuple: str
+    has_start: bool
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
@@ -157,6 +166,7 @@ class OpPackage:
     step_states: str
     step_held: str
     argument_names: str
+    argument_names_all: str
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
@@ -173,15 +183,18 @@ def _is_plain(walk: Walk) -> bool:
     return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
 
 
-def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool) -> OpPackage:
-    """The context of op.py for one recurrence; `has_kernels`, `has_decode`: kernels.py and decode.py stand beside it."""
-    return _Writer(kernels, namespace, has_kernels, has_decode).package()
+def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
+    """The context of op.py for one recurrence.
+
+    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates for backward.
+    """
+    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode).package()
 
 
-class _Writer:
-    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool):
+class _Writer(Shapes):
+    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool):
         self.kernels, self.namespace = kernels, namespace
-        self.has_kernels, self.has_decode = has_kernels, has_decode
+        self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -337,7 +350,8 @@ class _Writer:
         position = ["position"] if self.plan.uses_position else []
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
-        kept = reads if self.plan.stores_reads else []
+        gates = ["gates"] if self.has_gates else []
+        kept = [*(reads if self.plan.stores_reads else []), *gates]
         settings = ["cu_seqlens", "chunk", *self.constants]
         operands = [*tensors, *position, *settings]
         count = 1 + len(self.states) + len(kept)
@@ -354,9 +368,12 @@ class _Writer:
                     f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))"
                     for _ in walk.walk.readings
                 ]
-                if kept
+                if self.plan.stores_reads
                 else []
             )
+        first = identifier(self.inputs[0].name)
+        if gates:
+            fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         moved = ["dy", *(self._d(s) for s in self.states)]
         return OpPackage(
             name=identifier(self.spec.name),
@@ -400,12 +417,25 @@ class _Writer:
             chunk_axis=3 if self.has_groups else 2,
             body=tuple(self._body(tensors)),
             forward_results=", ".join(
-                [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]
+                [
+                    f"y.to(kinds[{self.names.index(like)}]).contiguous()",
+                    *(f"{s}.contiguous()" for s in (*self.states, *kept[: len(kept) - len(gates)])),
+                    *(_none(first) for _ in gates),
+                ]
             ),
             fake_results=tuple(fakes),
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
+            backward_fakes=(*map(_alike, self.names), *(f"{_none(first)} if {s} is None else {_alike(s)}" for s in self.states)),
+            has_gates=self.has_gates,
+            kept=", ".join(kept),
+            first_state=self.states[0],
+            states=_target(self.states),
+            start_call=f"_start({', '.join(self.names)}, cu_seqlens)",
+            start_arguments=f"{', '.join(self.names)}, cu_seqlens",
+            start=tuple(self._start()),
+            states_tuple=_tuple(self.states),
+            has_start=bool(previous or position),
             operands=", ".join(operands),
             backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
@@ -435,6 +465,7 @@ class _Writer:
             step_states=_tuple([*self.states, *position]),
             step_held=_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
+            argument_names_all=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
@@ -473,7 +504,7 @@ class _Writer:
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
         """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
         arguments = [f"Tensor {n}" for n in self.names]
-        states = [f"Tensor {s}" for s in self.states]
+        states = [f"Tensor? {s}" for s in self.states]
         position = ["Tensor position"] if self.plan.uses_position else []
         constants = [f"float {c}" for c in self.constants]
         gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
@@ -489,9 +520,8 @@ class _Writer:
         ]
 
     def _fused_gradient_body(self, like: str) -> list[str]:
-        """Gradients that nothing asked for are zeros."""
-        lines = [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
-        return lines + [f"{self._d(s)} = torch.zeros_like({s}) if {self._d(s)} is None else {self._d(s)}" for s in self.states]
+        """A gradient of the output that nothing asked for is zero; one of a state stays absent."""
+        return [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
 
     def _gradient_body(self) -> list[str]:
         like = identifier(self.like.name)
@@ -515,52 +545,10 @@ class _Writer:
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
-        return results + [f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
-
-    def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
-        lines = []
-        for state in self.spec.states:
-            tail = "".join(f", {self._dim(d)}" for d in _tail(state))
-            lines.append(Line("", identifier(state.name), f"{first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)"))
-        for symbol in self.tokens.delayed:
-            lanes = "" if symbol.per == "layer" else f", {self._heads()}"
-            shape = [] if symbol.type.is_scalar else [symbol.type.rows]
-            shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
-            tail = "".join(f", {self._dim(d)}" for d in shape)
-            lines.append(Line("", identifier(f"{symbol.name}[-1]"), f"{first}.new_zeros(sequences{lanes}{tail}, dtype=dtype)"))
-        if self.plan.uses_position:
-            lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
-        return lines
-
-    # --- sizes as text ---
-
-    def _dim(self, size) -> str:
-        text = size_text(size).text
-        for name in sorted(self.sizes, key=len, reverse=True):
-            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
-        return text
-
-    def _width_text(self, type: Type) -> str:
-        return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
-
-    def _output_tail(self) -> str:
-        return "" if self.output.is_scalar else f", {self._width_text(self.output)}"
-
-    def _heads(self) -> str:
-        for symbol in self.inputs:
-            if symbol.per in ("head", "channel"):
-                return f"{identifier(symbol.name)}.shape[2]"
-        for symbol in self.tokens.given:
-            if symbol.kind == "param" and symbol.per in ("head", "channel"):
-                return f"{identifier(symbol.name)}.shape[0]"
-        return self._groups()
-
-    def _groups(self) -> str:
-        for symbol in self.inputs:
-            if symbol.per == "group":
-                return f"{identifier(symbol.name)}.shape[2]"
-        return "1"
+        return results + [
+            f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous() if is_given else {_none(first)}" for i, s in enumerate(self.states)
+        ]
 
 
 def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
@@ -584,12 +572,6 @@ def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
 # --- functions that say nothing ---
 
 
-def _tail(state: State) -> list:
-    if state.type.is_scalar:
-        return []
-    return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
-
-
 def _is_identity(function: TokenFunction) -> bool:
     """Gives back its one argument: the argument stands where it would be called."""
     return function.is_single and not function.lines and function.returns[0].text == function.arguments
@@ -597,6 +579,15 @@ def _is_identity(function: TokenFunction) -> bool:
 
 def _call(function: TokenFunction) -> str:
     return function.arguments if _is_identity(function) else f"{function.name}({function.arguments})"
+
+
+def _alike(tensor: str) -> str:
+    return f"torch.empty_like({tensor}, memory_format=torch.contiguous_format)"
+
+
+def _none(tensor: str) -> str:
+    """What an operator gives, which must give a tensor, in place of one that there is not."""
+    return f"{tensor}.new_empty(0, dtype=torch.float32)"
 
 
 # --- words -------------------------------------------------------------------------------------------------------

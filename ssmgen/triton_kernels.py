@@ -17,6 +17,7 @@ from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
+from .op_shapes import tail
 from .schedule import widths
 from .spec import Expr, MatMul, Ref
 from .tokens import level
@@ -238,6 +239,9 @@ class _Writer(Parts):
             K=K, V=V,
             has_shared=shared,
             state_entries=f"{K} * {V}",
+            known_widths=", ".join(w if w.isdigit() else f"int({w})" for w in (self.K, self.V)),
+            state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
+            heads=self._heads(),
             row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
@@ -281,7 +285,7 @@ class _Writer(Parts):
             gradient_pointers=gradient_pointers,
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
             narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
-            no_parts=", ".join(["initial"] * (len(self.narrow) + 2)),
+            no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
             argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
@@ -298,8 +302,18 @@ class _Writer(Parts):
             partials=vector_partials,
             results=results,
             state_results=", ".join(f"final{s}" for s in suffixes),
-            state_gradients=tuple(f"d_initial{s}" for s in suffixes),
+            state_gradients=tuple(f"dy.new_empty(0, dtype=torch.float32) if initial is None else d_initial{s}" for s in suffixes),
         )  # fmt: skip
+
+    def _heads(self) -> str:
+        """The number of heads, from the shape of an argument that has them."""
+        for symbol in sorted(self.tokens.arguments, key=lambda s: s.kind != "input"):
+            if level(symbol.per) == "h":
+                return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
+        for symbol in self.tokens.arguments:
+            if symbol.kind == "input" and level(symbol.per) == "g":
+                return f"{pointer(symbol.name)}.shape[2]"
+        return "1"
 
     def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Parts with the programs that run them: the heads of a shared group follow its own."""

@@ -130,6 +130,9 @@ class TritonPackage:
     V: str
     has_shared: bool
     state_entries: str
+    known_widths: str
+    state_shape: str
+    heads: str
     row: str
     numbers: str
     number_arguments: str

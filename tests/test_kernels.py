@@ -148,6 +148,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         (3, Trial(1, 150, 2, odd)),
         (1, Trial(2, 1, 2, odd)),
         (2, Trial(1, 37, 2, wide, (0, 2, 2, 36, 37))),
+        (2, Trial(2, 37, 2, odd, is_bare=True)),
     ):
         kernels._segments = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
@@ -280,9 +281,9 @@ def test_grids_hold_many_documents(tmp_path, monkeypatch):
     q, k, v = (torch.randn(1, 64, 1, 4) for _ in range(3))
     raw, start = torch.randn(1, 64, 1), torch.zeros(documents, 1, 4, 4)
     bounds = torch.cat([torch.zeros(documents, dtype=torch.int64), torch.tensor([64])])
-    kernels.forward(q, k, v, raw, start, bounds)
-    kernels.backward(torch.randn_like(v), torch.zeros_like(start), q, k, v, raw, start, bounds)
-    names = "gates summary forward gates states gradients rows".split()
+    _, _, gates = kernels.forward(q, k, v, raw, start, bounds)
+    kernels.backward(torch.randn_like(v), torch.zeros_like(start), q, k, v, raw, start, gates, bounds)
+    names = "gates summary forward states gradients rows".split()
     assert [name for name, _ in launched] == [f"{name}_kernel" for name in names]
     assert all(max(grid[1:]) < 65536 and grid[0] >= documents for _, grid in launched), launched
 
@@ -328,9 +329,9 @@ def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):
         monkeypatch.setattr(torch.cuda, "device", device)
         q = torch.empty(1, 5, 2, 16, device="meta")
         raw, start = torch.empty(1, 5, 2, device="meta"), torch.empty(1, 2, 16, 16, device="meta")
-        gated_kernels.forward(q, q, q, raw, start, None)
-        gated_kernels.backward(q, start, q, q, q, raw, start, None)
-    assert len(seen) == 6 and set(seen) == {0} and current == [1]
+        _, _, gates = gated_kernels.forward(q, q, q, raw, start, None)
+        gated_kernels.backward(q, None, q, q, q, raw, None, gates, None)
+    assert len(seen) == 5 and set(seen) == {0} and current == [1]
 
 
 @pytest.mark.parametrize("name", CARRIED)

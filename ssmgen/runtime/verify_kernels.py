@@ -44,19 +44,24 @@ DIRECT = 256
 
 @dataclass(frozen=True)
 class Trial:
-    """One call: its sizes, and where packed documents end (empty: a batch)."""
+    """One call: its sizes, and where packed documents end (empty: a batch).
+
+    is_bare: without an initial state, and differentiated from the output alone.
+    """
 
     batch: int
     tokens: int
     heads: int
     sizes: dict[str, int]
     ends: tuple[int, ...] = ()
+    is_bare: bool = False
 
     @property
     def words(self) -> str:
         """As a row says it."""
         shape = f"{len(self.ends)} packed documents, {self.tokens} tokens" if self.ends else f"{self.batch} x {self.tokens} tokens"
-        return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}"
+        bare = ", no states" if self.is_bare else ""
+        return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}{bare}"
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,14 @@ def trials(subject: Subject) -> tuple[Trial, ...]:
         Trial(1, 1157, HEADS, own),
         Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
         Trial(16, 131, HEADS, own),
+        Trial(2, 1157, HEADS, own, is_bare=True),
+        Trial(1, 131, HEADS, own, (0, 100, 131), is_bare=True),
         Trial(2, 533, HEADS, odd),
         Trial(1, 1100, HEADS, odd, (7, 7, 39, 1060, 1100, 1100)),
         Trial(3, 1, HEADS, odd),
         *(Trial(2, 200, HEADS, sizes_near(subject, widths)) for widths in WIDTHS),
     )
-    return tuple({(t.batch, t.tokens, *t.sizes.items(), *t.ends): t for t in found}.values())
+    return tuple({t.words: t for t in found}.values())
 
 
 def own_sizes(subject: Subject) -> dict[str, int]:
@@ -150,7 +157,7 @@ def compilation(subject: Subject) -> Iterator[Row]:
 def _differentiated(trial: Trial, dtype: str):
     def run(subject: Subject) -> None:
         case, start, cut = _data(subject, trial, dtype)
-        subject.gradients(lambda c, s: subject.op(c, s, cu_seqlens=cut, chunk=64), case, start)
+        subject.gradients(lambda c, s: subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64), case, start, of=_read(trial))
 
     return run
 
@@ -225,16 +232,17 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
     ran: dict[str, Run] = {}
 
     def reference(c, s):
+        s = _of(trial, s)
         ran["truth"] = subject.reference(c, s, cut) if trial.tokens <= DIRECT else subject.op(c, s, cu_seqlens=cut, chunk=64)
         return ran["truth"]
 
     def op(c, s):
-        ran["found"] = subject.op(c, s, cu_seqlens=cut, chunk=64)
+        ran["found"] = subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64)
         return ran["found"]
 
-    expected = subject.gradients(reference, exact, wide)
+    expected = subject.gradients(reference, exact, wide, of=_read(trial))
     with watched(module, "forward", "backward") as chosen:
-        slopes = subject.gradients(op, case, start)
+        slopes = subject.gradients(op, case, start, of=_read(trial))
     packed = ", packed" if trial.ends else ""
     forward = f"{dtype}{packed}: {_text(chosen, lambda name: _is_forward(name))}"
     backward = f"{dtype}{packed}: {_text(chosen, lambda name: not _is_forward(name))}"
@@ -360,6 +368,16 @@ def _data(subject: Subject, trial: Trial, dtype: str):
     start = subject.start(case, batch=len(trial.ends) or None)
     cut = torch.tensor([0, *trial.ends], device=subject.device) if trial.ends else None
     return case.to(getattr(torch, dtype), params_dtype=torch.float32), _to(start, torch.float32), cut
+
+
+def _of(trial: Trial, state: tuple) -> tuple | None:
+    """The initial state of a trial."""
+    return None if trial.is_bare else state
+
+
+def _read(trial: Trial) -> Callable[[Run], tuple]:
+    """What gradients are taken of."""
+    return lambda run: run.tensors[:1] if trial.is_bare else run.tensors
 
 
 def _to(state: tuple, dtype) -> tuple:
