@@ -376,7 +376,7 @@ class _Writer(Shapes):
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         moved = ["dy", *(self._d(s) for s in self.states)]
         return OpPackage(
-            name=identifier(self.spec.name),
+            name=self.spec.name,
             title=title_of(self.spec),
             sources=sources(self.spec),
             equations=equations(self.spec),

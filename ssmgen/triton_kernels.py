@@ -203,7 +203,7 @@ class _Writer(Parts):
         shared = any(p.is_shared for p in parts)
         own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
         return TritonPackage(
-            name=identifier(self.spec.name),
+            name=self.spec.name,
             title=title_of(self.spec),
             equations=equations(self.spec),
             legend=self._legend(),
