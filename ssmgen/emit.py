@@ -16,7 +16,7 @@ from .triton_kernels import triton_package
 from .triton_layer import layer_launches
 from .wrap import wrapped
 
-FORMAT = 2
+FORMAT = 3
 """Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""
 
 

@@ -239,6 +239,11 @@ class _Writer(Parts):
             K=K, V=V,
             has_shared=shared,
             state_entries=f"{K} * {V}",
+            state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
+            absent_parts=", ".join(["None"] * (len(self.narrow) + 2)),
+            carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
+            entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
+            leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
             known_widths=", ".join(w if w.isdigit() else f"int({w})" for w in (self.K, self.V)),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
             heads=self._heads(),
@@ -428,6 +433,10 @@ def _weights_text(has_decay: bool, is_exclusive: bool) -> str:
     if is_exclusive:
         return "M_ij = exp(Q_i - G_j), j < i, Q_i = G_{i-1}: left at row i of what source j wrote; G is the running sum of g"
     return "M_ij = exp(G_i - G_j), j <= i: left at row i of what source j wrote; G is the running sum of g"
+
+
+def _row(names: list[str]) -> str:
+    return f"({_tuple_of(names)})"
 
 
 def _tuple_of(names: list[str]) -> str:

@@ -38,6 +38,7 @@ class Part:
     program: str
     blocks: str
     is_shared: bool
+    uses_slot: bool
     has_dots: bool
     has_pairs: bool
     has_output: bool
@@ -130,6 +131,11 @@ class TritonPackage:
     V: str
     has_shared: bool
     state_entries: str
+    state_factors: str
+    absent_parts: str
+    carried: str
+    entering: str
+    leaving: str
     known_widths: str
     state_shape: str
     heads: str

@@ -148,13 +148,14 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         (3, Trial(1, 150, 2, odd)),
         (1, Trial(2, 1, 2, odd)),
         (2, Trial(1, 37, 2, wide, (0, 2, 2, 36, 37))),
-        (2, Trial(2, 37, 2, odd, is_bare=True)),
+        (2, Trial(2, 134, 2, odd, is_bare=True)),
     ):
-        kernels._segments = lambda *_, count=segments: count
+        kernels._segments = kernels._slices = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
         assert kernels.torch is torch and kernels.forward.__module__ == kernels.__name__, "the module is still watched"
         assert "forward BT=32" in measured[0].configuration and "gradient BT=32" in measured[-1].configuration
         assert ("several segments" in measured[0].configuration) == (segments > 1)
+        assert ("several slices" in measured[-1].configuration) == (segments > 1 and not trial.ends)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]
         if wrong:
             print("\n".join(wrong))
@@ -310,6 +311,29 @@ def test_what_is_too_wide_is_refused_and_said_once(gated_kernels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not fits(257, 16)
+
+
+def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
+    """At large shapes the states at chunk edges take an eighth of what they would; at small ones nothing is cut."""
+    MIB = 1 << 20
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192) == 8
+    assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 8192) == 16
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
+    launched = []
+    monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
+    monkeypatch.setattr(gated_kernels, "_launch", lambda kernel, grid, arguments, *_, **__: launched.append((kernel, grid, arguments)))
+    monkeypatch.setattr(gated_kernels, "STATES_LIMIT", 1)
+    q, raw = torch.randn(2, 1100, 2, 16), torch.randn(2, 1100, 2)
+    _, _, gates = gated_kernels.forward(q, q, q, raw, None, None)
+    gated_kernels.backward(torch.randn_like(q), None, q, q, q, raw, None, gates, None)
+    names = [kernel.__name__.removesuffix("_kernel") for kernel, _, _ in launched]
+    assert names == "gates forward summary states gradients states gradients rows".split()
+    walks = [arguments[-4:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert walks == [(20, 15, 1, 2), (0, 20, 0, 2)], "first chunk, chunks, slices before, segments: 35 chunks of 32 tokens"
+    edges = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert [tuple(buffer.shape) for buffer in edges] == [(2 * 20, 2, 16, 16)] * 2 and edges[0] is edges[1]
+    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 15, 2, 1), (3 * 2 * 20, 2, 1)]
 
 
 def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):

@@ -2,7 +2,7 @@
 # source: examples/echo.ssm
 # spec: 335453061c23861b
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

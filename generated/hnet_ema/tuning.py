@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

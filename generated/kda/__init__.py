@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d88b8d42c7a0a477
 # body: 7efe9be8722f3e9a
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate."""
 

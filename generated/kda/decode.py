@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d88b8d42c7a0a477
 # body: bc82ad614a8cbae4
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate.
 

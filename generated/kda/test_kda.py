@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d88b8d42c7a0a477
 # body: 9b02538ec87877fd
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

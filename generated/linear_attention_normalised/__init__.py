@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 747e77d25c74f42e
 # body: 2a9ca7cf4e72ee0a
-# format: 2
+# format: 3
 # options: none
 """Linear attention with the feature map elu + 1 and the running sum of its keys as normaliser."""
 

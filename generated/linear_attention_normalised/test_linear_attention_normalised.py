@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 747e77d25c74f42e
 # body: 94d9984a70d36434
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 747e77d25c74f42e
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

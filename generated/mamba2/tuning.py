@@ -2,7 +2,7 @@
 # source: examples/mamba2.ssm
 # spec: 71ccd365fafd13f7
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: 5c7a734e369a6713
-# format: 2
+# format: 3
 # options: none
 """Which configuration a kernel runs in.
 

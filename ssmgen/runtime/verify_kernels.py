@@ -46,7 +46,8 @@ DIRECT = 256
 class Trial:
     """One call: its sizes, and where packed documents end (empty: a batch).
 
-    is_bare: without an initial state, and differentiated from the output alone.
+    is_bare: without an initial state, and differentiated from the output alone. is_sliced: backward in slices, as where states
+    would take much memory.
     """
 
     batch: int
@@ -55,12 +56,13 @@ class Trial:
     sizes: dict[str, int]
     ends: tuple[int, ...] = ()
     is_bare: bool = False
+    is_sliced: bool = False
 
     @property
     def words(self) -> str:
         """As a row says it."""
         shape = f"{len(self.ends)} packed documents, {self.tokens} tokens" if self.ends else f"{self.batch} x {self.tokens} tokens"
-        bare = ", no states" if self.is_bare else ""
+        bare = (", no states" if self.is_bare else "") + (", in slices" if self.is_sliced else "")
         return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}{bare}"
 
 
@@ -90,7 +92,8 @@ def trials(subject: Subject) -> tuple[Trial, ...]:
         Trial(1, 1157, HEADS, own),
         Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
         Trial(16, 131, HEADS, own),
-        Trial(2, 1157, HEADS, own, is_bare=True),
+        Trial(2, 1157, HEADS, own, is_bare=True, is_sliced=True),
+        Trial(1, 1601, HEADS, odd, is_sliced=True),
         Trial(1, 131, HEADS, own, (0, 100, 131), is_bare=True),
         Trial(2, 533, HEADS, odd),
         Trial(1, 1100, HEADS, odd, (7, 7, 39, 1060, 1100, 1100)),
@@ -157,7 +160,8 @@ def compilation(subject: Subject) -> Iterator[Row]:
 def _differentiated(trial: Trial, dtype: str):
     def run(subject: Subject) -> None:
         case, start, cut = _data(subject, trial, dtype)
-        subject.gradients(lambda c, s: subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64), case, start, of=_read(trial))
+        with sliced(subject.kernels("_kernels"), trial):
+            subject.gradients(lambda c, s: subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64), case, start, of=_read(trial))
 
     return run
 
@@ -241,7 +245,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
         return ran["found"]
 
     expected = subject.gradients(reference, exact, wide, of=_read(trial))
-    with watched(module, "forward", "backward") as chosen:
+    with watched(module, "forward", "backward") as chosen, sliced(module, trial):
         slopes = subject.gradients(op, case, start, of=_read(trial))
     packed = ", packed" if trial.ends else ""
     forward = f"{dtype}{packed}: {_text(chosen, lambda name: _is_forward(name))}"
@@ -328,6 +332,17 @@ def watched(module: ModuleType, *launchers: str) -> Iterator[dict[str, object]]:
         raise RuntimeError(f"the operator did not call `{missed[0]}` of its kernels")
 
 
+@contextmanager
+def sliced(module: ModuleType, trial: Trial) -> Iterator[None]:
+    """Inside, the states at chunk edges may take no memory, where the trial says so: backward runs in as many slices as it can."""
+    before = module.STATES_LIMIT
+    module.STATES_LIMIT = 1 if trial.is_sliced else before
+    try:
+        yield
+    finally:
+        module.STATES_LIMIT = before
+
+
 def poison(tensor):
     """The tensor with NaN in every entry, or the largest integer."""
     import torch
@@ -337,7 +352,7 @@ def poison(tensor):
 
 
 def _chooses(name: str, value: object) -> bool:
-    return callable(value) and (name.endswith("_options") or name in ("_segments", "_blocks"))
+    return callable(value) and (name.endswith("_options") or name in ("_segments", "_slices", "_blocks"))
 
 
 def _is_forward(name: str) -> bool:
@@ -355,7 +370,8 @@ def _text(chosen: dict[str, object], picks: Callable[[str], bool]) -> str:
         elif isinstance(choice, tuple):
             words.append(f"blocks {' '.join(map(str, choice))}")
         else:
-            words.append("1 segment" if choice == 1 else "several segments")
+            word = name.strip("_")
+            words.append(f"1 {word[:-1]}" if choice == 1 else f"several {word}")
     return "; ".join(words) or "its one configuration"
 
 
