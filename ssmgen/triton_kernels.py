@@ -238,7 +238,6 @@ class _Writer(Parts):
             narrows=tuple(self._narrow(n, weight) for n in narrow),
             K=K, V=V,
             has_shared=shared,
-            state_entries=f"{K} * {V}",
             state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
             absent_parts=", ".join(["None"] * (len(self.narrow) + 2)),
             carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),

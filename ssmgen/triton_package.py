@@ -130,7 +130,6 @@ class TritonPackage:
     K: str
     V: str
     has_shared: bool
-    state_entries: str
     state_factors: str
     absent_parts: str
     carried: str

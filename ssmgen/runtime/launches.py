@@ -28,8 +28,9 @@ from .targets import Target, here
 
 HEADS, GROUPS = 16, 4
 DOCUMENTS = 5
-LENGTHS = ((1, 1), (8, 1000), (1, 8192))
-"""(batch, tokens) of the calls: one token, many short sequences of an uneven length, a long one that is cut into segments."""
+LENGTHS = ((1, 1), (8, 1000), (1, 8192), (4, 65536))
+"""(batch, tokens) of the calls: one token, many short sequences of an uneven length, a long one that is cut into segments, and so
+much that backward goes in slices."""
 
 STEPS = (1, 32, 128)
 """Batches of the calls for one token."""
