@@ -176,7 +176,11 @@ class Gradients:
                 owner, row = split_row(self.tokens, name)
                 if name != symbol.name and (owner is None or owner.name != symbol.name):
                     continue
-                if name == symbol.name and symbol.type.rows.terms and all(n in dict(self.tokens.spec.counts) for n, _ in symbol.type.rows.terms):
+                if (
+                    name == symbol.name
+                    and symbol.type.rows.terms
+                    and all(n in dict(self.tokens.spec.counts) for n, _ in symbol.type.rows.terms)
+                ):
                     raise UnsupportedOperand(f"all rows of `{name}` at once")
                 for axis, exprs in parts.items():
                     buffer = f"d_{identifier(symbol.name)}" + (f"_{axis}" if len(parts) > 1 else "")
