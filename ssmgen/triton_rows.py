@@ -136,6 +136,7 @@ class _Writer(RowOperands):
         outputs, partials, results = self._outputs(lines)
         texts = [*self.texts, *operand_stores, *gradient_stores]
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        given = [s for s in self.tokens.given if s.kind == "input"]
         like = next((s for s in inputs if s.type == self.output.type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
         first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
         sizes = {line.target: line.text for line in self.tokens.sizes()}
@@ -234,8 +235,9 @@ class _Writer(RowOperands):
             heads=self._heads(),
             name=self.spec.name,
             groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
-            vectors=", ".join(pointer(s.name) for s in inputs if not s.type.is_scalar) or pointer(inputs[0].name),
+            vectors=", ".join(pointer(s.name) for s in given if not s.type.is_scalar) or pointer(given[0].name),
             argument_list=", ".join(arguments),
+            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
             states=", ".join(states),
             state_gradient_list=", ".join(moved),
             constants="".join(f", {c}" for c in constants),

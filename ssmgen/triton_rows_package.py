@@ -120,6 +120,7 @@ class RowsPackage:
     groups: str
     vectors: str
     argument_list: str
+    given_list: str
     states: str
     state_gradient_list: str
     constants: str

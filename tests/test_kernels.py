@@ -190,7 +190,8 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*EXAMPLES, *OTHERS])
 def test_kernels_only_where_they_carry(name, tmp_path):
     folder, _ = write((EXAMPLES | OTHERS)[name], tmp_path)
-    assert (folder / "kernels.py").exists() == (name in CARRIED)
+    kernels = folder / "kernels.py"
+    assert (kernels.exists() and "def pairs_kernel(" not in kernels.read_text(encoding="utf-8")) == (name in CARRIED)
 
 
 @interpreted

@@ -52,8 +52,7 @@ def interpret(name: str, folder: Path) -> None:
     own = kernels._forward_options
     odd = sizes_near(subject, ODD)
     for is_long, trial in (
-        (False, Trial(1, 37, 2, odd)),
-        (True, Trial(2, 70, 2, odd)),
+        (True, Trial(1, 70, 2, odd)),
         (False, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
     ):
         if is_long:
