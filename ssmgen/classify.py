@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
-from .diagnostics import Diagnostic, Label, Severity
+from .diagnostics import Diagnostic, Label, Severity, SpecError
 from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
@@ -24,7 +24,8 @@ from .spec import Delayed, Expr, Ref, StateRef
 def classify(recurrence: Recurrence) -> Classified:
     """Place a recurrence in the space.
 
-    Raises nothing: what has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them.
+    What has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them. Raises SpecError for a
+    structure that the text claims and its equations do not have.
     """
     groups = [Facts(recurrence, names) for names in _groups(recurrence)]
     axes, refusals = [], []
@@ -35,6 +36,8 @@ def classify(recurrence: Recurrence) -> Classified:
         if not value.is_lowered and (not recurrence.sequential or axis == "form"):
             law = next((found for facts in groups if (found := values(axis)[value.value].law(facts))), None)
             refusals.append(_refusal(value, recurrence, law))
+    if unmet := _unmet(recurrence, axes, groups):
+        raise SpecError(recurrence.written.source, unmet)
     walks, outputs = [], recurrence.outputs
     if not refusals:
         walks, refusals = _walks(groups)
@@ -74,6 +77,23 @@ def _value(axis: str, groups: list[Facts]) -> AxisValue:
     _, name, feature, facts = best
     evidence = feature.evidence(facts)
     return AxisValue(axis, name, feature.sentence, feature.is_lowered, getattr(evidence, "span", None) or NOWHERE)
+
+
+def _unmet(recurrence: Recurrence, axes: list[AxisValue], groups: list[Facts]) -> tuple[Diagnostic, ...]:
+    """A diagnostic for every claim that no group of states meets."""
+    inferred, found = {a.axis: a for a in axes}, []
+    for axis, claimed, span in recurrence.written.declared.axes:
+        value, features = inferred[axis], values(axis)
+        is_met = value.value == claimed or (features[claimed].priority > 0 and any(features[claimed].matches(facts) for facts in groups))
+        if is_met or (recurrence.sequential and axis != "form"):
+            continue
+        note = features[claimed].need or f"`{claimed}`: {features[claimed].sentence}"
+        evidence = (Label(value.span, value.sentence),) if value.span != NOWHERE else ()
+        title = f"`{recurrence.spec.name}` is declared `{claimed}` and is `{value.value}` on the axis {axis}"
+        label = f"its equations are `{value.value}`: {value.sentence}"
+        help = "write the equation that is meant, or leave the word out: it says nothing that the equations do not"
+        found.append(Diagnostic("unmet-claim", Severity.ERROR, title, Label(span, label), evidence, note, help))
+    return tuple(found)
 
 
 def _refusal(value: AxisValue, recurrence: Recurrence, law: tuple[str, str] | None) -> Diagnostic:

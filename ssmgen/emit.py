@@ -21,7 +21,7 @@ FORMAT = 2
 
 def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     """Render the package of one recurrence with the layers that use it."""
-    spec = kernels.plan.classified.recurrence.spec
+    spec = kernels.plan.classified.recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     decode = decode_package(kernels.plan.classified.recurrence)
@@ -38,5 +38,5 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if decode is not None:
-        files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
+        files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
     return dict(sorted(files.items()))

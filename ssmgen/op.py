@@ -19,7 +19,7 @@ from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
 from .plan import Plan, Walk
-from .previous_text import Previous, previous_values
+from .previous_text import Maximum, Previous, maxima, previous_values
 from .row_text import flattened, step_lines, unflattened
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
@@ -160,6 +160,10 @@ class OpPackage:
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
+    has_maxima: bool
+    maxima: tuple[Maximum, ...]
+    carried: tuple[str, ...]  # parts of the state that no operator sees: previous values and maxima
+    carries_values: bool
     previous_dtype: str
     previous_step_dtype: str
     call_results: str
@@ -330,12 +334,15 @@ class _Writer:
     def package(self) -> OpPackage:
         several = len(self.kernels.walks) > 1
         walks = tuple(self.walk(w, str(i) if several else "") for i, w in enumerate(self.kernels.walks))
-        readout, readout_backward = self.tokens.readout(), self.tokens.readout_backward()
+        readout, readout_backward = broken_function(self.tokens.readout()), broken_function(self.tokens.readout_backward())
         functions = [readout, readout_backward, *(f for w in walks for f in (w.operands, w.operands_backward))]
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         tensors = [*self.names, *self.states]
         position = ["position"] if self.plan.uses_position else []
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
+        running = maxima(self.tokens)
+        carried = [*previous, *(m.state for m in running)]
+        given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         kept = reads if self.plan.stores_reads else []
         settings = ["cu_seqlens", "chunk", *self.constants]
@@ -442,17 +449,21 @@ class _Writer:
             state_results=", ".join(
                 [
                     *(f"{s}={s}" for s in self.states),
-                    *(f"{p}=next_{p}" for p in previous),
+                    *(f"{p}=next_{p}" for p in carried),
                     *(["position=next_position"] if position else []),
                 ]
             ),
             has_previous=bool(previous),
             previous=previous_values(self.tokens),
-            previous_dtype=f"initial_state.{previous[0]}.dtype" if previous else "",
-            previous_step_dtype=f"state.{previous[0]}.dtype" if previous else "",
+            has_maxima=bool(running),
+            maxima=running,
+            carried=tuple(carried),
+            carries_values=bool(carried),
+            previous_dtype=f"_arithmetic({', '.join([*given, *(f'initial_state.{c}' for c in carried)])})",
+            previous_step_dtype=f"_arithmetic({', '.join([*given, *(f'state.{c}' for c in carried)])})",
             step_call=", ".join(
                 [
-                    *(n if n not in previous else f"own_{n}" for n in self.names),
+                    *(n if n not in carried else f"own_{n}" for n in self.names),
                     *(f"state.{s}" for s in self.states),
                     *(["state.position"] if position else []),
                     *self.constants,
@@ -523,12 +534,14 @@ class _Writer:
         for state in self.spec.states:
             tail = "".join(f", {self._dim(d)}" for d in _tail(state))
             lines.append(Line("", identifier(state.name), f"{first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)"))
-        for symbol in self.tokens.delayed:
+        whole = self.recurrence.written
+        held = [(f"{s.name}[-1]", s) for s in self.tokens.delayed] + [(m.state, whole.state(m.state)) for m in self.recurrence.maxima]
+        for name, symbol in held:
             lanes = "" if symbol.per == "layer" else f", {self._heads()}"
             shape = [] if symbol.type.is_scalar else [symbol.type.rows]
             shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
             tail = "".join(f", {self._dim(d)}" for d in shape)
-            lines.append(Line("", identifier(f"{symbol.name}[-1]"), f"{first}.new_zeros(sequences{lanes}{tail}, dtype=dtype)"))
+            lines.append(Line("", identifier(name), f"{first}.new_zeros(sequences{lanes}{tail}, dtype=dtype)"))
         if self.plan.uses_position:
             lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
         return lines

@@ -76,7 +76,7 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     if any(t.source != state for _, t in terms):
         return Stability(state, None, "states feed each other: their decays alone bound nothing")
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
-    bounds, initial = bounds_of(recurrence.spec), _initial_bounds(recurrence)
+    bounds, initial = bounds_of(recurrence.spec, recurrence.nonpositive), _initial_bounds(recurrence)
     factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
     beside = [_beside(t, step, bounds) for step, t in terms if _mixes(t)]
     words = judgement(factor)
@@ -185,4 +185,4 @@ def _initial_bounds(recurrence: Recurrence) -> Bounds:
             known[symbol.name] = point(0) if symbol.init is None else bounds.of(symbol.init)
         else:
             known[symbol.name] = point(0) if symbol.interval.contains(0.0) else symbol.interval
-    return Bounds(known, unit)
+    return Bounds(known, unit, recurrence.nonpositive)

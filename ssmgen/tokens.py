@@ -19,6 +19,7 @@ from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import nodes
 from .plan import Classified, Column, Row, Walk
+from .recurrence import Maximum
 from .rows import sizes_of
 from .schedule import column_width
 from .small import all_nodes, arguments_of
@@ -69,10 +70,11 @@ class TokenWriter:
         self.walks = classified.walks
         self.outputs = classified.outputs
         inputs, params = arguments_of(self.spec)
-        self.given = (*inputs, *params)
+        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)}
+        self.given = tuple(s for s in (*inputs, *params) if s.name not in scanned)
         self.delayed = self._delayed()
-        # what the token before had comes as an input of its own, behind the spec's
-        self.arguments = (*self.given, *(self._previous(s) for s in self.delayed))
+        # running maxima are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
+        self.arguments = (*inputs, *params, *(self._previous(s) for s in self.delayed))
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
@@ -329,6 +331,22 @@ class TokenWriter:
         summary = f"What the next token reads as {symbol.name}[-1]."
         function = self._assemble(f"_next_{identifier(symbol.name)}", summary, (), [], [Returned(text, "")])
         return replace(function, is_single=True)
+
+    def maximum(self, maximum: Maximum) -> TokenFunction:
+        """What moves a running maximum, and what it is held against."""
+        place = self.printer.places[maximum.after]
+        parts = ((maximum.shift, "added to the maximum"), (maximum.value, "held against it"))
+        shown = [(algebra.const(0) if expr is None else expr, comment) for expr, comment in parts]
+        texts = [Returned(self._tensor(self.printer.print(expr), place), comment) for expr, comment in shown]
+        name = identifier(maximum.state)
+        return self._assemble(f"_maximum_{name}", f"What the running maximum {name} is made of.", (), [], texts)
+
+    def _tensor(self, text: Text, place: Place) -> str:
+        """A value at `place`; a number is a tensor as well."""
+        if not text.place.is_number:
+            return self.printer.adapted(text, place)
+        like = self.printer.print(Ref(self.given[0].type, NOWHERE, self.given[0].name))
+        return f"{like.at(ATOM)}.new_full((), {text.text})"
 
     # --- readout ---
 

@@ -253,7 +253,7 @@ def number_like(sample):
 def _meaning(plan: Plan, kernels: Kernels) -> int:
     """Five tokens of the spec's own equations against operands, law and readout of the walks."""
     recurrence = plan.classified.recurrence
-    spec = recurrence.spec
+    spec = recurrence.written
     functions = Functions(7)
     counts = _counts(recurrence)
     sizes = {name: size if name in counts else 2 + 2 * i for i, (name, size) in enumerate(spec.dims)} | dict(spec.counts)
@@ -277,7 +277,9 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         states_after = _update(recurrence, states, token)
         token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in states_after.items()}}
         expected = [token.matrix(o.value) for o in spec.outputs]
-        # the walks
+        # the walks, which take running maxima as values of the token
+        for m in recurrence.maxima:
+            token.values |= {m.before: states[m.state], m.after: states_after[m.state]}
         reads = {}
         for index, kernel in enumerate(kernels.walks):
             walk_states[index] = _walk_token(kernel.walk, walk_states[index], token, reads)
@@ -323,7 +325,7 @@ def _in_domain(functions: Functions, domain) -> Fraction:
 
 def _update(recurrence, states, token: Meaning):
     """The states after a token: the spec's assignments in order, or the discretized terms where the spec has dynamics."""
-    spec = recurrence.spec
+    spec = recurrence.written
     if spec.update:
         token.states = {(n, False): m for n, m in states.items()} | {(n, True): m for n, m in states.items()}
         after = dict(states)
