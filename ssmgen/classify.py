@@ -16,7 +16,7 @@ from .features._base import Feature
 from .features._facts import Facts
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
-from .rows import Problem, rows_of
+from .rows import Problem, rows_of, unrolled_reads
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
 
@@ -27,6 +27,7 @@ def classify(recurrence: Recurrence) -> Classified:
     What has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them. Raises SpecError for a
     structure that the text claims and its equations do not have.
     """
+    recurrence = unrolled_reads(recurrence)
     groups = [Facts(recurrence, names) for names in _groups(recurrence)]
     axes, refusals = [], []
     for axis in AXES:
@@ -51,7 +52,8 @@ def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
     groups: dict[object, list[str]] = {}
     for state in recurrence.spec.states:
         facts = Facts(recurrence, (state.name,))
-        if facts.coupling_terms or not facts.decay_terms or not facts.writes:
+        reads_values = any(facts.reads_values(r) for r in facts.reads)
+        if facts.coupling_terms or not facts.decay_terms or not facts.writes or reads_values:
             signature: object = state.name
         else:
             # step by step: what is written in one step is not a column of what is written in another
@@ -124,7 +126,7 @@ def _walks(groups: list[Facts]) -> tuple[list[Walk], list[Diagnostic]]:
 
 
 def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
-    is_transposed = _value("side", [facts]).value == "value"
+    is_transposed = facts.is_transposed
     found = rows_of(facts, is_transposed)
     if isinstance(found, Problem):
         return Diagnostic(found.slug, Severity.ERROR, found.title, Label(found.span, found.label), (), found.note, found.help)
@@ -142,14 +144,15 @@ def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[
     readings: list[Reading] = []
     slices: list[Slice] = []
     for read in facts.reads:
-        match = [r for r in readings if r.query == read.query and r.is_inclusive == read.primed]
+        is_value = facts.reads_values(read)
+        match = [r for r in readings if (r.query, r.is_inclusive, r.is_value) == (read.query, read.primed, is_value)]
         if not match:
-            match = [Reading(f"o{len(readings)}", read.query, read.primed)]
+            match = [Reading(f"o{len(readings)}", read.query, read.primed, is_value)]
             readings += match
         column = [c.state for c in columns].index(read.state)
         slices.append(Slice(read, match[0].name, column))
     if len(readings) == 1:
-        readings = [Reading("o", readings[0].query, readings[0].is_inclusive)]
+        readings = [replace(readings[0], name="o")]
         slices = [Slice(s.read, "o", s.column) for s in slices]
     return readings, slices
 

@@ -24,8 +24,10 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     spec = kernels.plan.classified.recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    decode = decode_package(kernels.plan.classified.recurrence)
-    fused = triton_package(kernels)
+    # kernels give one column a token
+    has_rows = any(output.index is not None for output in spec.outputs)
+    decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
+    fused = None if has_rows else triton_package(kernels)
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
     layers = layers_of(specification, spec)
     files = {

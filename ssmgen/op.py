@@ -21,6 +21,7 @@ from .line_text import broken_function
 from .plan import Plan, Walk
 from .previous_text import Maximum, Previous, maxima, previous_values
 from .row_text import flattened, step_lines, unflattened
+from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
@@ -227,7 +228,8 @@ class _Writer:
         states = [identifier(c.state) for c in walk.columns]
         unpacked, used = unpack(walk)
         sizes = [self.sizes[n] for n in used]
-        step = {r.name: f'{r.name} = torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)' for r in walk.readings}
+        sides = {False: "...n, ...np -> ...p", True: "...p, ...np -> ...n"}
+        step = {r.name: f'{r.name} = torch.einsum("{sides[r.is_value]}", q{r.name[1:]}, S)' for r in walk.readings}
         rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
@@ -356,15 +358,11 @@ class _Writer:
         ]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
-            fakes += (
-                [
-                    f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))"
-                    for _ in walk.walk.readings
-                ]
-                if kept
-                else []
-            )
+            for reading in walk.walk.readings if kept else ():
+                size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
+                fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
         moved = ["dy", *(self._d(s) for s in self.states)]
+        rank = [str(self.spec.outputs[0].count)] if self.tokens.has_rows else []
         return OpPackage(
             name=identifier(self.spec.name),
             title=title_of(self.spec),
@@ -385,7 +383,7 @@ class _Writer:
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout="[B, T, H]" if self.output.is_scalar else f"[B, T, H, {_vector(self.output)}]",
+            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math="math." in text,
@@ -558,7 +556,8 @@ class _Writer:
         return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
 
     def _output_tail(self) -> str:
-        return "" if self.output.is_scalar else f", {self._width_text(self.output)}"
+        rank = f", {len(self.plan.classified.outputs)}" if self.tokens.has_rows else ""
+        return rank if self.output.is_scalar else f"{rank}, {self._width_text(self.output)}"
 
     def _heads(self) -> str:
         for symbol in self.inputs:

@@ -36,11 +36,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Reading:
-    """One query of a walk's state, over all its columns. `is_inclusive`: after the token's own write."""
+    """One query of a walk's state. `is_inclusive`: after the token's own write.
+
+    It contracts the keys and gives all value columns, or, where `is_value`, contracts the value columns and gives all keys.
+    """
 
     name: str
-    query: Expr | None  # None: the constant 1 (a state with no key axis)
+    query: Expr | None  # None: the constant 1 (a state with no key axis, or with one value column)
     is_inclusive: bool
+    is_value: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Walk:
     """A token's rows act on states stacked side by side as value columns: S_t = decay_t S_{t-1} + key_t (value_t - S_{t-1}^T erase_t)^T.
 
     `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `columns` are stacked in order.
-    `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side). `rows` act in
-    order, `size` of them at a time: those read and decay the state together.
+    `is_transposed`: the text's key side runs over the stacked columns (its decay and corrections are on the value side, or
+    every read is). `rows` act in order, `size` of them at a time: those read and decay the state together.
     """
 
     rows: tuple[Row, ...]
@@ -118,7 +122,8 @@ class Walk:
 class Classified:
     """A recurrence with its place on every axis. `walks` is empty when an axis has no chunk form yet.
 
-    `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk.
+    `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk, a sum
+    over rows is written out, and an output of several rows is one a row.
     """
 
     recurrence: Recurrence

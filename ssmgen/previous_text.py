@@ -6,10 +6,14 @@ and scans the maxima, in torch's own functions, so that gradients reach both the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import algebra
+from .backends.torch_pointwise import ATOM, Place
 from .backends.torch_text import identifier
-from .tokens import TokenFunction, TokenWriter
+from .source import NOWHERE
+from .spec import Expr, Ref
+from .tokens import Returned, TokenFunction, TokenWriter
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ def maxima(tokens: TokenWriter) -> tuple[Maximum, ...]:
 
 
 def _maximum(tokens: TokenWriter, maximum) -> Maximum:
-    function = tokens.maximum(maximum)
+    name, place = identifier(maximum.state), tokens.printer.places[maximum.after]
+    parts = ((maximum.shift, "added to the maximum"), (maximum.value, "held against it"))
+    shown = [(algebra.const(0) if expr is None else expr, comment) for expr, comment in parts]
+    texts = [Returned(_tensor(tokens, expr, place), comment) for expr, comment in shown]
+    function = tokens.assemble(f"_maximum_{name}", f"What the running maximum {name} is made of.", (), [], texts)
     calls = [f"{function.name}({', '.join(_given(tokens, function, own))})" for own in ("", "own_")]
     return Maximum(identifier(maximum.before), identifier(maximum.after), function, *calls)
 
@@ -51,8 +59,21 @@ def previous_values(tokens: TokenWriter) -> tuple[Previous, ...]:
     return tuple(_previous(tokens, symbol) for symbol in tokens.delayed)
 
 
+def _tensor(tokens: TokenWriter, expr: Expr, place: Place) -> str:
+    """The text of a value at `place`; a number is a tensor as well."""
+    text = tokens.printer.print(expr)
+    if not text.place.is_number:
+        return tokens.printer.adapted(text, place)
+    first = tokens.given[0]
+    return f"{tokens.printer.print(Ref(first.type, NOWHERE, first.name)).at(ATOM)}.new_full((), {text.text})"
+
+
 def _previous(tokens: TokenWriter, symbol) -> Previous:
-    function = tokens.previous(symbol)
+    own = tokens.printer.print(Ref(symbol.type, NOWHERE, symbol.name))
+    text = tokens.printer.adapted(own, tokens.printer.places[f"{symbol.name}[-1]"])
+    summary = f"What the next token reads as {symbol.name}[-1]."
+    function = tokens.assemble(f"_next_{identifier(symbol.name)}", summary, (), [], [Returned(text, "")])
+    function = replace(function, is_single=True)
     is_plain = not function.lines and function.returns[0].text == function.arguments
 
     def call(own: str) -> str:

@@ -159,7 +159,7 @@ class _Gradient:
             case Causal():
                 self._pull(node.operand, Causal(d, node.sight, node.fill), None)
             case Faded():
-                self._faded(node, d)
+                self._faded(node, d, y)
             case Solve():
                 dx = self._step(Tile(f"r{y.name}", y.axes), Solve(node.matrix, d, not node.is_transposed))
                 self._pull(node.right, dx, None)
@@ -175,18 +175,20 @@ class _Gradient:
             return Times(value.left, self.known[Times(y, value.right)])
         return Times(d, y)
 
-    def _faded(self, node: Faded, d: Node) -> None:
+    def _faded(self, node: Faded, d: Node, y: Tile) -> None:
         """Of a product of three, the gradient of each is the product of the other two and the result's; so is that of the
-        exponents, which multiply each."""
+        exponents, which multiply each: summed over the sources, it is the gradient of what lies on rows and keys, times that."""
         left, right = node.left, node.right
         assert isinstance(left, Tile) and isinstance(right, AsSource)
+        # pairs stand before what lies on keys
+        pairs, keys = (left, d) if SOURCE in left.axes else (d, left)
         of_left = Faded(d, right, node.later, node.earlier, node.sight, left.axes)
-        of_right = AsRow(Faded(d, left, node.later, node.earlier, node.sight, right.axes))
+        of_right = AsRow(Faded(pairs, keys, node.later, node.earlier, node.sight, right.axes))
         of_left = self._step(Tile(f"d{left.name}_{_name(d)}", left.axes), of_left)
         of_right = self._step(Tile(f"d{right.tile.name}_{_name(d)}", right.tile.axes), of_right)
         self._add(left.name, of_left)
         self._add(right.tile.name, of_right)
-        self._add(node.later.name, Times(left, of_left))
+        self._add(node.later.name, Times(y, d) if SOURCE in left.axes else Times(left, of_left))
         self._add(node.earlier.tile.name, Times(right.tile, of_right), is_negative=True)
 
 

@@ -151,10 +151,11 @@ def _cost(classified: Classified, chunk: int) -> Cost:
             work += erased * _sum([n, n, n, p]).value(sizes) + again * area
         flops.append((" + ".join(texts), work))
         keys = [] if walk.key is None else [n] * (rows + sum(row.erase is not None for row in walk.rows))
-        queries = [n for reading in walk.readings if reading.query is not None]
+        queries = [p if reading.is_value else n for reading in walk.readings if reading.query is not None]
         values = [column_width(walk, column) for column in walk.columns if column.value is not None] * rows
         decays = [n] * sum(row.log_decay is not None for row in walk.rows) if walk.is_wide else []
-        moved = _sum([*queries, *keys, *values, *decays, *([p] * reads)])
+        given = [n if reading.is_value else p for reading in walk.readings] or [p]
+        moved = _sum([*queries, *keys, *values, *decays, *given])
         decay = 4 if walk.decay == "scalar" else 0
         traffic.append((f"2*({moved})" + (f" + {decay}" if decay else ""), 2 * moved.value(sizes) + decay))
         state.append((_times(n, p), area))

@@ -19,9 +19,8 @@ from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import nodes
 from .plan import Classified, Column, Row, Walk
-from .recurrence import Maximum
 from .rows import sizes_of
-from .schedule import column_width
+from .schedule import column_width, widths
 from .small import all_nodes, arguments_of
 from .source import NOWHERE
 from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
@@ -112,7 +111,7 @@ class TokenWriter:
         returns = []
         for r in walk.readings:
             text = self._ones(walk) if r.query is None else self._with_vector(r.query)
-            returns.append(Returned(text, f"q{r.name[1:]}: query"))
+            returns.append(Returned(text, f"q{r.name[1:]}: query" + (" of the value columns" if r.is_value else "")))
         returns.append(Returned(self._stacked_rows(walk, "k", self._key), "k: key"))
         names = "value" if len(walk.columns) == 1 else "value columns, " + ", ".join(c.state for c in walk.columns)
         returns.append(Returned(self._stacked_rows(walk, "v", self._row_value), f"v: {names}"))
@@ -120,7 +119,7 @@ class TokenWriter:
             returns.append(Returned(self._stacked_rows(walk, "e", self._erase), "e: erase key"))
         if walk.log_decay is not None:
             returns.append(Returned(self._stacked_rows(walk, "g", self._log_decay), "g: log decay"))
-        return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
+        return self.assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
     def operand_names(walk: Walk) -> list[str]:
@@ -324,30 +323,6 @@ class TokenWriter:
                 offset.append(width)
         return pieces
 
-    def previous(self, symbol: Symbol) -> TokenFunction:
-        """What the next token reads of `symbol`."""
-        own = self.printer.print(Ref(symbol.type, NOWHERE, symbol.name))
-        text = self.printer.adapted(own, self.printer.places[f"{symbol.name}[-1]"])
-        summary = f"What the next token reads as {symbol.name}[-1]."
-        function = self._assemble(f"_next_{identifier(symbol.name)}", summary, (), [], [Returned(text, "")])
-        return replace(function, is_single=True)
-
-    def maximum(self, maximum: Maximum) -> TokenFunction:
-        """What moves a running maximum, and what it is held against."""
-        place = self.printer.places[maximum.after]
-        parts = ((maximum.shift, "added to the maximum"), (maximum.value, "held against it"))
-        shown = [(algebra.const(0) if expr is None else expr, comment) for expr, comment in parts]
-        texts = [Returned(self._tensor(self.printer.print(expr), place), comment) for expr, comment in shown]
-        name = identifier(maximum.state)
-        return self._assemble(f"_maximum_{name}", f"What the running maximum {name} is made of.", (), [], texts)
-
-    def _tensor(self, text: Text, place: Place) -> str:
-        """A value at `place`; a number is a tensor as well."""
-        if not text.place.is_number:
-            return self.printer.adapted(text, place)
-        like = self.printer.print(Ref(self.given[0].type, NOWHERE, self.given[0].name))
-        return f"{like.at(ATOM)}.new_full((), {text.text})"
-
     # --- readout ---
 
     def reads(self) -> tuple[list[str], list[Line]]:
@@ -362,6 +337,10 @@ class TokenWriter:
                 blocks = dict(zip((c.state for c in walk.columns), self._column_slices(walk, name)))
                 for cut in (s for s in walk.slices if s.reading == reading.name):
                     column = walk.columns[cut.column]
+                    if reading.is_value:
+                        self.printer.places[cut.read.name] = Place(True, "h", True)
+                        self.printer.texts[cut.read.name] = name
+                        continue
                     type = SCALAR if _is_single(column, walk) else Type(column_width(walk, column))
                     self.printer.places[cut.read.name] = Place(True, "h", not type.is_scalar)
                     self.printer.texts[cut.read.name] = target = self._read_name(cut.read.name, name, blocks[column.state][1])
@@ -380,16 +359,32 @@ class TokenWriter:
     def readout(self) -> TokenFunction:
         """The output from the reads."""
         names, lines = self.reads()
-        name, value = self.outputs[0]
-        text = self.printer.text(value)
-        function = self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
+        function = self.assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(self._output(), "")])
         return replace(function, is_single=True)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the output has rows, `y[r]`."""
+        return self.spec.outputs[0].index is not None
+
+    def _output(self) -> str:
+        """The text of the output, its rows side by side."""
+        values = [value for _, value in self.outputs]
+        if not self.has_rows:
+            return self.printer.text(values[0])
+        place = Place(True, "h", not values[0].type.is_scalar)
+        texts = [self.printer.placed(value, place) for value in values]
+        return f"_rows({', '.join(texts)}, dim={-2 if place.has_vector else -1})"
 
     def readout_backward(self) -> TokenFunction:
         """Gradients of the reads, and of the arguments that the readout itself uses."""
         names, lines = self.reads()
-        _, value = self.outputs[0]
-        found = self._from(value, "dy", Place(True, "h", not value.type.is_scalar))
+        found, first = [], []
+        for number, (_, value) in enumerate(self.outputs):
+            place = Place(True, "h", not value.type.is_scalar)
+            if self.has_rows:
+                first.append(Line("", f"dy_{number + 1}", f"dy[..., {number}{', :' * place.has_vector}]"))
+            found += self._from(value, f"dy_{number + 1}" if self.has_rows else "dy", place)
         reads = {s.read.name for w in self.walks for s in w.slices}
         of_read: dict[str, Expr] = {}
         for name, expr in found:
@@ -402,12 +397,15 @@ class TokenWriter:
         summary = "Gradients of the reads" + (", and of the arguments that the readout uses." if rest else ".")
         return self._gradient_function(
             "_readout_backward", summary,
-            ["dy", *names], [], rest, leading, lines, of_read,
+            ["dy", *names], first, rest, leading, lines, of_read,
         )  # fmt: skip
 
     def _stacked(self, walk: Walk, reading: str, of_read: dict[str, Expr]) -> str:
         """The gradient of a reading, its columns side by side."""
         by_column = {s.column: s.read.name for s in walk.slices if s.reading == reading}
+        if next(r.is_value for r in walk.readings if r.name == reading):
+            (read,) = by_column.values()
+            return f"d_{self.printer.texts[read]}" if read in of_read else f"dy.new_zeros(*dy.shape[:3], {size_text(widths(walk)[0]).text})"
         texts = []
         for index, column in enumerate(walk.columns):
             read = by_column.get(index, "")
@@ -464,7 +462,7 @@ class TokenWriter:
                     lines.append(Line("", own[target], text))
             else:
                 returns.append(Returned(text, f"d_{target}"))
-        function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
+        function = self.assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
         returned = tuple(Returned(r.text, "" if r.text == r.comment else r.comment) for r in function.returns)
         return replace(
             function, returns=returned, gives=tuple(identifier(n) for n in given), is_single=bool(leading) and len(returned) == 1
@@ -562,10 +560,10 @@ class TokenWriter:
 
     # --- putting a function together ---
 
-    def _assemble(
+    def assemble(
         self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()
     ) -> TokenFunction:
-        """Add what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
+        """A function of what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
         words = _words(" ".join([*(line.text for line in lines), *(r.text for r in returns)]))
         lines = [line for line in lines if line.target in words]
         needed = [cut for cut in cuts if cut.target in words]

@@ -130,6 +130,104 @@ recurrence rank_three(R = 3) {
   update S' = diag(f) S + sum r in 1..R: k[r] v[r]^T
   output o = S'^T q
 }""",
+    "values that fade while queries contract keys": """
+recurrence fading_values {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v, w : [P]
+  gate   a : [P] in (0, 1) = sigmoid(w)
+  state  S : real [N, P]
+  update S' = S diag(a) + k v^T
+  output o = S'^T q
+}""",
+    "a correction of the values while queries contract keys, before and after": """
+recurrence corrected_values {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v, w : [P]; b, g : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = g * S (I - b * unit(w) unit(w)^T) + k v^T
+  output o = S'^T q - b * S^T k
+}""",
+    "queries of keys and of values, a diagonal decay, a correction": """
+recurrence both_sides {
+  dim    N = 4, P = 3
+  input  q, k, f : [N]; v, w, u : [P]; b : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = diag(sigmoid(f)) (S - b * unit(k) (unit(k)^T S)) + k v^T
+  output o = tanh(S'^T q) * norm(S w) + v * (k . (S' u))
+}""",
+    "queries of values beside micro-steps in reversed time": """
+recurrence turned(n = 2) {
+  dim    N = 4, P = 3
+  input  u : [P]; k : [n, N] unit; v : [n, P]; b_raw : [n]; c : scalar in (0, 1)
+  gate   beta : [n] in (0, 2) = 2 * sigmoid(b_raw)
+  state  S : real [N, P]
+  update S' = c * S
+         for j in 1..n: S' = S' - beta[j] * k[j] (k[j]^T S') + beta[j] * k[j] v[j]^T
+  output o = S' u
+  time   reversed
+}""",
+    "rows of output": """
+recurrence ranked(R = 3) {
+  dim    N = 4, P = 3
+  input  q : [R, N]; k : [N]; v : [P]; f : scalar in (0, 1); c : [R]
+  state  S : real [N, P]
+  update S' = f * S + k v^T
+  output y[r] = c[r] * tanh(S'^T q[r]) + v
+}""",
+    "rows of numbers": """
+recurrence number_rows(R = 2) {
+  dim    N = 4
+  input  q : [R, N]; k : [N]; f : scalar in (0, 1)
+  state  s : real [N]
+  update s' = f * s + k
+  output y[r] = s'^T q[r]
+}""",
+    "sums of reads, of two walks, one of them read whole": """
+recurrence summed(R = 3) {
+  dim    N = 4, P = 3
+  input  q : [R, N]; k, a : [N]; v : [P]; f : scalar in (0, 1); c : [R]
+  state  S : real [N, P]; z : real [N]
+  update S' = f * S + k v^T
+         z' = diag(sigmoid(a)) z + k
+  output o = (sum r in 1..R: c[r] * tanh(S'^T q[r])) / norm(z') + v * (sum r in 1..R: z'^T q[r])
+}""",
+    "a column read whole and contracted": """
+recurrence whole_column {
+  dim    N = 4
+  input  q, k, x : [N]; f : scalar in (0, 1)
+  state  s : real [N]
+  update s' = f * s + k
+  output o = s' * x + (q . s')
+}""",
+    "every entry of a column fades by itself": """
+recurrence hgrn {
+  dim    N = 4
+  input  x, f_raw : [N]
+  gate   f : [N] in (0, 1) = sigmoid(f_raw)
+  state  h : real [N]
+  update h' = f * h + (1 - f) * silu(x)
+  output h'
+}""",
+    "maxima of keys and of heads beside a value of the token before": """
+recurrence gauges {
+  dim    N = 4, P = 3
+  input  q, k, i, g : [N]; v : [P]
+  param  c : scalar per head
+  let    log_f : [N] = -softplus(g + k[-1])
+  state  C : real [N, P]; n : real [N]; m : real [N]; r : real scalar
+  update r' = max(r, c + 0.2)
+         m' = max(log_f + m, i)
+         C' = diag(exp(log_f + m - m')) C + (exp(i - m') * k) v^T
+         n' = diag(exp(log_f + m - m')) n + exp(i - m') * k
+  output h = r' * C'^T q / max(abs(n'^T q), 1) - r * v
+}""",
+    "a declared running maximum, a correction, in reversed time": """
+recurrence stabilised {
+  dim        N = 4, P = 3
+  transition diagonal, delta
+  normaliser max
+  time       reversed
+}""",
 }
 
 
@@ -164,7 +262,7 @@ recurrence refused {
     "decay, words, edit",
     [
         ("exp(-exp(A)) * S", "no chunk form has both", "diag(w) S"),
-        ("S diag(sigmoid(w))", "must act on that axis", "from the other side"),
+        ("S diag(sigmoid(w))", "must all act on that axis", "to the side of the others"),
         ("diag(k) S", "each must be proved greater than 0", "sigmoid(x)"),
     ],
 )

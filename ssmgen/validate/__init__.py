@@ -82,7 +82,8 @@ def _symbolic(walk: WalkKernels) -> int:
     loss = Polynomial()
     for r, d_read in enumerate(d_reads):
         for t in range(length):
-            loss = loss + reads[r][t][0] * d_read[t][0]
+            for read, weight in zip(reads[r][t], d_read[t], strict=True):
+                loss = loss + read * weight
     for n in range(2):
         loss = loss + states[-1][n][0] * d_final[n][0]
     slopes = loss.gradient()
@@ -118,8 +119,9 @@ def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, dec
         decays = [[number_like(number())]] * (length * rows)
     else:
         decays = [d for _ in range(length * rows // size) for d in [[decay() for _ in range(width)]] * size]
+    sides = [(columns, keys) if r.is_value else (keys, columns) for r in readings]
     tokens = Tokens(
-        [[[number() for _ in range(keys)] for _ in range(length)] for _ in readings],
+        [[[number() for _ in range(contracted)] for _ in range(length)] for contracted, _ in sides],
         [[number() for _ in range(keys)] for _ in range(length * rows)],
         [[number() for _ in range(columns)] for _ in range(length * rows)],
         [[number() for _ in range(keys)] for _ in range(length * rows)] if walk.walk.has_erase else None,
@@ -128,8 +130,9 @@ def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, dec
         [r.is_inclusive for r in readings],
         rows,
         size,
+        tuple(r.is_value for r in readings),
     )
-    d_reads = [[[number() for _ in range(columns)] for _ in range(length)] for _ in readings]
+    d_reads = [[[number() for _ in range(given)] for _ in range(length)] for _, given in sides]
     return tokens, d_reads, [[number() for _ in range(columns)] for _ in range(keys)]
 
 
@@ -148,8 +151,12 @@ def _compare(walk: WalkKernels, tokens: Tokens, d_reads, d_final, chunk: int, re
     token = TOKEN if tokens.rows > 1 else ROW
     chunks = []
     for c in range(-(-tokens.length // chunk)):
-        tiles = {f"q{s}": _rows(tokens.queries[r], c, chunk, (token, KEY), keys) for r, s in enumerate(names)}
-        tiles |= {f"do{s}": _rows(d_reads[r], c, chunk, (token, VALUE), columns) for r, s in enumerate(names)}
+        tiles = {}
+        for r, s in enumerate(names):
+            sides = ((KEY, keys), (VALUE, columns))
+            (own, width), (other, given) = reversed(sides) if tokens.is_of_values(r) else sides
+            tiles[f"q{s}"] = _rows(tokens.queries[r], c, chunk, (token, own), width)
+            tiles[f"do{s}"] = _rows(d_reads[r], c, chunk, (token, other), given)
         tiles |= {"k": _rows(tokens.keys, c, rows, (ROW, KEY), keys), "v": _rows(tokens.values, c, rows, (ROW, VALUE), columns)}
         if tokens.erases is not None:
             tiles["e"] = _rows(tokens.erases, c, rows, (ROW, KEY), keys)
@@ -276,7 +283,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         # the spec's equations
         states_after = _update(recurrence, states, token)
         token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in states_after.items()}}
-        expected = [token.matrix(o.value) for o in spec.outputs]
+        expected = [value for o in spec.outputs for value in _rows_of_output(o, token)]
         # the walks, which take running maxima as values of the token
         for m in recurrence.maxima:
             token.values |= {m.before: states[m.state], m.after: states_after[m.state]}
@@ -295,10 +302,21 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     return count
 
 
+def _rows_of_output(output, token: Meaning) -> list:
+    """The values of an output, one a row."""
+    found = []
+    for row in range(1, (1 if output.count is None else int(output.count.value(token.sizes))) + 1):
+        token.indices[output.index] = row
+        found.append(token.matrix(output.value))
+    return found
+
+
 def _counts(recurrence) -> set[str]:
     """The dims that count rows: a build has them as they are."""
     steps = recurrence.steps
     counted = [s.count for s in steps] + [t.rank for s in steps for t in (*s.transitions, *s.writes)]
+    counted += [o.count for o in recurrence.spec.outputs]
+    counted += [node.count for o in recurrence.spec.outputs for node in nodes(o.value) if isinstance(node, SumOver)]
     counted += [node.count for _, e in recurrence.outputs for node in nodes(e) if isinstance(node, SumOver)]
     counted += [n.count for s in recurrence.spec.symbols if s.definition is not None for n in nodes(s.definition) if isinstance(n, SumOver)]
     counted += [s.type.rows for s in recurrence.spec.symbols if s.type.rows != ONE and s.type.cols != ONE]
@@ -376,6 +394,9 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
         factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
         query = [factor * x for x in column(reading.query)]
         source = state if reading.is_inclusive else before
+        if reading.is_value:
+            reads[cut.read.name] = [[sum((x * u for x, u in zip(line, query, strict=True)), Fraction(0))] for line in source]
+            continue
         read = [sum((query[n] * source[n][p] for n in range(len(query))), Fraction(0)) for p in range(len(source[0]))]
         start = sum(len(b) for b in blocks[: cut.column])
         part = read[start : start + len(blocks[cut.column])]
