@@ -152,7 +152,10 @@ def test_judgements():
         ("gated_deltanet", "keeps a factor in (0, 1]: no growth"),
         ("deltaproduct", "keeps a factor in (-1, 1]: no growth"),
         ("kda", "keeps a factor in (0, 1]: no growth"),
-        ("rwkv7", "no bound is proved"),
+        (
+            "rwkv7",
+            "eigenvalues lie within |a| + |c|, here at most 2, below 0 or complex among them: it can track state; no bound is proved",
+        ),
         ("titans_linear", "states feed each other"),
         ("s4d", "|a| in (0, 1); contraction"),
         ("mamba3", "contraction"),
@@ -160,6 +163,21 @@ def test_judgements():
 )
 def test_stability_of_what_is_not_built_yet(name, words):
     assert words in section(explain.summary(sketch(name), {})[0], "stability")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "words"),
+    [
+        ("gated_deltanet", {}, "keeps a factor in (0, 1]: no growth; eigenvalues stay at 0 or above, so it cannot track state (parity)"),
+        ("gated_deltanet", {"reach": 2}, "keeps a factor in (-1, 1]: no growth; eigenvalues reach below 0: it can track state (parity)"),
+        ("gated_deltaproduct", {"n": 2}, "several reflections a token, which turn: it can track state (parity, permutations)"),
+        ("comba", {}, "along its key a token keeps a factor in (-1, 1): no growth; eigenvalues reach below 0"),
+        ("gdn2", {}, "the state stays bounded where |a| + |c| <= 1"),
+        ("mlstm", {}, "|a| in (0, 1]; at most marginal"),
+    ],
+)
+def test_what_a_transition_can_track_and_where_it_stays_bounded(name, sizes, words):
+    assert words in section(explain.summary(example(name), sizes)[0], "stability")
 
 
 def test_linear_attention_is_marginal():

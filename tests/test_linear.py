@@ -19,7 +19,7 @@ from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 
 PAPERS = (
-    "gla hgrn2 rwkv5 rwkv6 deltanet gated_deltanet kda comba gdn2 dplr rwkv7 deltaproduct gated_deltaproduct"
+    "gla hgrn2 rwkv5 rwkv6 deltanet gated_deltanet kda comba gdn2 dplr iplr rwkv7 deltaproduct gated_deltaproduct"
 ).split()  # fmt: skip
 
 
@@ -40,6 +40,32 @@ def test_a_paper_against_its_loop(name, tmp_path):
         torch.testing.assert_close((output.y, output.final_state.S), (wanted, final), rtol=1e-9, atol=1e-9)
         found = torch.autograd.grad((output.y * weights).sum() + (output.final_state.S * ends).sum(), given)
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name, sizes, constants", [
+    ("gated_deltanet", {}, {"reach": 2}),
+    ("gated_deltanet", {"reach": 2}, {}),
+    ("deltaproduct", {"n": 3}, {}),
+    ("deltaproduct", {"n": 1}, {}),
+    ("gated_deltaproduct", {"n": 2}, {}),
+])  # fmt: skip
+def test_an_option_of_a_paper(name, sizes, constants, tmp_path):
+    """Negative eigenvalues as an argument or as the default; other numbers of micro-steps."""
+    built = build(Source(f"{name}.ssm", (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8")), sizes)
+    for path, text in built.packages[name].items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path).write_text(text, encoding="utf-8")
+    package, spec = load(tmp_path / name), built.trace.after("derive")[name].spec
+    case = draw(
+        spec,
+        Shape(2, 21, 4, 2, {dim: size for (dim, _), size in zip(spec.dims, (6, 5), strict=True)} | dict(spec.counts)),
+        seed=3,
+        device="cpu",
+    )
+    given = [x.to(torch.float64) for x in case.arguments]
+    wanted, final = getattr(rank_one, name)(*given, *(2 for _ in [*constants, *(s for s in sizes if s == "reach")]))
+    output = getattr(package, name)(*given, chunk=8, **constants)
+    torch.testing.assert_close((output.y, output.final_state.S), (wanted, final), rtol=1e-9, atol=1e-9)
 
 
 SPECS = {

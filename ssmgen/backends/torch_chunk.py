@@ -117,6 +117,8 @@ def _masks(program: ChunkProgram) -> tuple[Line, ...]:
                     words = "j >= i" if sight.is_strict else "j > i"
                 count = "k.shape[-2]" + (f" // {sight.right}" if sight.right > 1 else "")
                 text = f"torch.ones({count}, {count}, dtype=torch.bool, device=k.device).triu({0 if sight.is_strict else 1})"
+                if not _is_plain(sight):
+                    text = f"k.new_ones({count}, {count}).triu({0 if sight.is_strict else 1}).bool()"
                 text += f".repeat_interleave({sight.left}, 0)" if sight.left > 1 else ""
                 text += f".repeat_interleave({sight.right}, 1)" if sight.right > 1 else ""
                 name = _mask_name(sight)

@@ -49,6 +49,17 @@ def gla(q, k, v, g_raw):
     return run(q.shape[1], zeros(k, v), token)
 
 
+def iplr(q, k, a, b, v, beta_raw):
+    an, bn, beta = unit(a), unit(b), -sigmoid(beta_raw)
+
+    def token(t, S):
+        moved = beta[:, t, :, None] * recall(S, an[:, t])
+        S = S + outer(bn[:, t], moved) + outer(k[:, t], v[:, t])
+        return recall(S, q[:, t]) * q.shape[-1] ** -0.5, S
+
+    return run(q.shape[1], zeros(q, v), token)
+
+
 def hgrn2(q, f_raw, v, bound):
     low = sigmoid(bound)
     f = low + (1 - low) * sigmoid(f_raw)
