@@ -450,6 +450,8 @@ def test_a_running_maximum_stands_apart():
     assert str(derived).split("\n")[1:3] == ["  m' = max(g + m, c)", "  n' = exp(g + m - m') * n + exp(c - m')"]
     (found,) = stability(derived)
     assert found.factor.high == 1
+    unread = derive(spec_of(body.replace("exp(g + m - m') * n + exp(c - m')", "g * n + c").replace("m' * n'", "n'")))
+    assert [w.title for w in unread.warnings] == ["`m` is never read"]
     for other in ("max(g * m, c)", "max(m, n)", "max(m, m + c)", "min(m, c)"):
         assert not derive(spec_of(body.replace("max(c, g + m)", other))).maxima
 

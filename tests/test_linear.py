@@ -9,7 +9,7 @@ from oracles import rank_one
 
 torch = pytest.importorskip("torch")
 
-from test_random_specs import holds  # noqa: E402
+from random_points import holds  # noqa: E402
 
 from ssmgen.compiler import build  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402

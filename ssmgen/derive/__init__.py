@@ -41,7 +41,7 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
     report.raise_if_errors()
     steps = fold_taps(steps, spec)
     reads, outputs = read_outputs(spec)
-    warn_unread(spec, steps, reads, report)
+    warn_unread(spec, whole, steps, reads, report)
     warn_unbounded(spec, steps, report)
     derived = recurrence.Recurrence(
         spec, steps, reads, outputs, discrete, (), warnings=tuple(report.found), maxima=maxima, whole=whole if maxima else None

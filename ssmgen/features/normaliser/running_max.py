@@ -4,14 +4,22 @@ The maximum is a scan of its own; to the walk it is a value of every token, and 
 exp(i - m') are at most 1.
 """
 
+from ...expressions import nodes
+from ...spec import Apply, Expr, Ref
 from .._base import Feature
 from .._facts import Facts
 from ._weights import has_weight_state
 
 
 def matches(facts: Facts) -> bool:
-    """A weight state, and a running maximum in its recurrence."""
-    return has_weight_state(facts) and bool(facts.recurrence.maxima)
+    """A weight state, and writes that are exponentials relative to a running maximum."""
+    return has_weight_state(facts) and any(_is_relative(facts, w.coefficient) or _is_relative(facts, w.key) for w in facts.writes)
+
+
+def _is_relative(facts: Facts, expr: Expr | None) -> bool:
+    names = {name for m in facts.recurrence.maxima for name in (m.before, m.after)}
+    exponentials = [n for n in nodes(expr) if isinstance(n, Apply) and n.function == "exp"] if expr is not None else []
+    return any(isinstance(n, Ref) and n.name in names for e in exponentials for n in nodes(e))
 
 
 FEATURE = Feature(

@@ -1,7 +1,8 @@
 """A running sum with writes exp(i) of unbounded i, not relative to anything: the sums overflow where their quotient does not."""
 
-from ...expressions import nodes
-from ...spec import Apply, Ref
+from ...bounds import bounds_of
+from ...expressions import factors
+from ...spec import Apply, Expr, Ref
 from .._base import Feature
 from .._facts import Facts
 from ._weights import has_weight_state
@@ -9,18 +10,18 @@ from ._weights import has_weight_state
 
 def matches(facts: Facts) -> bool:
     """A weight state, and a write coefficient with an exponential whose argument has no upper bound."""
-    return has_weight_state(facts) and not facts.recurrence.maxima and any(_is_unbounded(facts, w.coefficient) for w in facts.writes)
+    return has_weight_state(facts) and any(_is_unbounded(facts, w.coefficient) for w in facts.writes)
 
 
-def _is_unbounded(facts: Facts, coefficient) -> bool:
-    high = {s.name: s.interval.high for s in facts.recurrence.spec.symbols}
-    hoisted = dict(facts.recurrence.hoisted) | {s.name: s.definition for s in facts.recurrence.spec.symbols if s.definition is not None}
-    for node in nodes(coefficient):
-        if isinstance(node, Ref) and node.name in hoisted and _is_unbounded(facts, hoisted[node.name]):
+def _is_unbounded(facts: Facts, coefficient: Expr) -> bool:
+    spec = facts.recurrence.spec
+    definitions = dict(facts.recurrence.hoisted) | {s.name: s.definition for s in spec.symbols if s.definition is not None}
+    for factor in factors(coefficient)[1]:
+        while isinstance(factor, Ref) and factor.name in definitions:
+            factor = definitions[factor.name]
+        bounds = bounds_of(spec, facts.recurrence.nonpositive)
+        if isinstance(factor, Apply) and factor.function == "exp" and bounds.of(factor).high == float("inf"):
             return True
-        if isinstance(node, Apply) and node.function == "exp":
-            if any(isinstance(n, Ref) and high.get(n.name) == float("inf") for n in nodes(node)):
-                return True
     return False
 
 
