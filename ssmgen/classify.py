@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
+from .coupled import members_of
 from .diagnostics import Diagnostic, Label, Severity, SpecError
 from .expressions import factors, nodes
 from .features import values
@@ -50,12 +51,14 @@ def classify(recurrence: Recurrence) -> Classified:
 def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
     """States by shared transition and write key, in order of declaration."""
     groups: dict[object, list[str]] = {}
+    coupled = _coupled(recurrence)
     for state in recurrence.spec.states:
         facts = Facts(recurrence, (state.name,))
         reads_values = any(facts.reads_values(r) for r in facts.reads)
-        if facts.coupling_terms or not facts.decay_terms or not facts.writes or reads_values:
-            signature: object = state.name
-        else:
+        signature: object = state.name
+        if state.name in coupled:
+            signature = ("coupled", coupled[state.name])
+        elif facts.decay_terms and facts.writes and not reads_values:
             # step by step: what is written in one step is not a column of what is written in another
             signature = tuple(
                 (
@@ -66,6 +69,16 @@ def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
             )
         groups.setdefault(signature, []).append(state.name)
     return [tuple(names) for names in groups.values()]
+
+
+def _coupled(recurrence: Recurrence) -> dict[str, int]:
+    """The states that feed each other, with the number of the group that they are in."""
+    found: dict[str, int] = {}
+    terms = [t for step in recurrence.steps for t in step.transitions if t.source != t.target]
+    for number, term in enumerate(terms):
+        old = {found.get(term.source, number), found.get(term.target, number)}
+        found |= {name: number for name in (*(n for n, group in found.items() if group in old), term.source, term.target)}
+    return found
 
 
 def _value(axis: str, groups: list[Facts]) -> AxisValue:
@@ -126,6 +139,8 @@ def _walks(groups: list[Facts]) -> tuple[list[Walk], list[Diagnostic]]:
 
 
 def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
+    if facts.coupling_terms:
+        return _coupled_walk(facts)
     is_transposed = facts.is_transposed
     found = rows_of(facts, is_transposed)
     if isinstance(found, Problem):
@@ -138,6 +153,28 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     readings, slices = _readings(facts, columns)
     span = facts.transitions[0].span
     return Walk(rows, tuple(columns), decay, tuple(readings), tuple(slices), size, is_transposed, span=span)
+
+
+def _coupled_walk(facts: Facts) -> Walk | Diagnostic:
+    """The walk of states that feed each other."""
+    found = members_of(facts)
+    if isinstance(found, Problem):
+        return Diagnostic(found.slug, Severity.ERROR, found.title, Label(found.span, found.label), (), found.note, found.help)
+    row, members = found
+    column = Column(members[0].state, row.values[0], facts.recurrence.spec.state(members[0].state).type)
+    readings: list[Reading] = []
+    slices = []
+    for read in facts.reads:
+        reading = Reading("", read.query, read.primed, member=[m.state for m in members].index(read.state))
+        match = next((r for r in readings if replace(r, name="") == reading), None)
+        if match is None:
+            match = replace(reading, name=f"o{len(readings)}")
+            readings.append(match)
+        slices.append(Slice(read, match.name, 0))
+    if len(readings) == 1:
+        readings, slices = [replace(readings[0], name="o")], [replace(s, reading="o") for s in slices]
+    span = facts.coupling_terms[0].span
+    return Walk((row,), (column,), "scalar", tuple(readings), tuple(slices), span=span, members=members)
 
 
 def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[Slice]]:

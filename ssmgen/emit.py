@@ -27,7 +27,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     # kernels give one column a token
     has_rows = any(output.index is not None for output in spec.outputs)
     decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
-    fused = None if has_rows else triton_package(kernels)
+    fused = None if has_rows or any(w.walk.members for w in kernels.walks) else triton_package(kernels)
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
     layers = layers_of(specification, spec)
     files = {

@@ -45,13 +45,20 @@ from .kernel import (
     Times,
     WalkKernels,
 )  # fmt: skip
+from .member_program import forward_program
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
 
 
 def lower(plan: Plan) -> Kernels:
     """Compose the chunk programs of every walk from its axes' laws."""
-    return Kernels(plan, tuple(_Builder(walk).kernels() for walk in plan.classified.walks))
+    return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))
+
+
+def _members(walk: Walk) -> WalkKernels:
+    """The programs of states that feed each other."""
+    forward = forward_program(walk)
+    return WalkKernels(walk, forward, gradient(forward, "the transposes of what the members keep and take, from the right"))
 
 
 class _Builder:

@@ -20,7 +20,7 @@ from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
 from .plan import Plan, Walk
 from .previous_text import Maximum, Previous, maxima, previous_values
-from .row_text import flattened, step_lines, unflattened
+from .row_text import flattened, member, step_lines, unflattened
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
@@ -162,6 +162,8 @@ class OpPackage:
     has_previous: bool
     previous: tuple[Previous, ...]
     has_maxima: bool
+    has_members: bool  # states that feed each other
+    has_scan: bool  # states that do not
     maxima: tuple[Maximum, ...]
     carried: tuple[str, ...]  # parts of the state that no operator sees: previous values and maxima
     carries_values: bool
@@ -175,7 +177,7 @@ class OpPackage:
 
 def _is_plain(walk: Walk) -> bool:
     """One row a token, one factor a head, nothing erased: what is shared by a group of heads may stay so."""
-    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
+    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase and not walk.members
 
 
 def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool) -> OpPackage:
@@ -225,11 +227,12 @@ class _Writer:
         moved = [f"reads{suffix}{r[1:]}" if len(self.kernels.walks) > 1 or len(reads) > 1 else "reads" for r in reads]
         grads = [f"d{r}" for r in reads]
         queries = [f"q{r.name[1:]}" for r in walk.readings]
-        states = [identifier(c.state) for c in walk.columns]
+        states = [identifier(s) for s in walk.states]
         unpacked, used = unpack(walk)
         sizes = [self.sizes[n] for n in used]
         sides = {False: "...n, ...np -> ...p", True: "...p, ...np -> ...n"}
-        step = {r.name: f'{r.name} = torch.einsum("{sides[r.is_value]}", q{r.name[1:]}, S)' for r in walk.readings}
+        source = {r.name: member(r.member) if walk.members else "S" for r in walk.readings}
+        step = {r.name: f'{r.name} = torch.einsum("{sides[r.is_value]}", q{r.name[1:]}, {source[r.name]})' for r in walk.readings}
         rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
@@ -263,7 +266,11 @@ class _Writer:
             moved_gradients=", ".join(f"d_{m}" for m in moved),
             gradient_call=", ".join([*(t.name for t in kernels.gradient.inputs), "S", "D", "chunks"]),
             gradient_results=", ".join(t.name for t in kernels.gradient.outputs),
-            joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
+            joined_gradients=(
+                f"*(_join(d, T, chunks) for d in ({', '.join(f'd{n}' for n in names)}))"
+                if len(names) > 6
+                else ", ".join(f"_join(d{n}, T, chunks)" for n in names)
+            ),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
             state_gradients_tuple=_target([self._d(s) for s in states]),
@@ -318,6 +325,9 @@ class _Writer:
         """A log decay that may be -inf in floating point is raised to where its factor is 0 all the same: sums stay finite."""
         logs = [row.log_decay for row in walk.rows if row.log_decay is not None]
         bounds = bounds_of(self.spec)
+        if walk.members:
+            weak = [bounds.of(m.log_decay).low > -FLOOR for m in walk.members]
+            return [Line("", f"g{a}", f"g{a}.clamp(min=-{FLOOR})") for a, is_weak in enumerate(weak) if not is_weak]
         if _is_plain(walk) or all(bounds.of(log).low > -FLOOR for log in logs):
             return []
         return [Line("", "g", f"g.clamp(min=-{FLOOR})")]
@@ -389,7 +399,7 @@ class _Writer:
             uses_math="math." in text,
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
-            has_erase=any(w.has_erase for w in self.plan.classified.walks),
+            has_erase=any(w.has_erase for w in self.plan.classified.walks if not w.members),
             has_pairs=any(has_pairs(p) for w in self.kernels.walks for p in programs(w)),
             is_bounded=self.plan.is_bounded,
             pairs=self.plan.block,
@@ -454,6 +464,8 @@ class _Writer:
             has_previous=bool(previous),
             previous=previous_values(self.tokens),
             has_maxima=bool(running),
+            has_members=any(w.members for w in self.plan.classified.walks),
+            has_scan=not all(w.members for w in self.plan.classified.walks),
             maxima=running,
             carried=tuple(carried),
             carries_values=bool(carried),

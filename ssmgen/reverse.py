@@ -25,12 +25,15 @@ from .kernel import (
     Minus,
     Negative,
     Node,
+    Part,
     Pick,
     Plus,
     Put,
     Solve,
+    Stack,
     Step,
     Sum,
+    Through,
     Tile,
     Times,
     tiles,
@@ -68,7 +71,7 @@ class _Gradient:
         carry = self.carry
         back = Carry(
             self.D, carry.factor, increment, carry.math.replace(f"{self.S.name}", "D").replace(carry.increment.name, "Y"),
-            carry.read, carry.write, is_reverse=True,
+            carry.read, carry.write, is_reverse=True, mix=tuple(zip(*carry.mix)),
         )  # fmt: skip
         carries = (carry, back)
         steps = _needed(self.steps, (*outputs, *(t for c in carries for t in c.tiles)))
@@ -165,8 +168,27 @@ class _Gradient:
                 self._pull(node.right, dx, None)
                 pair = Contract(dx, AsSource(y), (ROW, SOURCE))
                 self._add(node.matrix.name, pair, is_negative=True)
+            case AsRow():
+                self._pull(node.operand, AsSource(self._step(Tile(f"a{y.name}", y.axes), d)), None)
+            case Through():
+                self._through(node, d)
+            case Part():
+                own = self._step(Tile(f"m{len(self.steps)}", d.axes), d)
+                self._pull(node.operand, Stack(tuple(own if a == node.member else None for a in range(node.count))), None)
+            case Stack():
+                for a, item in enumerate(node.items):
+                    if item is not None:
+                        self._pull(item, Part(d, a, len(node.items)), None)
             case _:
                 raise ValueError(f"no rule for {node!r}")
+
+    def _through(self, node: Through, d: Node) -> None:
+        """Of d = L R: dL = d R^T, dR = L^T d, and the transpose of it for a factor that entered transposed."""
+        left, right, flips = node.left, node.right, (node.is_left_transposed, node.is_right_transposed)
+        of_left = Through(right, d, flips[1], True) if flips[0] else Through(d, right, False, not flips[1])
+        of_right = Through(d, left, True, flips[0]) if flips[1] else Through(left, d, not flips[0], False)
+        self._pull(left, of_left, None)
+        self._pull(right, of_right, None)
 
     def _times(self, d: Node, y: Tile) -> Node:
         """d * y; (x * b) * y is x * (y * b) where the program has y * b already."""

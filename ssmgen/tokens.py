@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -25,39 +25,10 @@ from .small import all_nodes, arguments_of
 from .source import NOWHERE
 from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
 from .spec_text import expr_text
+from .token_text import Line, Returned, TokenFunction
 
 SCALAR = Type()
 NOTHING: Mapping[str, Expr] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Line:
-    """`target = text`, under a comment (empty: none)."""
-
-    comment: str
-    target: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Returned:
-    """One value of a return, with what it is (empty: the value says it)."""
-
-    text: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class TokenFunction:
-    """A token-wise function. `gives` names the arguments of the operator whose gradient it returns, in order."""
-
-    name: str
-    arguments: str
-    summary: str
-    lines: tuple[Line, ...]
-    returns: tuple[Returned, ...]
-    gives: tuple[str, ...] = ()
-    is_single: bool = False  # one value, returned bare
 
 
 class TokenWriter:
@@ -119,13 +90,16 @@ class TokenWriter:
             returns.append(Returned(self._stacked_rows(walk, "e", self._erase), "e: erase key"))
         if walk.log_decay is not None:
             returns.append(Returned(self._stacked_rows(walk, "g", self._log_decay), "g: log decay"))
+        for name, expr in walk.numbers:
+            returns.append(Returned(self._number(walk, expr).text, f"{name}: {expr_text(expr)}"))
         return self.assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
     def operand_names(walk: Walk) -> list[str]:
         """The operands by the names that the chunk programs use, in order."""
         names = [*(f"q{r.name[1:]}" for r in walk.readings), "k", "v"]
-        return names + ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
+        names += ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
+        return names + [name for name, _ in walk.numbers]
 
     def _stacked_rows(self, walk: Walk, name: str, text_of) -> str:
         """One row's text as it is; those of several side by side, all at the place of the operand."""
@@ -164,7 +138,11 @@ class TokenWriter:
             return self._zeros(self._log_decay(walk, next(r for r in walk.rows if r.log_decay is not None)))
         if walk.is_wide:
             return self._vector_text(row.log_decay)
-        text = self.printer.print(row.log_decay)
+        return self._number(walk, row.log_decay)
+
+    def _number(self, walk: Walk, expr: Expr) -> Text:
+        """One number a token and head; of a constant, one a head."""
+        text = self.printer.print(expr)
         if text.place.is_number:
             return Text(f"{self._like(walk).at(ATOM)}.new_full((heads,), {text.text})", ATOM, Place(level="h"))
         return text
@@ -173,18 +151,20 @@ class TokenWriter:
         """Where the operand `name` of a walk lives; the vector axis is always there but for a narrow g, that of rows where
         a token has several."""
         has_rows = len(walk.rows) > 1 and not name.startswith("q")
-        place = NUMBER
+        place, is_one = NUMBER, name in dict(walk.numbers) or name == "g"
         for expr in self._expressions(walk, name):
             own = self.printer.place(expr)
             # a log decay that is a number is made for every head
-            place = place.join(Place(level="h") if name == "g" and own.is_number else own)
+            place = place.join(Place(level="h") if is_one and own.is_number else own)
         if place.is_number:
-            place = Place(level="h") if name == "g" else self._like(walk).place
-        return Place(place.has_time, place.level, name != "g" or walk.is_wide, has_rows=has_rows)
+            place = Place(level="h") if is_one else self._like(walk).place
+        return Place(place.has_time, place.level, not is_one or walk.is_wide, has_rows=has_rows)
 
     @staticmethod
     def _expressions(walk: Walk, name: str) -> list[Expr]:
         """Everything that an operand's text is made of."""
+        if name in dict(walk.numbers):
+            return [dict(walk.numbers)[name]]
         if name.startswith("q"):
             found = [r.query for r in walk.readings if f"q{r.name[1:]}" == name]
         else:
@@ -233,7 +213,7 @@ class TokenWriter:
     def _like(self, walk: Walk):
         """The printed value of the walk that a constant operand takes its shape from."""
         candidates = [*(c.value for c in walk.columns), walk.key, *(r.query for r in walk.readings)]
-        candidates += [walk.coefficient, *(row.log_decay for row in walk.rows)]
+        candidates += [walk.coefficient, *(row.log_decay for row in walk.rows), *(expr for _, expr in walk.numbers)]
         printed = [self.printer.print(e) for e in candidates if e is not None]
         return next((p for p in printed if p.place.has_time and p.place.level == "h"), next(p for p in printed if p.place.has_time))
 
@@ -262,6 +242,8 @@ class TokenWriter:
                     found += self._vector_gradient(name, row.log_decay, first)
                 else:
                     found += self._from(row.log_decay, name, Place(True, "h", False))
+        for name, expr in walk.numbers:
+            found += self._from(expr, f"d_{name}", Place(True, "h", False))
         gradients = [f"d_{name}" for name in self.operand_names(walk)]
         return self._gradient_function(
             f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, []

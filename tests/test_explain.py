@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from ssmgen import compiler, explain
 from ssmgen.intervals import Interval
-from ssmgen.kernel import Contract, Faded, Solve, operands
+from ssmgen.kernel import Contract, Faded, Solve, Through, operands
 from ssmgen.lower import lower
 from ssmgen.rules import RULES
 from ssmgen.schedule import schedule, widths
@@ -196,6 +196,8 @@ def products(node):
     if isinstance(node, Solve):
         # a triangle is half a square
         yield 1, {"i", "j", *node.right.axes}
+    if isinstance(node, Through):
+        yield 2, {"i", "j", "between"}
     for operand in operands(node):
         yield from products(operand)
 
@@ -209,12 +211,14 @@ def test_flops_are_those_of_the_program(path):
     for kernels in lower(plan).walks:
         key, value = (int(size.value(dict(spec.dims))) for size in widths(kernels.walk))
         rows = plan.chunk * len(kernels.walk.rows)
-        sizes = {"t": plan.chunk, "i": rows, "j": rows, "n": key, "p": value}
+        sizes = {"t": plan.chunk, "i": rows, "j": rows, "between": rows, "n": key, "p": value}
         for step in kernels.forward.steps:
             for price, axes in products(step.value):
                 total += price * math.prod(sizes[axis] for axis in axes)
         if kernels.walk.has_erase:
-            total += 2 * 2 * rows * key * value  # carried: read, and written back
+            total += (
+                2 * 2 * rows * key * value * len(kernels.walk.states if kernels.walk.members else [0])
+            )  # carried: read, and written back
     assert plan.cost.flops[1] * plan.chunk == total
     assert _value(plan.cost.flops[0], spec) == plan.cost.flops[1]
 

@@ -254,6 +254,38 @@ recurrence stabilised {
   normaliser max
   time       reversed
 }""",
+    "three members of which one is corrected, read before and after": """
+recurrence three {
+  dim    N = 4, P = 3
+  input  q, r, k, e : [N] unit; v : [P]; a, b, c, s : scalar in (0, 1); x : scalar
+  param  w : scalar per head
+  state  A, B, C : real [N, P]
+  update C' = c * C + k (v - A^T e)^T
+         B' = b * B + x * C'
+         A' = 0.9 * A + s * B' - w * C
+  output o = A'^T q + tanh(B^T r) - C'^T q
+}""",
+    "a smoothed memory in reversed time": """
+recurrence smooth {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v : [P]; a, b : scalar in (0, 1)
+  state  S, Z : real [N, P]
+  update Z' = b * Z + (1 - b) * k v^T
+         S' = a * S + (1 - a) * Z'
+  output o = S'^T q
+  time   reversed
+}""",
+    "a memory and its momentum beside another walk, groups and a maximum": """
+recurrence beside {
+  dim    N = 4, P = 3
+  input  q, k : [N] per group; l, f : [N]; v, w : [P]; a, b : scalar in (0, 1); g : scalar per layer in (0, 1)
+  state  S, Z, Y : real [N, P]; m : real scalar
+  update m' = max(m, a)
+         Z' = b * Z - g * unit(k) (Z^T unit(k) - v)^T
+         S' = S + exp(a - m') * Z
+         Y' = diag(sigmoid(f)) Y + l w^T
+  output o = S'^T q + v * (Y'^T l) + Z^T k[-1]
+}""",
 }
 
 
@@ -299,6 +331,36 @@ def test_what_has_no_chunk_form_is_refused_with_an_edit(decay, words, edit):
     assert words in diagnostic.note and edit in diagnostic.help
     start, end = diagnostic.primary.span.start, diagnostic.primary.span.end
     assert REFUSED.replace("DECAY", decay)[start:end] in decay
+
+
+COUPLED = """
+recurrence coupled {
+  dim    N = 4, P = 3
+  input  q, k, f : [N]; v, u : [P]; a, b : scalar in (0, 1)
+  state  S, Z : real [N, P]
+  update Z' = FIRST + k v^T
+         S' = a * S + SECOND
+  output o = READ
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "first, second, read, words, edit",
+    [
+        ("b * Z + a * S", "Z'", "S'^T q", "each takes over the other", "take nothing over"),
+        ("diag(sigmoid(f)) Z", "Z'", "S'^T q", "more than one number a head", "times numbers"),
+        ("b * Z - f (S^T k)^T", "Z", "S'^T q + Z^T q", "corrects along another direction", "along the key"),
+        ("b * Z", "k (Z^T f)^T", "S'^T q", "is corrected and not written", "k v^T"),
+        ("b * Z", "Z'", "S' u", "read along their values", "along their keys"),
+        ("k * 0 v^T", "Z + k v^T", "S'^T q", "nothing of `Z` itself survives", "a * Z"),
+    ],
+)
+def test_states_that_feed_each_other_in_other_ways_are_refused_with_an_edit(first, second, read, words, edit):
+    with pytest.raises(SpecError) as refused:
+        build(Source("test.ssm", COUPLED.replace("FIRST", first).replace("SECOND", second).replace("READ", read)))
+    (diagnostic,) = refused.value.diagnostics
+    assert words in diagnostic.title and edit in diagnostic.help, (diagnostic.title, diagnostic.help)
 
 
 STRONG = """

@@ -7,7 +7,7 @@ from built import example
 
 torch = pytest.importorskip("torch")
 
-from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm, mlstm_sigmoid, retnet, simple_gla  # noqa: E402
+from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
 
 B, T, H, N, P = 2, 21, 3, 6, 5
 FORMS = ("reference", "op")
@@ -142,3 +142,17 @@ def test_mlstm_of_any_gate(run, shift):
         assert (output.y.double() - wanted).norm() < 1e-4 * wanted.norm()
     else:
         assert output.y.abs().max() < 1e-20
+
+
+def test_titans(run):
+    """A memory and its momentum: values and gradients, from states of their own, with gates that forget all and nothing."""
+    q, k, v = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P)
+    for strength in (1, 60):
+        gates = [strength * randn(B, T, H) for _ in range(3)]
+        given = [x.requires_grad_() for x in (q, k, v, *gates, randn(B, H, N, P), randn(B, H, N, P))]
+        output = run("titans", *given[:6], initial_state=given[6:])
+        found, expected = (output.y, *output.final_state), rank_one.titans(*given)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        weights = [randn(*x.shape) for x in expected]
+        sums = [sum((x * w).sum() for x, w in zip(parts, weights, strict=True)) for parts in (found, expected)]
+        torch.testing.assert_close(*(torch.autograd.grad(total, given) for total in sums), rtol=1e-9, atol=1e-9)

@@ -42,8 +42,9 @@ class Facts:
 
     @property
     def coupling_terms(self) -> tuple[Transition, ...]:
-        """Terms that bring in another state."""
-        return tuple(t for t in self.transitions if t.source != t.target)
+        """Terms that bring in another state, of any state of the group."""
+        found = (t for step in self.recurrence.steps for t in step.transitions)
+        return tuple(t for t in found if t.target in self.states and t.source != t.target)
 
     @property
     def writes(self) -> tuple[Write, ...]:

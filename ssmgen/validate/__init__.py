@@ -20,7 +20,7 @@ from ..plan import Plan, Row, Walk
 from ..small import all_nodes
 from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
-from . import sequential
+from . import members, sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
 from .programs import Grid, Runner
@@ -28,6 +28,10 @@ from .sequential import Gradients, Tokens
 
 LENGTHS = ((1, 2), (3, 4), (4, 4), (5, 4), (11, 4), (3, 1))
 """(tokens, rows a chunk) of question 2: one token, one short of a chunk, a chunk, one more, several and a rest."""
+
+
+FEW = ((1, 2), (2, 1), (3, 2), (5, 2))
+"""The same where a token has three rows or more."""
 
 
 SHORT = 3
@@ -61,11 +65,28 @@ def validate(plan: Plan, kernels: Kernels) -> Validation:
     """
     identities = numbers = 0
     for walk in kernels.walks:
+        if walk.walk.members:
+            found = _members(walk)
+            identities, numbers = identities + found[0], numbers + found[1]
+            continue
         identities += _symbolic(walk)
-        for length, rows in LENGTHS:
+        for length, rows in _lengths(walk):
             numbers += _rational(walk, length, rows)
     numbers += _meaning(plan, kernels)
-    return Validation(identities, numbers, LENGTHS)
+    return Validation(identities, numbers, tuple(dict.fromkeys(pair for walk in kernels.walks for pair in _lengths(walk))))
+
+
+def _lengths(walk: WalkKernels) -> tuple[tuple[int, int], ...]:
+    return FEW if len(walk.walk.rows) > 2 else LENGTHS
+
+
+def _members(walk: WalkKernels) -> tuple[int, int]:
+    """Questions 1 and 2 for states that feed each other: (identities, numbers)."""
+    try:
+        identities = members.identities(walk, SHORT - 1, 2) + members.identities(walk, SHORT - 1, 1)
+        return identities, sum(members.numbers(walk, length, rows, Functions(length * 100 + rows)) for length, rows in LENGTHS)
+    except members.Difference as difference:
+        raise ValidationError(f"walk of {', '.join(walk.walk.states)}: {difference}") from None
 
 
 # --- 1 and 2: programs against the law ---------------------------------------------------------------------------
@@ -373,7 +394,9 @@ def _update(recurrence, states, token: Meaning):
 
 
 def _stack(walk: Walk, states):
-    """The walk's state [n][p] from the spec's."""
+    """The walk's state [n][p] from the spec's; of several members, one after the other."""
+    if walk.members:
+        return [states[name] for name in walk.states]
     rows: list[list[Fraction]] = []
     for column in walk.columns:
         matrix = states[column.state]
@@ -387,6 +410,8 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
     """One token of a walk from its operand expressions; adds the named reads to `reads`."""
     column = lambda expr: [Fraction(1)] if expr is None else [x for row in token.matrix(expr) for x in row]  # noqa: E731
     before, blocks = state, [column(c.value) for c in walk.columns]
+    if walk.members:
+        return _members_token(walk, state, token, column, reads)
     for first in range(0, len(walk.rows), walk.size):
         state = _walk_step(walk.rows[first : first + walk.size], state, token, column)
     for cut in walk.slices:
@@ -402,6 +427,28 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
         part = read[start : start + len(blocks[cut.column])]
         reads[cut.read.name] = [[x] for x in part]
     return state
+
+
+def _members_token(walk: Walk, before, token: Meaning, column, reads):
+    """One token of states that feed each other."""
+    row = walk.rows[0]
+    written = column(row.values[0])
+    if row.erase is not None:
+        read = sequential.read(column(row.erase), before[row.erases])
+        written = [w - x for w, x in zip(written, read, strict=True)]
+    key, after = column(row.key), []
+    for a, member in enumerate(walk.members):
+        decay = exponential(token.logarithms(member.log_decay)[0], token.functions)
+        parts = [(decay, before[a]), *((token.scalar(number), before[b]) for b, number in member.takes)]
+        share = Fraction(0) if member.share is None else token.scalar(member.share)
+        lines = [[sum((c * s[n][p] for c, s in parts), Fraction(0)) for p in range(len(written))] for n in range(len(key))]
+        after.append([[x + share * k * w for x, w in zip(line, written, strict=True)] for k, line in zip(key, lines, strict=True)])
+    for cut in walk.slices:
+        reading = next(r for r in walk.readings if r.name == cut.reading)
+        factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
+        source = (after if reading.is_inclusive else before)[reading.member]
+        reads[cut.read.name] = [[x] for x in sequential.read([factor * x for x in column(reading.query)], source)]
+    return after
 
 
 def _walk_step(rows: tuple[Row, ...], old, token: Meaning, column):

@@ -47,11 +47,12 @@ def forward(tokens: Tokens) -> tuple[list[list[list]], list[list[list]]]:
             states.append(_stepped(tokens, first, states[-1]))
         for r, inclusive in enumerate(tokens.inclusive):
             state = states[-1] if inclusive else before
-            reads[r].append(_read(tokens.queries[r][t], _turned(state) if tokens.is_of_values(r) else state))
+            reads[r].append(read(tokens.queries[r][t], _turned(state) if tokens.is_of_values(r) else state))
     return reads, states
 
 
-def _read(query: list, state: list[list]) -> list:
+def read(query: list, state: list[list]) -> list:
+    """query^T state."""
     return [sum((q * row[p] for q, row in zip(query, state, strict=True)), 0) for p in range(len(state[0]))]
 
 
@@ -63,7 +64,7 @@ def _missing(tokens: Tokens, i: int, old: list[list]) -> list:
     """What row `i` writes: its value less what its erase key reads."""
     if tokens.erases is None:
         return tokens.values[i]
-    return [v - x for v, x in zip(tokens.values[i], _read(tokens.erases[i], old), strict=True)]
+    return [v - x for v, x in zip(tokens.values[i], read(tokens.erases[i], old), strict=True)]
 
 
 def _stepped(tokens: Tokens, first: int, old: list[list]) -> list[list]:
@@ -106,10 +107,10 @@ def backward(tokens: Tokens, d_reads: list[list[list]], d_final: list[list]) -> 
                 query, d_read = tokens.queries[r][t], d_reads[r][t]
                 if tokens.is_of_values(r):
                     dS = [[dS[n][p] + d_read[n] * query[p] for p in columns] for n in rows]
-                    dq[r][t] = _read(d_read, state)
+                    dq[r][t] = read(d_read, state)
                 else:
                     dS = [[dS[n][p] + query[n] * d_read[p] for p in columns] for n in rows]
-                    dq[r][t] = _read(d_read, _turned(state))
+                    dq[r][t] = read(d_read, _turned(state))
         return dS
 
     for t in range(tokens.length - 1, -1, -1):
