@@ -36,13 +36,13 @@ class Found:
     points: Counter = field(default_factory=Counter)
 
 
-def explore(specs, points: int, draws: int) -> Found:
-    """Draw specs and hold the first of each point against its reference and the interpreter, until so many different points have
-    held; at most `draws` specs are drawn.
+def explore(specs, points: int, draws: int, found: Found) -> Found:
+    """Draw specs and hold the first of each new point against its reference and the interpreter, until so many different points
+    have held; at most `draws` specs are drawn. What was found is added to `found`.
 
     `SSMGEN_RANDOM_SPECS=1000` holds as many specs instead, fresh ones, whatever their points.
     """
-    found, fresh = Found(), int(os.environ.get("SSMGEN_RANDOM_SPECS", "0"))
+    fresh = int(os.environ.get("SSMGEN_RANDOM_SPECS", "0"))
 
     @settings(
         max_examples=fresh or draws, derandomize=not fresh, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -65,7 +65,6 @@ def explore(specs, points: int, draws: int) -> Found:
 
     run()
     assert found.refused <= 0.3 * found.drawn, f"{found.refused} of {found.drawn} refused"
-    assert fresh or len(found.points) >= points, f"{len(found.points)} different points in {found.drawn} specs"
     return found
 
 

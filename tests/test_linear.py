@@ -369,7 +369,7 @@ recurrence strong {
   input  q, k : [N]; v : [P]; g : [N] DOMAIN; beta in (0, 1) : scalar
   state  S : real [N, P]
   update S' = (I - beta * unit(k) unit(k)^T) diag(exp(g)) S + beta * unit(k) v^T
-  output o = S'^T q + S^T k
+  output o = S'^T q + S^T k + v * (k . (S' v))
 }
 """
 
