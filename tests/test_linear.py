@@ -286,6 +286,15 @@ recurrence beside {
          Y' = diag(sigmoid(f)) Y + l w^T
   output o = S'^T q + v * (Y'^T l) + Z^T k[-1]
 }""",
+    "a size with a name of Python's, in a parameter": """
+recurrence keyword {
+  dim    not = 4, P = 3
+  input  q, k : [not]; v : [P]
+  param  w : [not] per head init uniform(-1, 1)
+  state  S : real [not, P]
+  update S' = 0.9 * S + (w * k) v^T
+  output o = S'^T q
+}""",
 }
 
 
