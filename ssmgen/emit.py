@@ -13,6 +13,7 @@ from .selftest import render_self_test
 from .spec import Specification
 from .triton_decode import decode_package
 from .triton_kernels import triton_package
+from .triton_layer import layer_launches
 from .wrap import wrapped
 
 FORMAT = 2
@@ -30,15 +31,20 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     fused = None if has_rows or any(w.walk.members for w in kernels.walks) else triton_package(kernels)
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
     layers = layers_of(specification, spec)
+    # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
+    is_whole = decode is not None and not kernels.plan.classified.recurrence.maxima
+    launches = layer_launches(kernels.plan.classified.recurrence, layers) if is_whole else {}
     files = {
         "__init__.py": render_package(spec, layers),
-        "module.py": render_module(spec, layers),
+        "module.py": render_module(spec, layers, launches),
         "op.py": render("torch/op.py.jinja", op=op),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
-        f"test_{spec.name}.py": render_self_test(spec),
+        f"test_{spec.name}.py": render_self_test(spec, layers),
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if decode is not None:
         files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
+    for launch in launches.values():
+        files[f"{launch.file}.py"] = render("triton/decode.py.jinja", decode=launch.decode)
     return dict(sorted(files.items()))

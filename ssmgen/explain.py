@@ -8,11 +8,12 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from . import compiler, kernel_text, layer_text
+from .decode_words import layer_words, recurrence_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
 from .recurrence_text import equations
 from .source import Source
-from .spec import Recurrence
+from .spec import Layer, Recurrence
 from .spec_text import number_text
 from .stability import Stability, stability
 
@@ -29,7 +30,7 @@ def summary(source: Source, sizes: Mapping[str, int]) -> tuple[str, tuple]:
     specification = trace.after("resolve")[source.name]
     parts = [_recurrence(trace, spec) for spec in specification.recurrences]
     parts += [_item("attention", item, layer_text.attention_text(item), "no kernel yet") for item in specification.attentions]
-    parts += [_item("layer", item, layer_text.layer_text(item)) for item in specification.layers]
+    parts += [_layer(trace, item) for item in specification.layers]
     parts += [_item("stack", item, layer_text.stack_text(item), "not built yet") for item in specification.stacks]
     return "\n\n".join(parts), trace.warnings
 
@@ -38,6 +39,14 @@ def _item(kind: str, item, text: str, state: str = "") -> str:
     head = f"{kind} {item.name}" + (f"  ({state})" if state else "")
     # the braces and the name are in the head
     return "\n".join([head, *_comment(item.comment), *text.split("\n")[1:-1]])
+
+
+def _layer(trace: compiler.Trace, layer: Layer) -> str:
+    text = _item("layer", layer, layer_text.layer_text(layer))
+    classified = trace.after("classify").get(layer.callees[0]) if len(layer.callees) == 1 else None
+    if classified is None or classified.refusals:
+        return text
+    return "\n".join([text, *(f"  {line}" for line in columns(layer_words(layer, classified.recurrence)))])
 
 
 def _comment(comment: str) -> list[str]:
@@ -65,7 +74,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("chunk form", [] if kernels is None else [line for walk in kernels.walks for line in _chunk(walk)]),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
-        ("how it runs", _refused(classified) if plan is None else columns([("form", form_words(plan)), *_reasons(plan)])),
+        ("how it runs", _refused(classified) if plan is None else _how(plan)),
         ("cost", _state_cost(spec) if plan is None else _cost(plan, _unit(spec))),
     )
     return "\n".join([*head, *(_block(title, lines) for title, lines in blocks if lines)])
@@ -120,6 +129,11 @@ def _tokens(interval) -> str:
 def _chunk(walk) -> list[str]:
     lines = [walk.forward.title, *(f"  {line}" for line in walk_lines(walk.walk)), "in a chunk of C tokens, S the state entering it"]
     return [*lines, *(f"  {line}" for line in kernel_text.equations(walk.forward))]
+
+
+def _how(plan: Plan) -> list[str]:
+    token = recurrence_words(plan.classified.recurrence)
+    return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
 
 
 def _reasons(plan: Plan) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 
 from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
 from .backends.torch_pointwise import size_text
@@ -18,13 +17,14 @@ from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
+from .op_words import layout_text, number_text, target_text, tuple_text, vector_text
 from .plan import Plan, Walk
 from .previous_text import Maximum, Previous, maxima, previous_values
 from .row_text import flattened, member, step_lines, unflattened
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
-from .spec import State, Symbol, Type
+from .spec import State, Type
 from .tokens import Line, TokenFunction, TokenWriter
 
 FLOOR = 1000.0
@@ -249,8 +249,8 @@ class _Writer:
             adjusted=(*(line for n in names for line in self._adjusted(walk, n, places[n], timed)), *self._floored(walk)),
             step_adjusted=tuple(line for n in names for line in self._step_adjusted(walk, n, places[n])),
             states=", ".join(states),
-            states_tuple=_tuple(states),
-            states_target=_target(states),
+            states_tuple=tuple_text(states),
+            states_target=target_text(states),
             cast_states=", ".join(f"{s}.to(dtype)" for s in states),
             pack=pack(walk),
             unpack=unpacked[1:-1],
@@ -273,7 +273,7 @@ class _Writer:
             ),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
-            state_gradients_tuple=_target([self._d(s) for s in states]),
+            state_gradients_tuple=target_text([self._d(s) for s in states]),
             flattened=tuple(Line("", n, flattened(walk, n)) for n in by_row) if rows > 1 else (),
             unflattened=tuple(Line("", f"d{n}", unflattened(walk, n)) for n in by_row) if rows > 1 else (),
             step=(
@@ -380,8 +380,8 @@ class _Writer:
             equations=equations(self.spec),
             namespace=self.namespace,
             chunk=self.plan.chunk,
-            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
-            constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
+            arguments=tuple(Argument(identifier(s.name), layout_text(s)) for s in self.tokens.given),
+            constants=tuple(Constant(identifier(n), number_text(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
             helpers=tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
             walks=walks,
@@ -393,7 +393,7 @@ class _Writer:
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
+            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [vector_text(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math="math." in text,
@@ -424,7 +424,7 @@ class _Writer:
             operands=", ".join(operands),
             backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
-            settings=_tuple(["chunk", *self.constants]),
+            settings=tuple_text(["chunk", *self.constants]),
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
@@ -432,9 +432,9 @@ class _Writer:
             step_signature=", ".join([*tensors, *position, *self.constants, "slots"]),
             step_body=tuple(
                 [
-                    f"kinds = [t.dtype for t in {_tuple(tensors)}]",
+                    f"kinds = [t.dtype for t in {tuple_text(tensors)}]",
                     f"dtype = _arithmetic({', '.join(tensors)})",
-                    f"{_target(self.names)} = _in(dtype, {', '.join(self.names)})",
+                    f"{target_text(self.names)} = _in(dtype, {', '.join(self.names)})",
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
@@ -444,12 +444,11 @@ class _Writer:
                 [
                     *(f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n for n, s in zip(self.names, self.tokens.arguments)),
                     "*held",
-                    *(f"{p}[rows]" for p in position),
                     *self.constants,
                 ]
             ),
-            step_states=_tuple(self.states),
-            step_held=_tuple([f"{s}[rows]" for s in self.states]),
+            step_states=tuple_text([*self.states, *position]),
+            step_held=tuple_text([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
@@ -486,9 +485,9 @@ class _Writer:
         groups = f"{self._groups()}, " if self.has_groups else ""
         first = identifier(self.inputs[0].name)
         return [
-            f"kinds = [t.dtype for t in {_tuple(tensors)}]",
+            f"kinds = [t.dtype for t in {tuple_text(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"{target_text(tensors)} = _in(dtype, {', '.join(tensors)})",
             f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)",
         ]
 
@@ -500,13 +499,14 @@ class _Writer:
         constants = [f"float {c}" for c in self.constants]
         gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
         settings = [*position, "Tensor? cu_seqlens", "SymInt chunk", *constants]
-        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(self.states)]
+        moved = [*self.states, *(["position"] if self.plan.uses_position else [])]
+        written = [f"Tensor({chr(97 + i)}!) {s}" for i, s in enumerate(moved)]
         return [
             registration("forward", [*arguments, *states, *settings], count),
             registration(
                 "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
             ),
-            registration("step", [*arguments, *written, *position, *constants, "Tensor? slots"], 1),
+            registration("step", [*arguments, *written, *constants, "Tensor? slots"], 1),
         ]
 
     def _fused_gradient_body(self, like: str) -> list[str]:
@@ -621,31 +621,3 @@ def _is_identity(function: TokenFunction) -> bool:
 
 def _call(function: TokenFunction) -> str:
     return function.arguments if _is_identity(function) else f"{function.name}({function.arguments})"
-
-
-# --- words -------------------------------------------------------------------------------------------------------
-
-
-def _tuple(texts: list[str]) -> str:
-    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
-
-
-def _target(names: list[str]) -> str:
-    """Names to unpack into; one name needs its comma."""
-    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
-
-
-def _vector(type: Type) -> str:
-    return str(type.cols if type.is_row else type.rows)
-
-
-def _layout(symbol: Symbol) -> str:
-    axes = ["B", "T"] if symbol.kind == "input" else []
-    axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
-    axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
-    axes += [] if symbol.type.is_scalar or symbol.type.is_column else [str(symbol.type.cols)]
-    return f"[{', '.join(axes)}]"
-
-
-def _number(value: Fraction) -> str:
-    return repr(float(value))

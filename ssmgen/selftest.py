@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from . import spec
-from .backends.torch_text import identifier
+from .backends.torch_text import attribute, identifier
 from .intervals import Interval
+from .module.text import camel
 from .small import arguments_of, small_sizes
 
 HEADS, GROUPS = 4, 2
@@ -33,10 +34,20 @@ class SelfTest:
     first_part: str  # the tokens that come first in the order of the recurrence
     second_part: str
     joined: str
+    modules: str
+    layers: tuple[LayerTest, ...]
 
 
-def self_test(recurrence: spec.Recurrence) -> SelfTest:
-    """The context of the test template for one recurrence."""
+@dataclass(frozen=True)
+class LayerTest:
+    """A layer of the package that has a step: its class, and the sizes to make it at."""
+
+    name: str
+    sizes: str
+
+
+def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) -> SelfTest:
+    """The context of the test template for one recurrence and the layers around it."""
     inputs, params = arguments_of(recurrence)
     sizes = small_sizes(recurrence)
     drawn = tuple(Draw(identifier(s.name), _draw(s, sizes)) for s in inputs)
@@ -51,14 +62,22 @@ def self_test(recurrence: spec.Recurrence) -> SelfTest:
         first_part="[:, CHUNK - 1 :]" if is_reversed else "[:, : CHUNK - 1]",
         second_part="[:, : CHUNK - 1]" if is_reversed else "[:, CHUNK - 1 :]",
         joined="second.y, first.y" if is_reversed else "first.y, second.y",
+        modules="module, op, reference" if layers and not is_reversed else "op, reference",
+        layers=() if is_reversed else tuple(_layer_test(layer, sizes) for layer in layers),
     )
 
 
-def render_self_test(recurrence: spec.Recurrence) -> str:
+def _layer_test(layer: spec.Layer, sizes: dict[str, int]) -> LayerTest:
+    given = [f"{attribute(name)}={sizes[name]}" for name, _ in layer.dims if name in sizes]
+    given += [f"{attribute(name)}=2" for name, default in layer.params[1:] if default is None]
+    return LayerTest(camel(layer.name), f"dict({', '.join(given)})")
+
+
+def render_self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) -> str:
     """The text of `test_<name>.py`."""
     from ._environment import render
 
-    return render("package/test_op.py.jinja", test=self_test(recurrence))
+    return render("package/test_op.py.jinja", test=self_test(recurrence, layers))
 
 
 def _draw(symbol: spec.Symbol, sizes: dict[str, int]) -> str:

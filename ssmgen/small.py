@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from . import spec
 from .expressions import nodes
@@ -15,6 +16,12 @@ def arguments_of(recurrence: spec.Recurrence) -> tuple[list[spec.Symbol], list[s
     """Inputs and learned params, in the order of the emitted functions."""
     given = [s for s in recurrence.symbols if s.definition is None]
     return [s for s in given if s.kind != "param"], [s for s in given if s.kind == "param"]
+
+
+def previous_input(symbol: spec.Symbol) -> spec.Symbol:
+    """What the token before had of a value, as an input: `x[-1]`, one a head unless all share it."""
+    per = symbol.per if symbol.per in ("layer", "channel") else "head"
+    return replace(symbol, name=f"{symbol.name}[-1]", kind="input", definition=None, domain=None, per=per)
 
 
 def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str, int]:

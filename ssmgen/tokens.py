@@ -21,7 +21,7 @@ from .expressions import nodes
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
 from .schedule import column_width, widths
-from .small import all_nodes, arguments_of
+from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE
 from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
 from .spec_text import expr_text
@@ -44,7 +44,7 @@ class TokenWriter:
         self.given = tuple(s for s in (*inputs, *params) if s.name not in scanned)
         self.delayed = self._delayed()
         # running maxima are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
-        self.arguments = (*inputs, *params, *(self._previous(s) for s in self.delayed))
+        self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed))
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
@@ -56,11 +56,6 @@ class TokenWriter:
         """The symbols whose previous value something reads, in order of declaration: those of the text, and of the rows."""
         found = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
         return [s for s in self.spec.symbols if s.name in found]
-
-    @staticmethod
-    def _previous(symbol: Symbol) -> Symbol:
-        per = symbol.per if symbol.per == "layer" else "channel" if symbol.per == "channel" else "head"
-        return replace(symbol, name=f"{symbol.name}[-1]", kind="input", definition=None, domain=None, per=per)
 
     def _places(self) -> dict[str, Place]:
         places = {name: NUMBER for name in ("heads", "channels", "layer", "layers")}

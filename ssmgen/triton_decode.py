@@ -1,7 +1,7 @@
 """recurrence -> what decode.py of the emitted package says: one token of every sequence in one kernel launch.
 
-The text comes from the equations: definitions, the update as it is written (after a discretization, as derived), the
-output. Nothing here knows in which form the recurrence runs over many tokens.
+`triton_layer` adds what a layer computes before the recurrence. The text comes from the equations: definitions, the update as it is
+written (after a discretization, as derived), the output. Nothing here knows in which form the recurrence runs over many tokens.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from .backends.triton_text import helpers
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
-from .recurrence import Generator, MicroStep, Recurrence
-from .small import all_nodes, arguments_of
+from .line_parts import from_the_right, part_of
+from .micro_step import step_value
+from .recurrence import Recurrence
+from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE, Span
-from .spec import ONE, Add, Apply, Assignment, Diag, Dim, Element, Expr, MatMul, Ref, Rot, StateRef, SumOver, Symbol, Type
+from .spec import ONE, Apply, Assignment, Delayed, Dim, Element, Expr, Ref, State, StateRef, SumOver, Symbol, Type
 from .spec_text import expr_text
 
 WIDTH = 140
@@ -54,16 +56,26 @@ class StateText:
 
 
 @dataclass(frozen=True)
+class Strided:
+    """A tensor whose first axis is sequences, and the name of its stride."""
+
+    tensor: str
+    stride: str
+
+
+@dataclass(frozen=True)
 class DecodePackage:
     """Everything decode.py says."""
 
+    kernel: str
     title: str
+    subject: tuple[str, ...]
     equations: tuple[str, ...]
     helpers: tuple[str, ...]
-    pointers: str
-    strides: str
+    pointers: tuple[str, ...]
+    strides: tuple[str, ...]
     numbers: tuple[str, ...]
-    constants: str
+    constants: tuple[str, ...]
     legend: str
     indices: tuple[Line, ...]
     output: str
@@ -71,6 +83,8 @@ class DecodePackage:
     output_mask: str
     output_zeros: str
     slots: str
+    counts: tuple[Line, ...]
+    closes: tuple[str, ...]
     loads: tuple[Line, ...]
     steps: tuple[Line, ...]
     states: tuple[StateText, ...]
@@ -85,7 +99,7 @@ class DecodePackage:
     like: str
     grid: str
     handed: tuple[str, ...]
-    keywords: str
+    keywords: tuple[str, ...]
     is_split: bool
 
 
@@ -95,13 +109,18 @@ def decode_package(recurrence: Recurrence) -> DecodePackage | None:
     None where an expression has no text on a tile: dense matrices, complex numbers, operands of the previous token.
     """
     try:
-        return _Writer(recurrence).package()
+        return TokenWriter(recurrence).package()
     except UnsupportedOperand:
         return None
 
 
-class _Writer:
+class TokenWriter:
     """Prints one token. What the printer asks for is loaded, or computed, where it is first asked for."""
+
+    kernel = "step_kernel"
+    subject: tuple[str, ...] = ("One token of every sequence in one launch; the states move on in place.",)
+    sizes_given: tuple[str, ...] = ()
+    """Sizes that are handed over as numbers."""
 
     def __init__(self, recurrence: Recurrence):
         if recurrence.spec.recurrent_inputs:
@@ -110,6 +129,9 @@ class _Writer:
         self.counts = dict(self.spec.counts)
         self.constants = [identifier(name) for name, _ in self.spec.constants]
         self.inputs, self.params = arguments_of(self.spec)
+        # what the token before had comes as an input of its own, behind the spec's
+        delayed = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
+        self.previous = [previous_input(s) for s in self.spec.symbols if s.name in delayed]
         self.symbols: dict[str, Symbol] = {s.name: s for s in self.spec.symbols}
         defined = dict(recurrence.hoisted) | {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
         self.definitions: dict[str, Expr] = {name: self._unrolled(value) for name, value in defined.items()}
@@ -148,14 +170,24 @@ class _Writer:
         sizes = {identifier(name) for name, _ in self.spec.dims} | set(self.constants)
         self.heads, self.groups, *blocks = (_apart(name, sizes) for name in ("H", "G", "BN", "BP"))
         self.blocks = {KEY: blocks[0], VALUE: blocks[1], HALF: f"{blocks[0]} // 2"}
-        given = [*(s.name for s in (*self.inputs, *self.params)), *(s.name for s in self.spec.states)]
+        given = [s.name for s in (*self._handed_inputs(), *self.params, *self.previous, *self.spec.states)]
         self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
         self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
-        self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "warps"}
+        self.taken |= {f"{letter}_{axis}" for letter in "om" for axis in (KEY, VALUE, HALF)} | {"position", "t_position", "warps"}
         self.tensors: dict[str, str] = {}
         for name in given:
             self.tensors[name] = self._fresh(identifier(name))
+        self.given = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self._handed_inputs()]
+        self.learned = [self.tensors[s.name] for s in self.params]
+        self.before = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.previous]
+        self.memories = [Strided(self.tensors[s.name], f"s_{identifier(s.name)}") for s in self.spec.states]
+        # a count of tokens, which the launch moves on, by the name that it has in the kernel
+        self.counts_of = {"position": "b_position"} if self._has_position() else {}
         self.output, self.slots = self._fresh("y"), self._fresh("slots")
+
+    def _handed_inputs(self) -> list[Symbol]:
+        """The recurrence's inputs that are tensors of their own."""
+        return self.inputs
 
     def _fresh(self, name: str) -> str:
         name = _apart(name, self.taken)
@@ -179,7 +211,7 @@ class _Writer:
         if name in ("heads", "channels"):
             return Text(self.heads, ATOM, is_number=True)
         if name == "position":
-            return self._load("position", "", "position + i_s", "")
+            return loaded("b_position")
         if name in dict(self.spec.constants):
             return loaded(identifier(name))
         if name in self.definitions:
@@ -189,7 +221,10 @@ class _Writer:
             self.definitions[name] = self._row(self.definitions[base], int(row))
             return self._defined(name, axes)
         symbol = self.symbols.get(base)
-        if symbol is None or symbol.type.field == "complex" or row.startswith("-"):
+        if row.startswith("-1"):
+            symbol = next((s for s in self.previous if s.name == f"{base}[-1]"), None)
+            row = row.removeprefix("-1").removeprefix("][")
+        if symbol is None or symbol.type.field == "complex":
             return None
         return self._argument(symbol, axes, int(row) if row else 0)
 
@@ -206,16 +241,14 @@ class _Writer:
             widths = [self._size_text(size, PRODUCT) for size in shape]
             index += f" * {widths[0]}" if len(widths) == 1 else f" * ({' * '.join(widths)})"
         skipped = f"{row - 1} * {self._size_text(inner[0], PRODUCT)}" if inner else str(row - 1)
-        parts = [
-            self.tensors[symbol.name],
-            f"i_b * s_{name}" if symbol.kind != "param" else "",
-            index,
-            skipped if row > 1 else "",
-            f"o_{axes}" if axes else "",
-        ]
+        parts = [*self._places(symbol), index, skipped if row > 1 else "", f"o_{axes}" if axes else ""]
         label = f"{name}_{row}" if row else name
         label += f"_{axes}" if axes and self._axis(inner[0]) != axes else ""
         return self._load(label, axes, " + ".join(part for part in parts if part), f"m_{axes}" if axes else "")
+
+    def _places(self, symbol: Symbol) -> list[str]:
+        """The tensor of an argument, and where in it its own entries begin."""
+        return [self.tensors[symbol.name], f"i_b * s_{identifier(symbol.name)}" if symbol.kind != "param" else ""]
 
     def _row(self, value: Expr, row: int) -> Expr:
         """Row `row` of a definition of several rows, from the rows of what it is made of."""
@@ -231,9 +264,7 @@ class _Writer:
     def _load(self, label: str, axes: str, place: str, mask: str) -> Text:
         target = f"b_{label}"
         text = f"tl.load({place}, mask={mask}, other=0.0)" if mask else f"tl.load({place})"
-        if label != "position":
-            text += ".to(tl.float32)"
-        self.loads[target] = Line(target, text, shape=self._shape(tuple(axes)))
+        self.loads[target] = Line(target, f"{text}.to(tl.float32)", shape=self._shape(tuple(axes)))
         return loaded(target, tuple(axes))
 
     def _defined(self, name: str, axes: str) -> Text:
@@ -243,18 +274,28 @@ class _Writer:
             target, above = name.removeprefix(MADE), ()
         else:
             target = f"b_{identifier(name.rstrip(']').replace('[', '_'))}"
-            above = self._quoted(name, symbol.definition, symbol.span) if symbol else _comment(f"{name} = {expr_text(value)}")
+            above = self._defined_words(name, symbol, value)
         if any(other == name for other, _ in self.known):
             target += f"_{axes}"
         return self._assign(target, value, axes, above)
+
+    def _defined_words(self, name: str, symbol: Symbol | None, value: Expr) -> tuple[str, ...]:
+        """What stands above a definition."""
+        return self._quoted(name, symbol.definition, symbol.span) if symbol else comment(f"{name} = {expr_text(value)}")
 
     # --- lines ---
 
     def _assign(self, target: str, value: Expr, axes: str, above: tuple[str, ...]) -> Text:
         """Append `target = value`; a line that would be too long gets a name for a part of it."""
         text, parts = self._printed(value, axes), []
-        while len(f"    {target} = {text.text}{self._shape(text.axes)}") > WIDTH and (part := _part_of(value)) is not None:
-            parts.append(self._fresh(f"{target}_part"))
+        while len(f"    {target} = {text.text}{self._shape(text.axes)}") > WIDTH:
+            part = part_of(value)
+            if part is None and (other := algebra.rewrite(value, from_the_right)) != value:
+                value = other
+                continue
+            if part is None:
+                break
+            parts.append(self._fresh(f"{target.split('_part')[0]}_part"))
             name = MADE + parts[-1]
             self.definitions[name] = part
             value = algebra.rewrite(value, lambda node, part=part, name=name: Ref(part.type, NOWHERE, name) if node == part else None)
@@ -281,7 +322,7 @@ class _Writer:
     def _quoted(self, left: str, value: Expr, span: Span, tail: str = "") -> tuple[str, ...]:
         source = self.spec.source
         line, _ = source.position(span.start)
-        return _comment(f"{PurePath(source.name).name}:{line}  {left} = {expr_text(value)}{tail}")
+        return comment(f"{PurePath(source.name).name}:{line}  {left} = {expr_text(value)}{tail}")
 
     # --- the token ---
 
@@ -310,7 +351,7 @@ class _Writer:
                 raise UnsupportedOperand("a write of the previous token")
             for state in self.spec.states:
                 value = step_value(self.recurrence.steps[0], state.name, state.type)
-                yield state.name, value, _comment(f"{state.name}' = {expr_text(value)}")
+                yield state.name, value, comment(f"{state.name}' = {expr_text(value)}")
             return
         for item in self.spec.update:
             if isinstance(item, Assignment):
@@ -403,21 +444,30 @@ class _Writer:
         sizes = self._sizes(words)
         blocks = [self.blocks[axis] for axis in sides]
         compiled = [*(line.target for line in sizes), *blocks]
-        tensors = [self.tensors[s.name] for s in (*self.inputs, *self.params)]
-        originals = [self.tensors[name] for name in states]
+        tensors = [*(t.tensor for t in self.given), *self.learned, *(t.tensor for t in self.before)]
+        originals = [t.tensor for t in self.memories]
         kept = [self._fresh(f"{name}_block") for name in originals]
-        position = ["position"] if self._has_position() else []
+        kept_counts = [self._fresh(f"{name}_block") for name in self.counts_of]
+        copied = [*zip(kept, originals, strict=True), *zip(kept_counts, self.counts_of, strict=True)]
         numbers = [c for c in self.constants if c in used]
-        rows = f"{self.tensors[self.inputs[0].name]}.shape[0]"
+        rows = f"{self.given[0].tensor}.shape[0]"
         columns = self._size_text(self.size_of[VALUE]) if is_split else ""
+        programs = f"{self.heads} * tl.num_programs(1)" if is_split else self.heads
+        above, counts = ("every program of a sequence finds the same number, whenever it comes",), []
+        for count, target in self.counts_of.items():
+            counts += [Line(f"t_{count}", f"_ticket({count} + i_s)", above), Line(target, f"_number(t_{count})")]
+            above = ()
+        closes = tuple(f"_close({count} + i_s, t_{count}, {programs})" for count in self.counts_of)
         return DecodePackage(
+            kernel=self.kernel,
             title=title_of(self.spec),
+            subject=self.subject,
             equations=equations(self.spec),
-            helpers=helpers(line.text for line in steps),
-            pointers=", ".join([*tensors, *originals, *position, self.output, self.slots]),
-            strides=", ".join(f"s_{identifier(s.name)}" for s in (*self.inputs, *self.spec.states)),
+            helpers=helpers([*(line.text for line in (*counts, *steps)), *closes]),
+            pointers=_lines([*tensors, *originals, *self.counts_of, self.output, self.slots]),
+            strides=_lines(t.stride for t in (*self.given, *self.before, *self.memories)),
             numbers=tuple(numbers),
-            constants=", ".join(f"{name}: tl.constexpr" for name in compiled),
+            constants=_lines(f"{name}: tl.constexpr" for name in compiled),
             legend=self._legend(compiled),
             indices=indices,
             output=self.output,
@@ -425,35 +475,47 @@ class _Writer:
             output_mask=f", mask=m_{self.output_axes}" if width else "",
             output_zeros=f"tl.zeros(({self.blocks[self.output_axes]},), tl.float32)" if width else "0.0",
             slots=self.slots,
+            counts=tuple(counts),
+            closes=closes,
             loads=tuple(loads),
             steps=tuple(steps),
             states=tuple(state_texts),
             block_arguments=", ".join(self._size_text(self.size_of[axis]) for axis in sides),
             block_lines=tuple(self._block_lines(sides, is_split)),
             block_names=", ".join([*blocks, "warps"]),
-            signature=(*(f"{t}: Tensor" for t in (*tensors, *originals, *position)), *(f"{c}: float" for c in self.constants)),
-            dense=(
-                *(Line(self.tensors[s.name], f"_dense({self.tensors[s.name]})") for s in self.inputs),
-                *(Line(self.tensors[s.name], f"{self.tensors[s.name]}.contiguous()") for s in self.params),
-                *(Line(name, f"_dense({own})") for name, own in zip(kept, originals, strict=True)),
+            signature=(
+                *(f"{t}: Tensor" for t in (*tensors, *originals, *self.counts_of)),
+                *(f"{c}: float" for c in self.constants),
+                *(f"{c}: int" for c in self.sizes_given),
             ),
-            moved=tuple(Line(own, name) for name, own in zip(kept, originals, strict=True)),
+            dense=(
+                *(Line(t.tensor, f"_dense({t.tensor})") for t in self.given),
+                *(Line(name, f"{name}.contiguous()") for name in self.learned),
+                *(Line(t.tensor, f"_dense({t.tensor})") for t in self.before),
+                *(Line(name, f"_dense({own})" if name in kept else f"{own}.contiguous()") for name, own in copied),
+            ),
+            moved=tuple(Line(own, name) for name, own in copied),
             sizes=sizes,
             shape=", ".join(text for text in (rows, self.heads, width) if text),
-            like=self.tensors[self._like().name],
+            like=self._like(),
             grid=f"({rows} * {self.heads}, triton.cdiv({columns}, {self.blocks[VALUE]}))" if is_split else f"({rows} * {self.heads},)",
             handed=(
-                ", ".join([*tensors, *kept, *position, self.output, self.slots]),
-                ", ".join([*(f"{t}.stride(0)" for t in (*tensors[: len(self.inputs)], *kept)), *numbers]),
+                *_lines([*tensors, *kept, *kept_counts, self.output, self.slots]),
+                *_lines([*(f"{t}.stride(0)" for t in (*(t.tensor for t in (*self.given, *self.before)), *kept)), *numbers]),
             ),
-            keywords=", ".join(f"{name}={name}" for name in compiled),
+            keywords=_lines([*(f"{name}={name}" for name in compiled), "num_warps=warps"]),
             is_split=is_split,
         )
 
-    def _like(self) -> Symbol:
-        """The input whose dtype the output takes: one of its shape."""
+    def _like(self) -> str:
+        """The tensor whose dtype the output takes: that of an input of its shape."""
         vectors = [s for s in self.inputs if not s.type.is_scalar]
-        return next((s for s in self.inputs if s.type == self.spec.outputs[0].value.type), [*vectors, *self.inputs][0])
+        like = next((s for s in self.inputs if s.type == self.spec.outputs[0].value.type), [*vectors, *self.inputs][0])
+        return self._tensor_of(like)
+
+    def _tensor_of(self, symbol: Symbol) -> str:
+        """The tensor that holds an input."""
+        return self.tensors[symbol.name]
 
     def _has_position(self) -> bool:
         return any(
@@ -492,15 +554,22 @@ class _Writer:
         """What the kernel is compiled for, read off the shapes; every size that `words` has."""
         state = self.tensors[self.spec.states[0].name]
         lines = [Line(self.heads, f"{state}.shape[1]")]
-        group = next((s for s in (*self.inputs, *self.params) if s.per == "group"), None)
         if self.groups in words:
-            lines.append(Line(self.groups, f"{self.tensors[group.name]}.shape[{0 if group.kind == 'param' else 1}]"))
+            lines.append(Line(self.groups, self._groups_text()))
         for name in (name for name, _ in self.spec.dims if identifier(name) in words):
             lines.append(Line(identifier(name), self._size(name)))
         return tuple(lines)
 
+    def _groups_text(self) -> str:
+        group = next(s for s in (*self.inputs, *self.params) if s.per == "group")
+        return f"{self.tensors[group.name]}.shape[{0 if group.kind == 'param' else 1}]"
+
+    def _shaped(self) -> tuple[Symbol | State, ...]:
+        """What has its own axes behind that of the sequences: sizes are read off it."""
+        return (*self.inputs, *self.params, *self.spec.states)
+
     def _size(self, name: str) -> str:
-        for held in (*self.inputs, *self.params, *self.spec.states):
+        for held in self._shaped():
             sides = [size for size in (held.type.rows, held.type.cols) if size != ONE]
             for place, size in enumerate(reversed(sides), 1):
                 if not size.constant and [n for n, _ in size.terms] == [name] and size.terms[0][1].numerator == 1:
@@ -528,38 +597,6 @@ MADE = "made "
 """What the names of parts begin with that a long line is taken apart into: no name of the language has a space."""
 
 
-def step_value(step: MicroStep, state: str, type_: Type) -> Expr:
-    """What a micro-step leaves in a state, as an expression of the states before it."""
-    terms = []
-    for transition in (t for t in step.transitions if t.target == state):
-        value: Expr = StateRef(type_, NOWHERE, transition.source, False)
-        for generator in reversed(transition.left):
-            value = _mapped(generator, value, is_left=True)
-        for generator in transition.right:
-            value = _mapped(generator, value, is_left=False)
-        terms.append(algebra.mul(transition.coefficient, value))
-    for write in (w for w in step.writes if w.target == state):
-        value = write.key or write.value or algebra.UNIT
-        if write.key is not None and write.value is not None:
-            value = algebra.matmul(write.key, algebra.transpose(write.value))
-        terms.append(algebra.mul(write.coefficient, value))
-    return algebra.add(*terms) if terms else algebra.const(0, type_)
-
-
-def _mapped(generator: Generator, value: Expr, *, is_left: bool) -> Expr:
-    column, row = generator.column, generator.row
-    if generator.kind == "elementwise":
-        return algebra.mul(column, value)
-    if generator.kind == "rank_one":
-        if is_left:
-            return algebra.matmul(column, algebra.matmul(algebra.transpose(row), value))
-        return algebra.matmul(algebra.matmul(value, column), algebra.transpose(row))
-    size = value.type.rows if is_left else value.type.cols
-    node = {"diagonal": Diag, "rotation": Rot}.get(generator.kind)
-    matrix = column if node is None else node(Type(size, size), NOWHERE, column)
-    return algebra.matmul(matrix, value) if is_left else algebra.matmul(value, matrix)
-
-
 def _needed(lines: list[Line], wanted: set[str]) -> list[Line]:
     """The lines that lead to what is wanted."""
     kept: list[Line] = []
@@ -570,20 +607,19 @@ def _needed(lines: list[Line], wanted: set[str]) -> list[Line]:
     return kept
 
 
-def _part_of(value: Expr) -> Expr | None:
-    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither."""
-    sized = [(sum(1 for _ in nodes(n)), n) for n in nodes(value) if n is not value]
-    parts = [(size, n) for size, n in sized if size > 3 and not isinstance(n, (Diag, Rot))]
-    repeated = [(size, n) for size, n in parts if sum(n == other for _, other in sized) > 1]
-    brackets = [(size, n) for size, n in parts if isinstance(n, (Add, MatMul)) and not (isinstance(n, MatMul) and _is_outer(n))]
-    return max(repeated or brackets, key=lambda pair: pair[0], default=(0, None))[1]
+def _lines(words: Iterable[str]) -> tuple[str, ...]:
+    """Words as arguments, on as few lines as hold them."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(word) + 10 <= WIDTH:
+            lines[-1] += f" {word},"
+        else:
+            lines.append(f"{word},")
+    return tuple(lines)
 
 
-def _is_outer(product: MatMul) -> bool:
-    return product.left.type.cols == ONE
-
-
-def _comment(text: str) -> tuple[str, ...]:
+def comment(text: str) -> tuple[str, ...]:
+    """A comment's lines, without the marks in front of them."""
     return tuple(textwrap.wrap(text, WIDTH - 6, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 

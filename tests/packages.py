@@ -29,12 +29,17 @@ def {name}(*tensors, initial_state=None, cu_seqlens=None, chunk=64, **constants)
     return {name}_reference(*tensors, initial_state=initial_state, cu_seqlens=cu_seqlens, **constants)
 
 
-def {name}_step(*tensors, state, **constants):
-    inputs = (x.unsqueeze(1) for x in tensors[:INPUTS])
-    out = {name}_reference(*inputs, *tensors[INPUTS:], initial_state=state, **constants)
+def {name}_step(*tensors, state, slots=None, **constants):
+    rows = torch.arange(len(tensors[0])) if slots is None else slots
+    there = rows >= 0
+    inputs = (x[there].unsqueeze(1) for x in tensors[:INPUTS])
+    held = State(*(part[rows[there]] for part in state))
+    out = {name}_reference(*inputs, *tensors[INPUTS:], initial_state=held, **constants)
     for part, following in zip(state, out.final_state):
-        part.copy_(following)
-    return out.y.squeeze(1)
+        part[rows[there]] = following
+    y = out.y.new_zeros(len(rows), *out.y.shape[2:])
+    y[there] = out.y.squeeze(1)
+    return y
 '''
 
 

@@ -35,9 +35,10 @@ interpreted = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed: the kernel was NOT tested, not even interpreted"
 )
 
-OFF_TILES = ("gdn2",)
-"""Examples that no decode kernel carries: their update multiplies two matrices."""
-EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm")) if path.stem not in OFF_TILES}
+EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))}
+INVENTIONS = {
+    name: (ROOT / "examples" / "inventions" / f"{name}.ssm").read_text(encoding="utf-8") for name in ("damped_reflection", "rwkv6_two_taps")
+}
 
 SHARED = """
 recurrence shared {
@@ -86,7 +87,7 @@ recurrence previous {
 """Values of the token before, one of them turned by its position."""
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""
-ODD = {"shared": SHARED, "before": BEFORE, "mean": MEAN}
+ODD = {"shared": SHARED, "before": BEFORE, "mean": MEAN, "previous": PREVIOUS} | INVENTIONS
 
 PROGRAM = """
 import sys
@@ -109,9 +110,14 @@ for folder, cases in torch.load(sys.argv[1]):
         for t in range(TOKENS):
             row = [x[:, t] for x in inputs]
             wanted = step(*(x.double() for x in (*row, *params)), state=wide, **({} if slots is None else {"slots": slots}))
-            found = decode.step(*row, *params, *state, *constants, slots=slots)
-            if "position" in state._fields:
-                state.position.copy_(wide.position)
+            # what the operator does around the kernel: values of the token before
+            around = [n for n in state._fields if n.endswith("_previous")]
+            own = [part if slots is None else part[slots.clamp(min=0)] for part in (getattr(state, n) for n in around)]
+            parts = [part for n, part in zip(state._fields, state) if n not in (*around, "position")]
+            position = [state.position] if "position" in state._fields else []
+            found = decode.step(*row, *params, *own, *parts, *position, *constants, slots=slots)
+            for n in around:
+                getattr(state, n).copy_(getattr(wide, n))
             for one, other in ((found, wanted), *zip(state, wide)):
                 error = ((one.double() - other).abs().max() / other.abs().max().clamp(min=1e-9)).item()
                 assert error < 1e-5, (folder, t, slots, error)

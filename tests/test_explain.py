@@ -112,6 +112,40 @@ def test_a_data_decay_discretized():
     assert "8,192 entries a head = N*P; 32,768 bytes in fp32" in section(text, "cost")
 
 
+MIXED = """
+recurrence mixed {
+  dim    N = 8, P = 8
+  input  q, k : [N]; v : [P]
+  state  S : real [N, P]
+  update S' = S + k v^T
+  output o = S'^T q
+}
+layer block(d_model) {
+  heads H = d_model / P
+  q, k, v = linear(u)
+  q = silu(conv(q, 4))
+  k = rmsnorm(conv(k, 4))
+  v = conv(v, 2)
+  o = mixed(q, k, v)
+  out = linear(o * v)
+}
+"""
+
+
+def test_a_token_of_a_layer():
+    """What one launch carries, and what stays in torch and why."""
+    recurrence, layer = explain.summary(Source("mixed.ssm", MIXED), {})[0].split("\nlayer ")
+    assert "a token one launch on a GPU, states in place" in section(recurrence, "how it runs")
+    assert [" ".join(line.split()) for line in layer.splitlines()[-4:]] == [
+        "a token one launch on a GPU from the projections to what `mixed` reads out",
+        "in it q = silu(conv(q, 4))",
+        "in torch k = rmsnorm(conv(k, 4)): a learned norm needs all of its channels",
+        "v = conv(v, 2): `v` is read by `out = ...` as well",
+    ]
+    alone = explain.summary(Source("mixed.ssm", MIXED.replace("  q = silu(conv(q, 4))\n", "")), {})[0]
+    assert "a token  the launch on a GPU has `mixed` alone: nothing stands between the projections and the recurrence" in alone
+
+
 def test_a_singular_method_says_what_is_emitted():
     text = section(explain.summary(sketch("s4d"), {})[0], "discretized")
     assert "exact for one held" in text and "at 0/0" in text and "expm1" in text

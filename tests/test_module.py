@@ -143,7 +143,8 @@ def assert_same_state(left, right) -> None:
 def random_state(block, batch: int, seed: int = 2):
     torch.manual_seed(seed)
     state = block.allocate_state(batch)
-    return torch.utils._pytree.tree_map(lambda x: torch.randn_like(x) if x.is_floating_point() else x, state)
+    counts = torch.arange(batch) * 5 + 2  # every sequence has its windows turned otherwise
+    return torch.utils._pytree.tree_map(lambda x: torch.randn_like(x) if x.is_floating_point() else counts, state)
 
 
 # --- against the oracle ------------------------------------------------------------------------------------------
@@ -171,7 +172,8 @@ def test_block_equals_oracle(tmp_path):
     for row in range(2):
         y, tail, states = mamba2_block(u[row].numpy(), weights, heads=4, groups=2, n=3, p=4)
         np.testing.assert_allclose(out.y[row].detach(), y, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(out.final_state.conv[row].detach(), tail, rtol=1e-10, atol=1e-12)
+        # of 7 tokens the last three, 4 to 6, lie in rows 0 to 2 of 4
+        np.testing.assert_allclose(out.final_state.conv[row, :3].mT.detach(), tail, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(out.final_state.mamba2.S[row].detach(), states, rtol=1e-10, atol=1e-12)
 
 
@@ -230,6 +232,23 @@ def test_step_equals_forward(block):
     assert_same_state(state, whole.final_state)
 
 
+@pytest.mark.parametrize("slots", [[3, -1, 0], [-1, -1, -1], [0, 1, 2], [-1, 2, -1]])
+def test_slots_choose_rows_of_every_part_of_a_state(block, slots):
+    """Paged states: windows, values of the token before and the recurrence's own; an absent sequence leaves no trace."""
+    u, pool = tokens(block, 3, 4), random_state(block, 4)
+    own = torch.utils._pytree.tree_map(lambda x: x[[slot for slot in slots if slot >= 0]], pool)
+    before = [part.clone() for part in leaves(pool)]
+    for t in range(4):
+        y = block.step(u[:, t], state=pool, slots=torch.tensor(slots))
+        there = [i for i, slot in enumerate(slots) if slot >= 0]
+        torch.testing.assert_close(y[there], block.step(u[there, t], state=own))
+        assert (y[[i for i in range(3) if i not in there]] == 0).all()
+    for part, old, moved in zip(leaves(pool), before, leaves(own), strict=True):
+        torch.testing.assert_close(part[[slot for slot in slots if slot >= 0]], moved)
+        rest = [row for row in range(4) if row not in slots]
+        assert torch.equal(part[rest], old[rest])
+
+
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 6])
 def test_split_equals_whole(block, at):
     u, start = tokens(block, 2, 6), random_state(block, 2)
@@ -282,12 +301,14 @@ def test_gradients_are_exact(block):
 def test_packed_gradients_are_exact(block):
     start, ends = random_state(block, 2), torch.tensor([0, 1, 3])
     flat, layout = torch.utils._pytree.tree_flatten(start)
-    parts = [part.requires_grad_() for part in flat]
+    parts = [part.requires_grad_() for part in flat if part.is_floating_point()]
     u = tokens(block, 1, 3).requires_grad_()
 
     def run(u, *parts):
-        out = block(u, state=torch.utils._pytree.tree_unflatten(list(parts), layout), cu_seqlens=ends)
-        return (out.y, *leaves(out.final_state))
+        given = iter(parts)
+        state = torch.utils._pytree.tree_unflatten([next(given) if p.is_floating_point() else p for p in flat], layout)
+        out = block(u, state=state, cu_seqlens=ends)
+        return (out.y, *(p for p in leaves(out.final_state) if p.is_floating_point()))
 
     assert torch.autograd.gradcheck(run, (u, *parts))
 

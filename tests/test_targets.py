@@ -56,6 +56,17 @@ def test_an_example_on_every_target(everywhere, name, matrix):
     assert all(bool(kernel.outcome.matrix) <= kernel.outcome.shared <= TARGETS[name].shared for kernel in kernels)
 
 
+def test_what_a_layer_launches_is_recorded(tmp_path):
+    from ssmgen.runtime.launches import record
+
+    package, spec = write((ROOT / "examples" / "deltanet.ssm").read_text(encoding="utf-8"), tmp_path)
+    recording = record(package, spec, TARGETS["sm_90"], ("bfloat16",))
+    assert recording.unreached == ()
+    steps = [launch for launch in recording.launches if launch.name == "deltanet_block_step_kernel"]
+    # with slots and without; 16 heads of q, k and v are filtered
+    assert len(steps) == 2 and {launch.configuration["conv_channels"] for launch in steps} == {16 * 3 * 64}
+
+
 @pytest.mark.slow
 def test_what_spills_is_said_once_a_target(everywhere):
     spilling = [kernel.target.name for kernel in everywhere.kernels if kernel.outcome.spill]

@@ -216,20 +216,20 @@ class Printer:
                 return _both(self._factors(map_.operand, own, ""), self._factors(other, rows, cols))
             case Rot():
                 return False, [self._rotated(map_, other, is_left, rows, cols)]
-            case Transpose() if _is_map(map_.operand):
+            case Transpose() if is_map(map_.operand):
                 return times(_transposed(map_.operand))
-            case Neg() if _is_map(map_):
+            case Neg() if is_map(map_):
                 is_negative, factors = times(map_.operand)
                 return not is_negative, factors
-            case Add() if _is_map(map_):
+            case Add() if is_map(map_):
                 return False, [added([(negative, multiplied(factors)) for negative, factors in map(times, map_.terms)])]
-            case Mul() if _is_map(map_) and (map_.left.type.is_scalar or map_.right.type.is_scalar):
+            case Mul() if is_map(map_) and (map_.left.type.is_scalar or map_.right.type.is_scalar):
                 scale, matrix = (map_.left, map_.right) if map_.left.type.is_scalar else (map_.right, map_.left)
                 return _both(self._factors(scale, "", ""), times(matrix))
-            case Div() if _is_map(map_) and map_.right.type.is_scalar:
+            case Div() if is_map(map_) and map_.right.type.is_scalar:
                 (is_negative, factors), (other_negative, below) = times(map_.left), self._signed(map_.right, "", "")
                 return is_negative != other_negative, [divided(multiplied(factors), below)]
-            case MatMul() if _is_map(map_):
+            case MatMul() if is_map(map_):
                 # (a b) X = a (b X) and X (a b) = (X a) b
                 if is_left:
                     return self._matrix_product(map_.left, _product_of(map_.right, other), rows, cols)
@@ -405,20 +405,20 @@ def name_of(expr: Ref | StateRef | Delayed | Element) -> str:
 # --- products ----------------------------------------------------------------------------------------------------
 
 
-def _is_map(expr: Expr) -> bool:
+def is_map(expr: Expr) -> bool:
     """True for a matrix between an axis and itself that is made of diagonals, rotations, the identity and outer products."""
     match expr:
         case Diag() | Rot() | Identity():
             return True
         case Neg() | Transpose():
-            return _is_map(expr.operand)
+            return is_map(expr.operand)
         case Add():
-            return all(_is_map(t) for t in expr.terms)
+            return all(is_map(t) for t in expr.terms)
         case Mul() | Div():
-            return any(_is_map(e) for e in (expr.left, expr.right)) and any(e.type.is_scalar for e in (expr.left, expr.right))
+            return any(is_map(e) for e in (expr.left, expr.right)) and any(e.type.is_scalar for e in (expr.left, expr.right))
         case MatMul():
             is_square = expr.type.rows == expr.type.cols and not expr.type.is_scalar
-            return is_square and (expr.left.type.cols == ONE or (_is_map(expr.left) and _is_map(expr.right)))
+            return is_square and (expr.left.type.cols == ONE or (is_map(expr.left) and is_map(expr.right)))
     return False
 
 
@@ -436,7 +436,7 @@ def _transposed(map_: Expr) -> Expr:
         case Add():
             return replace(map_, terms=tuple(_transposed(t) for t in map_.terms))
         case MatMul():
-            left, right = (_transposed(e) if _is_map(e) else _flipped(e) for e in (map_.right, map_.left))
+            left, right = (_transposed(e) if is_map(e) else _flipped(e) for e in (map_.right, map_.left))
             return replace(map_, left=left, right=right)
     left, right = (e if e.type.is_scalar else _transposed(e) for e in (map_.left, map_.right))
     return replace(map_, left=left, right=right)

@@ -164,6 +164,35 @@ def _rope(x, position, entry, N: tl.constexpr):
     y = tl.gather(x, tl.broadcast_to(partner, x.shape), len(x.shape) - 1)
     return x * tl.cos(angle) + tl.where(entry < half, -y, y) * tl.sin(angle)
 ''',
+    "_ticket": '''\
+@triton.jit
+def _ticket(count):
+    """What a program finds at `count`: in the lower 40 bits the number, in those above how many programs came before it."""
+    return tl.atomic_add(count, 1 << 40, sem="relaxed")
+''',
+    "_number": """\
+@triton.jit
+def _number(ticket):
+    return ticket & ((1 << 40) - 1)
+""",
+    "_close": '''\
+@triton.jit
+def _close(count, ticket, programs):
+    """The last of a sequence's programs to draw a ticket makes the number one more."""
+    if ticket >> 40 == programs - 1:
+        tl.atomic_add(count, 1 - (tl.cast(programs, tl.int64) << 40), sem="relaxed")
+''',
+    "_filtered": '''\
+@triton.jit
+def _filtered(x, window, weight, mask, i_t, channels, taps: tl.constexpr):
+    """A causal filter a channel at token i_t, whose input x takes the place of the oldest: token n lies in row n % taps of the window."""
+    y = x * tl.load(weight + taps - 1, mask=mask, other=0.0)
+    for tap in tl.static_range(taps - 1):
+        row = (i_t + 1 + tap) % taps
+        y += tl.load(window + row * channels, mask=mask, other=0.0).to(tl.float32) * tl.load(weight + tap, mask=mask, other=0.0)
+    tl.store(window + i_t % taps * channels, x, mask=mask)
+    return y
+''',
     "_rotate": '''\
 @triton.jit
 def _rotate(x, angle, entry, axis: tl.constexpr):

@@ -6,12 +6,21 @@ not written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .. import spec
 from ..backends.torch_text import HELPERS
 from .layer import LayerClass, layer_class
 from .recurrence import RecurrenceClass, recurrence_class
+
+if TYPE_CHECKING:
+    from ..triton_decode import Line
+    from ..triton_layer import Launch
+
+NO_LAUNCHES: Mapping[str, Launch] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,10 +38,27 @@ class ModuleFile:
     has_conv: bool
     has_conv_step: bool
     has_shift: bool
+    has_shift_step: bool
+    has_memory_step: bool
+    has_advance: bool
     has_packing: bool
     has_block_rmsnorm: bool
     has_block_layernorm: bool
     helpers: tuple[str, ...]
+    launches: tuple[LaunchText, ...]
+
+
+@dataclass(frozen=True)
+class LaunchText:
+    """The operator that runs the kernel of a layer."""
+
+    operator: str
+    file: str
+    arguments: str
+    schema: tuple[str, ...]
+    sizes: tuple[Line, ...]
+    like: str
+    shape: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +77,10 @@ def layers_of(specification: spec.Specification, recurrence: spec.Recurrence) ->
     return tuple(layer for layer in specification.layers if layer.callees == (recurrence.name,))
 
 
-def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> ModuleFile:
-    """The context of `module.py` for a recurrence and the layers around it."""
+def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES) -> ModuleFile:
+    """The context of `module.py` for a recurrence and the layers around it; `launches` has the kernels of layers by name."""
     core = recurrence_class(recurrence)
-    classes = tuple(layer_class(layer, {recurrence.name: core}) for layer in layers)
+    classes = tuple(layer_class(layer, {recurrence.name: core}, launches.get(layer.name)) for layer in layers)
     uses = {name: None for layer in classes for name in sorted(layer.uses)}
     called = dict.fromkeys((*core.helpers, *(h for layer in classes for h in layer.helpers)))
     lines = [line for layer in classes for line in (*layer.parts, *layer.forward_lines, *layer.step_lines)]
@@ -64,22 +90,40 @@ def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> 
     imports += ("from typing import NamedTuple",) if classes else ()
     has_steps = any(layer.has_step for layer in classes)
     op_names = ["Output", "State", core.function] + ([f"{core.function}_step"] if core.has_step else [])
+    if launches:
+        op_names += ["_arithmetic", "_decode", "_library", "_operators", "NAMESPACE"]
     return ModuleFile(
         recurrence=core,
         layers=classes,
         summary=_summary(core, classes),
         imports=imports,
         has_functional="F." in body or "conv" in uses or "blocks_rmsnorm" in uses or "blocks_layernorm" in uses,
-        op_names=", ".join(sorted(op_names, key=lambda name: (name.islower(), name))),
+        op_names=", ".join(sorted(op_names, key=lambda name: (not name.isupper(), name.islower(), name))),
         has_unit=bool(core.units) or "_unit" in called,
         has_whole=any(part in uses for part in ("whole", "blocks_rmsnorm", "blocks_layernorm")),
         has_conv="conv" in uses,
         has_conv_step="conv" in uses and has_steps,
         has_shift="shift" in uses,
+        has_shift_step="shift" in uses and has_steps,
+        has_memory_step=("shift" in uses or "conv" in uses) and has_steps,
+        has_advance="_advance(" in body,
         has_packing="conv" in uses or "shift" in uses,
         has_block_rmsnorm="blocks_rmsnorm" in uses,
         has_block_layernorm="blocks_layernorm" in uses,
         helpers=helpers,
+        launches=tuple(_launch_text(launch) for launch in launches.values()),
+    )
+
+
+def _launch_text(launch: Launch) -> LaunchText:
+    return LaunchText(
+        launch.operator,
+        launch.file,
+        ", ".join(launch.arguments),
+        launch.registration.schema,
+        launch.fake,
+        launch.like,
+        launch.shape,
     )
 
 
@@ -95,21 +139,21 @@ def package_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) ->
     classes = [module.recurrence.name]
     for layer in module.layers:
         classes += [layer.name, layer.state_name]
-    op_names = module.op_names.split(", ")
+    op_names = [name for name in module.op_names.split(", ") if not name.startswith("_") and name != "NAMESPACE"]
     return PackageFile(
         title=module.recurrence.title,
         function=recurrence.name,
-        op_names=module.op_names,
+        op_names=", ".join(op_names),
         module_names=", ".join(classes),
         exports=tuple(sorted({*op_names, *classes, f"{recurrence.name}_reference"}, key=lambda name: (name.islower(), name))),
     )
 
 
-def render_module(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> str:
+def render_module(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES) -> str:
     """The text of `module.py`."""
     from .._environment import render
 
-    return render("torch/module.py.jinja", module=module_file(recurrence, layers))
+    return render("torch/module.py.jinja", module=module_file(recurrence, layers, launches))
 
 
 def render_package(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> str:

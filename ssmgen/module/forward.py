@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .. import spec
 from ..backends.eager_text import ATOM, POWER, PRODUCT, SIGN, SUM, Text
@@ -15,7 +16,15 @@ from ..backends.torch_text import AXIS_FUNCTIONS, FUNCTIONS, HELPERS, attribute
 from . import text
 from .text import variable
 
+if TYPE_CHECKING:
+    from ..prologue import Source
+    from ..triton_layer import Launch
+
 _BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "^": POWER}
+
+
+TOKEN = "token = state.tokens.clone() if slots is None else state.tokens[slots.clamp(min=0)]"
+"""The number of every sequence's token, which is where its inputs go in the windows."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class ForwardWriter:
     layer: spec.Layer
     names: Names
     is_step: bool
+    launch: Launch | None = None  # of a step: the kernel that carries the call and what comes before it
     lines: list[str] = field(default_factory=list)
     used: dict[str, None] = field(default_factory=dict)  # attributes that hold sizes
     helpers: dict[str, None] = field(default_factory=dict)
@@ -47,14 +57,52 @@ class ForwardWriter:
     _reads: list[str] = field(default_factory=list)  # names the statement reads, as often as it does
     _given: dict[str, None] = field(default_factory=dict)  # names its operations have been assigned to so far
     _headed: dict[str, str] = field(default_factory=dict)  # flat text -> the same value with heads
+    _computed: dict[int, str] = field(default_factory=dict)  # operations that stand before a launch -> their variable
+    _waiting: list[int] = field(default_factory=list)  # statements that the launch carries
+    _indent: int = 8
 
     def write(self) -> None:
         """All statements, each under the line of the spec that it comes from."""
         self._variables[self.layer.input] = variable(self.layer.input)
         for number, statement in enumerate(self.layer.statements):
-            following = self.layer.statements[number + 1] if number + 1 < len(self.layer.statements) else None
-            self.lines.append(f"# {_place(self.layer, statement.span)}")
-            self._statement(statement, following, number)
+            self.lines.append(f"# {statement_place(self.layer, statement.span)}")
+            if self.launch is not None and number in self.launch.prologue.statements:
+                self._compute_sources(statement)
+                self._waiting.append(number)
+            else:
+                self._numbered(number)
+        if self.is_step and self._has_windows and not self._carries_windows:
+            self.lines.append("_advance(state.tokens, slots)")
+        if self.is_step and self._has_own_windows:
+            self.lines.insert(0, TOKEN)
+
+    @property
+    def _carries_windows(self) -> bool:
+        return self.launch is not None and bool(self.launch.prologue.filters)
+
+    @property
+    def _has_windows(self) -> bool:
+        return any(isinstance(node, spec.LayerConv) for s in self.layer.statements for node in spec_nodes(s.value))
+
+    @property
+    def _has_own_windows(self) -> bool:
+        """Whether torch operations move a window wherever the layer runs."""
+        carried = [f.node for f in self.launch.prologue.filters] if self.launch is not None else []
+        nodes = [node for s in self.layer.statements for node in spec_nodes(s.value) if isinstance(node, spec.LayerConv)]
+        return any(all(node is not other for other in carried) for node in nodes)
+
+    def _numbered(self, number: int) -> None:
+        following = self.layer.statements[number + 1] if number + 1 < len(self.layer.statements) else None
+        self._statement(self.layer.statements[number], following, number)
+
+    def _compute_sources(self, statement: spec.LayerStatement) -> None:
+        """What torch computes inside a statement that a launch carries, given a line of its own."""
+        for source in self.launch.prologue.sources:
+            if source.node is not None and not source.is_learned and any(node is source.node for node in spec_nodes(statement.value)):
+                target = self._free(source.name)
+                value = self.joined(source.node) if len(source.node.widths) > 1 else self.text(source.node, 0)
+                self._assign(target, value)
+                self._computed[id(source.node)] = target
 
     def _free(self, name: str) -> str:
         spoken = {n for statement in self.layer.statements for n in statement.names}
@@ -77,6 +125,11 @@ class ForwardWriter:
         """The Python name of a state field's next value."""
         return self._free(f"next_{name}")
 
+    def _wrapped(self, head: str, value: str) -> list[str]:
+        if len(head) + len(value) + self._indent <= text.LINE or "(" not in value:
+            return [head + value]
+        return [f"{head}(", f"    {value}", ")"]
+
     # --- statements --------------------------------------------------------------------------------------------------
 
     def _statement(self, statement: spec.LayerStatement, following: spec.LayerStatement | None, number: int) -> None:
@@ -91,7 +144,7 @@ class ForwardWriter:
 
     def _assign(self, target: str, value: Text) -> None:
         if value.text != target:
-            self.lines += _wrapped(f"{target} = ", value.text)
+            self.lines += self._wrapped(f"{target} = ", value.text)
 
     def _several(self, statement: spec.LayerStatement, following, targets: tuple[str, ...]) -> None:
         joined = self.joined(statement.value)
@@ -99,7 +152,7 @@ class ForwardWriter:
             values = [self.text(statement.value, i) for i in range(len(targets))]
             read = {node.name for node in spec_nodes(statement.value) if isinstance(node, spec.LayerRef)}
             if any(name in read for name in statement.names):
-                self.lines += _wrapped(f"{', '.join(targets)} = ", ", ".join(value.text for value in values))
+                self.lines += self._wrapped(f"{', '.join(targets)} = ", ", ".join(value.text for value in values))
                 return
             for target, value in zip(targets, values, strict=True):
                 self._assign(target, value)
@@ -122,12 +175,14 @@ class ForwardWriter:
     def _cut(self, owner: spec.LayerLinear | spec.LayerConv, joined: Text, pieces: Mapping[str, tuple[spec.Width, ...]]) -> None:
         module = self.names.modules[id(owner)]
         self.splits[module] = tuple(pieces.values())
-        self.lines += _wrapped(f"{', '.join(pieces)} = ", f"{joined.at(ATOM)}.split(self.{module}_split, dim=-1)")
+        self.lines += self._wrapped(f"{', '.join(pieces)} = ", f"{joined.at(ATOM)}.split(self.{module}_split, dim=-1)")
 
     # --- values ------------------------------------------------------------------------------------------------------
 
     def joined(self, node: spec.LayerValue) -> Text | None:
         """A value of several names as one tensor side by side; None where an operation needs to know the names."""
+        if id(node) in self._computed:
+            return Text(self._computed[id(node)])
         match node:
             case spec.LayerLinear():
                 return Text(f"self.{self.names.modules[id(node)]}({self.text(node.operand, 0).text})")
@@ -149,15 +204,17 @@ class ForwardWriter:
                 inner = self.joined(operand)
                 return inner and Text(f"-{inner.at(PRODUCT)}", SIGN)
             case spec.LayerArithmetic(left=left, right=right, operator=operator):
-                if all(_is_joinable(side) for side in (left, right)):
+                if all(is_joinable(side) for side in (left, right)):
                     return _binary(operator, self.joined(left), self.joined(right))
             case spec.LayerApply(function=function, operands=operands):
-                if function in FUNCTIONS and all(_is_joinable(operand) for operand in operands):
+                if function in FUNCTIONS and all(is_joinable(operand) for operand in operands):
                     return self._call(function, [self.joined(operand) for operand in operands])
         return None
 
     def text(self, node: spec.LayerValue, i: int) -> Text:
         """The value for the i-th name of the statement, flat."""
+        if id(node) in self._computed and len(node.widths) == 1:
+            return Text(self._computed[id(node)])
         match node:
             case spec.LayerNumber(value=value):
                 return Text(text.number(value), is_number=True)
@@ -239,9 +296,10 @@ class ForwardWriter:
             wanted = operand.text if operand.text.isidentifier() else bundle_name(self._targets)
             result = self._result(wanted, f"{wanted}_conv", node)
             if self.is_step:
-                self.lines += text.call(f"{result} = _conv_step", [operand.text, f"self.{module}", f"state.{name}"], 8)
+                arguments = [operand.text, f"self.{module}", f"state.{name}", "token", "slots"]
+                self.lines += text.call(f"{result} = _conv_step", arguments, self._indent)
             else:
-                arguments = [operand.text, f"self.{module}", f"state.{name}", "cu_seqlens"]
+                arguments = [operand.text, f"self.{module}", f"state.{name}", "start", "end", "cu_seqlens"]
                 self.lines += text.call(f"{result}, {self.next_of(name)} = _causal_conv", arguments, 8)
             self._done[id(node)] = result
         return self._done[id(node)]
@@ -253,7 +311,7 @@ class ForwardWriter:
             source = self._variables[node.name]
             result = self._free(f"previous_{source}")
             if self.is_step:
-                self.lines += [f"{result} = state.{name}.to({source}.dtype, copy=True)", f"state.{name}.copy_({source})"]
+                self.lines.append(f"{result} = _shift_step({source}, state.{name}, slots)")
             else:
                 self.lines.append(f"{result}, {self.next_of(name)} = _shift({source}, state.{name}, cu_seqlens)")
             self._done[key] = result
@@ -261,19 +319,72 @@ class ForwardWriter:
 
     def _callee(self, node: spec.LayerCall, i: int) -> Text:
         if id(node) not in self._done:
-            module, name = self.names.modules[id(node)], self.names.fields[id(node)]
-            arguments = [self._with_heads(self.text(operand, 0), width) for operand, width in zip(node.operands, node.inputs, strict=True)]
-            result = self._result(self._targets[0], f"{module}_{self._targets[0]}", node)
-            if self.is_step:
-                self.lines += text.call(f"{result} = self.{module}.step", [*arguments, f"state=state.{name}"], 8)
-            else:
-                arguments += [f"state=state.{name}", "cu_seqlens=cu_seqlens"]
-                self.lines += text.call(f"{result}, {self.next_of(name)} = self.{module}", arguments, 8)
-            self._done[id(node)] = result
+            self._done[id(node)] = self._launched(node) if self.launch is not None else self._called(node)
         flat = _without_heads(self._done[id(node)], node.widths[i])
         if len(node.widths[i].shape) == 1 and node.widths[i].lead != "none":
             self._headed[flat] = self._done[id(node)]
         return Text(flat)
+
+    def _called(self, node: spec.LayerCall) -> str:
+        module, name = self.names.modules[id(node)], self.names.fields[id(node)]
+        arguments = [self._with_heads(self.text(operand, 0), width) for operand, width in zip(node.operands, node.inputs, strict=True)]
+        result = self._result(self._targets[0], f"{module}_{self._targets[0]}", node)
+        if self.is_step:
+            self.lines += text.call(f"{result} = self.{module}.step", [*arguments, f"state=state.{name}", "slots=slots"], self._indent)
+        else:
+            arguments += [f"state=state.{name}", "cu_seqlens=cu_seqlens"]
+            self.lines += text.call(f"{result}, {self.next_of(name)} = self.{module}", arguments, 8)
+        return result
+
+    def _launched(self, node: spec.LayerCall) -> str:
+        """The call and the statements before it that wait for it: one launch where there is a kernel, else torch operations."""
+        self._compute_sources(next(s for s in self.layer.statements if any(inner is node for inner in spec_nodes(s.value))))
+        handed = [self._handed(kind, key, node) for kind, key in self.launch.handed]
+        own = (self._targets, self._reads, self._given, self._headed)
+        before, self.lines, self._indent = self.lines, [], 12
+        if self._carries_windows and not self._has_own_windows:
+            self.lines.append(TOKEN)
+        for number in self._waiting:
+            self._numbered(number)
+        self._targets, self._reads, self._given, self._headed = own
+        result = self._called(node)
+        if self._carries_windows:
+            self.lines.append("_advance(state.tokens, slots)")
+        branch, self._indent = self.lines, 8
+        name = self.names.fields[id(node)]
+        launch = text.call(f"{result} = _operators.{self.launch.operator}", [*handed, "slots"], 12)
+        test = f"if _is_fused({handed[0]}, *state.{name}):"
+        self.lines = [*before, test, *(f"    {line}" for line in launch), "else:", *(f"    {line}" for line in branch)]
+        return result
+
+    def _handed(self, kind: str, key: object, call: spec.LayerCall) -> str:
+        """The text of one argument of the kernel."""
+        module, name = self.names.modules[id(call)], self.names.fields[id(call)]
+        match kind:
+            case "source":
+                return self._source(key)
+            case "weight" | "bias":
+                return f"self.{self.names.modules[id(key)]}.{kind}"
+            case "window":
+                return f"state.{self.names.fields[id(key)]}"
+            case "param" | "constant":
+                return f"self.{module}.{key}"
+            case "state":
+                return f"state.{name}.{key}"
+            case "position":
+                return f"state.{name}.position"
+            case "tokens":
+                return "state.tokens"
+            case "groups":
+                return self._lead("group")
+        raise AssertionError(f"no argument of kind {kind}")
+
+    def _source(self, source: Source) -> str:
+        if source.is_learned:
+            return self.text(source.node, 0).text
+        if source.node is not None:
+            return self._computed[id(source.node)]
+        return self._bundles[source.names] if len(source.names) > 1 else self._variables[source.names[0]]
 
     def _split(self, node: spec.LayerLinear | spec.LayerConv, i: int) -> str:
         if (id(node), "split") not in self._done:
@@ -371,7 +482,8 @@ def _owner(node: spec.LayerValue) -> spec.LayerLinear | spec.LayerConv | None:
     return None
 
 
-def _is_joinable(node: spec.LayerValue) -> bool:
+def is_joinable(node: spec.LayerValue) -> bool:
+    """Whether the values of several names can be computed side by side, in one tensor."""
     if isinstance(node, (spec.LayerLinear, spec.LayerConv, spec.LayerGroup)):
         return len(node.widths) > 1
     if isinstance(node, (spec.LayerNumber, spec.LayerSize)):
@@ -379,10 +491,10 @@ def _is_joinable(node: spec.LayerValue) -> bool:
     if isinstance(node, spec.LayerParam):
         return not node.widths
     if isinstance(node, spec.LayerNegative):
-        return _is_joinable(node.operand)
+        return is_joinable(node.operand)
     if isinstance(node, spec.LayerArithmetic):
-        return _is_joinable(node.left) and _is_joinable(node.right)
-    return isinstance(node, spec.LayerApply) and node.function in FUNCTIONS and all(map(_is_joinable, node.operands))
+        return is_joinable(node.left) and is_joinable(node.right)
+    return isinstance(node, spec.LayerApply) and node.function in FUNCTIONS and all(map(is_joinable, node.operands))
 
 
 def _width(node: spec.LayerValue, i: int) -> spec.Width | None:
@@ -406,13 +518,13 @@ def _without_heads(value: str, width: spec.Width) -> str:
     return value if axes == 1 else f"{value}.flatten(-{axes})"
 
 
-def _wrapped(head: str, value: str) -> list[str]:
-    if len(head) + len(value) + 8 <= text.LINE or "(" not in value:
-        return [head + value]
-    return [f"{head}(", f"    {value}", ")"]
+def statement_words(layer: spec.Layer, statement: spec.LayerStatement) -> str:
+    """A statement as written, on one line."""
+    return text.quoted(layer.source, statement.span)
 
 
-def _place(layer: spec.Layer, span) -> str:
+def statement_place(layer: spec.Layer, span) -> str:
+    """Where the layer says it, and what."""
     line, _ = layer.source.position(span.start)
     name = layer.source.name.rsplit("/", 1)[-1]
     return f"{name}:{line}  {text.quoted(layer.source, span)}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from .. import spec
 from ..backends.torch_text import attribute
@@ -14,6 +15,9 @@ from . import initial, text
 from .forward import ForwardWriter, Names, bundle_name, in_order, spec_nodes
 from .recurrence import RESERVED_ATTRIBUTES, Parameter, RecurrenceClass
 from .text import variable
+
+if TYPE_CHECKING:
+    from ..triton_layer import Launch
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class LayerClass:
     parts: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     fields: tuple[StateField, ...]
-    has_tails: bool  # a field of the layer's own, beside the recurrences' states
+    has_windows: bool
     default_weight: str
     model: str
     forward_lines: tuple[str, ...]
@@ -55,16 +59,16 @@ class LayerClass:
     uses: frozenset[str]  # parts of the file's head: 'conv', 'shift', 'blocks', 'whole', 'math'
 
 
-def layer_class(layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass]) -> LayerClass:
-    """The class of a layer over recurrences whose classes stand in the same file."""
-    return _LayerWriter(layer, recurrences).write()
+def layer_class(layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None = None) -> LayerClass:
+    """The class of a layer over recurrences whose classes stand in the same file. `launch` is what a kernel carries of its step."""
+    return _LayerWriter(layer, recurrences, launch).write()
 
 
 class _LayerWriter:
-    def __init__(self, layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass]):
-        self.layer = layer
+    def __init__(self, layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None):
+        self.layer, self.launch = layer, launch
         self.recurrences = recurrences
-        self.taken: dict[str, None] = dict.fromkeys((*RESERVED_ATTRIBUTES, *(p.name for p in layer.parameters)))
+        self.taken: dict[str, None] = dict.fromkeys((*RESERVED_ATTRIBUTES, "tokens", *(p.name for p in layer.parameters)))
         self.modules: dict[int, str] = {}
         self.fields: dict[int | tuple[str, int], str] = {}
         self.state: list[StateField] = []
@@ -78,7 +82,7 @@ class _LayerWriter:
     def write(self) -> LayerClass:
         self._name_parts()
         names = Names(self.modules, self.fields, self.sizes, self.groups)
-        forward, step = ForwardWriter(self.layer, names, False), ForwardWriter(self.layer, names, True)
+        forward, step = ForwardWriter(self.layer, names, False), ForwardWriter(self.layer, names, True, self.launch)
         forward.write()
         step.write()
         splits = forward.splits
@@ -96,24 +100,27 @@ class _LayerWriter:
             tuple(comment[1:]),
             text.method("__init__", self._arguments(constants)),
             text.method("forward", ["u: Tensor", "*", f"state: {name}State | None = None", "cu_seqlens: Tensor | None = None"], "Output"),
-            text.method("step", ["u: Tensor", "*", f"state: {name}State"], "Tensor"),
+            text.method("step", ["u: Tensor", "*", f"state: {name}State", "slots: Tensor | None = None"], "Tensor"),
             text.method("allocate_state", ["batch: int", "device=None", "dtype: torch.dtype | None = None"], f"{name}State"),
             sizes,
             parts,
             parameters,
             tuple(self.state),
-            any(field.type == "Tensor" for field in self.state),
+            "conv" in self.uses,
             self._default_weight(),
             next(iter(dict(layer.params))),
             tuple(forward.lines),
             tuple(step.lines),
             variable(layer.output),
-            f"{name}State({', '.join(forward.next_of(field.name) for field in self.state)})",
+            f"{name}State({', '.join(self._next(field, forward) for field in self.state)})",
             all(self.recurrences[callee].has_step for callee in layer.callees),
             self._repr(),
             tuple(dict.fromkeys(helper_names)),
             frozenset(self.uses),
         )
+
+    def _next(self, state: StateField, forward: ForwardWriter) -> str:
+        return "state.tokens + (end - start)" if state.name == "tokens" else forward.next_of(state.name)
 
     # --- names -------------------------------------------------------------------------------------------------------
 
@@ -155,10 +162,7 @@ class _LayerWriter:
                 elif isinstance(node, spec.LayerConv):
                     label = "conv" if len(convolutions) == 1 else f"conv_{bundle_name(statement.names)}"
                     self.modules[id(node)] = self.fields[id(node)] = self._fresh(label)
-                    channels = self._product(node.widths)
-                    self.state.append(
-                        self._tail(self.modules[id(node)], node.taps - 1, f"self.{self.modules[id(node)]}.in_channels", channels)
-                    )
+                    self.state.append(self._window(self.modules[id(node)], node.taps))
                 elif isinstance(node, spec.LayerNorm):
                     self.modules[id(node)] = self._fresh("norm")
                 elif isinstance(node, spec.LayerCall):
@@ -173,11 +177,14 @@ class _LayerWriter:
                     self.state.append(StateField(name, "Tensor", f"[batch, {width}], `{node.name}` of the last token",
                                                  f"torch.zeros(batch, {self._self(width)}, device=device, dtype=dtype)"))  # fmt: skip
             defined.update((name, number) for name in statement.names)
+        if convolutions:
+            zero = "torch.zeros(batch, device=device, dtype=torch.int64)"
+            self.state.append(StateField("tokens", "Tensor", "[batch], how many there have been", zero))
 
-    def _tail(self, name: str, tokens: int, channels: str, width: str) -> StateField:
+    def _window(self, name: str, taps: int) -> StateField:
         self.uses["conv"] = None
-        zero = f"torch.zeros(batch, {channels}, {tokens}, device=device, dtype=dtype)"
-        return StateField(name, "Tensor", f"[batch, channels, {tokens}], the last inputs of `{name}`", zero)
+        zero = f"torch.zeros(batch, {taps}, self.{name}.in_channels, device=device, dtype=dtype)"
+        return StateField(name, "Tensor", f"[batch, {taps}, channels], the last inputs of `{name}`: token n in row n % {taps}", zero)
 
     def _projection_name(self, node: spec.LayerLinear, statement: spec.LayerStatement) -> str:
         if statement is self.layer.statements[-1]:

@@ -11,7 +11,9 @@ from ..source import Source, Span
 
 LINE = 140
 
-RESERVED = frozenset("F NamedTuple Output State Tensor batch cu_seqlens device dtype factory math nn self state torch".split())
+RESERVED = frozenset(
+    "F NamedTuple Output State Tensor batch cu_seqlens device dtype end factory math nn self slots start state token torch".split()
+)
 """Names that the text around a layer's values uses for itself."""
 
 

@@ -22,7 +22,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .. import spec
-from .load import load
+from .load import layer_classes, load
 from .sample import Case, Shape, draw
 from .targets import Target
 
@@ -95,6 +95,7 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
     with _gpu(target, launched):
         package = load(folder)
         namespace = sys.modules[f"{package.__name__}.op"].NAMESPACE
+        layers = _layers(package, recurrence)
         one = draw(recurrence, Shape(1, 1, HEADS, GROUPS, {**dict(recurrence.dims), **dict(recurrence.counts)}))
         with _pretence(namespace):
             for dtype in dtypes:
@@ -106,6 +107,8 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
                             _differentiate(package, case, 1 if is_packed else batch, length, is_packed, call)
                     call["is_packed"] = False
                     _step(package, case, call)
+                for kind, width in layers:
+                    _step_layer(kind, width, getattr(torch, dtype), call)
     launches = tuple(found.values())
     return Recording(launches, _unreached(package, {launch.name for launch in launches}))
 
@@ -149,6 +152,39 @@ def _step(package: ModuleType, case: Case, call: dict[str, Any]) -> None:
             step(*(x[:, 0] for x in tokens), *params, state=state)
             if takes_slots:
                 step(*(x[:, 0] for x in tokens), *params, state=state, slots=torch.empty(batch, dtype=torch.int64, device="meta"))
+
+
+def _layers(package: ModuleType, recurrence: spec.Recurrence) -> list[tuple[type, int]]:
+    """The layers of the package that have a step, each at a width that gives it `HEADS` heads, or the first that it takes."""
+    sizes = [size for _, size in recurrence.dims]
+    widths = sorted({HEADS * size * up // down for size in sizes for up in (1, 2, 4) for down in (1, 2, 4)})
+    found = []
+    for kind in layer_classes(package, recurrence.name):
+        heads = {width: _heads(kind, width) for width in widths} if hasattr(kind, "step") else {}
+        fitting = [width for width, count in heads.items() if count]
+        found += [(kind, next((width for width in fitting if heads[width] == HEADS), fitting[0]))] if fitting else []
+    return found
+
+
+def _heads(kind: type, width: int) -> int:
+    """How many heads a layer has at a width; 0 where it refuses the width, `HEADS` where it does not say."""
+    try:
+        return getattr(kind(width, device="meta"), "heads", HEADS)
+    except ValueError:
+        return 0
+
+
+def _step_layer(kind: type, width: int, dtype, call: dict[str, Any]) -> None:
+    """One token of a layer, in several batches, with and without slots of a pool."""
+    import torch
+
+    layer = kind(width, device="meta", dtype=dtype)
+    call["call"] = "step"
+    for batch in STEPS:
+        u = torch.empty(batch, width, dtype=dtype, device="meta")
+        state = layer.allocate_state(batch, "meta", dtype)
+        for slots in (None, torch.empty(batch, dtype=torch.int64, device="meta")):
+            layer.step(u, state=state, slots=slots)
 
 
 def _empty(like, *shape: int):

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ..module.text import camel
+
 
 def load(folder: str | Path) -> ModuleType:
     """The package in `folder`. The same files give the same module again, from wherever they are loaded.
@@ -33,6 +35,14 @@ def load(folder: str | Path) -> ModuleType:
             del sys.modules[loaded]
         raise
     return module
+
+
+def layer_classes(package: ModuleType, recurrence: str) -> list[type]:
+    """The classes of a package's layers: its modules without the recurrence's own."""
+    import torch
+
+    found = [getattr(package, name) for name in package.__all__ if name != camel(recurrence)]
+    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, torch.nn.Module)]
 
 
 def _fingerprint(folder: Path) -> str:

@@ -215,11 +215,11 @@ def watched(module: ModuleType, *launchers: str) -> Iterator[dict[str, object]]:
         yield chosen
     finally:
         torch.Tensor.new_empty = plain
+        for name, value in before.items():
+            setattr(module, name, value)
     missed = [name for name in launchers if name not in called]
     if missed:
         raise RuntimeError(f"the operator did not call `{missed[0]}` of its kernels")
-        for name, value in before.items():
-            setattr(module, name, value)
 
 
 def poison(tensor):
