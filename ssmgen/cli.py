@@ -355,16 +355,24 @@ def new(name: str, like: str | None) -> int:
 
 # --- what runs ---------------------------------------------------------------------------------------------------
 
+_table = click.option(
+    "--table", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Configurations of the kernels, as `tune` wrote them."
+)
+
 
 @cli.command()
 @_file
 @click.option("--device", default=None, help="cpu or cuda (default: a GPU when there is one).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
-def verify(file: Path, device: str | None, path: Path | None) -> int:
+@_table
+def verify(file: Path, device: str | None, path: Path | None, table: Path | None) -> int:
     """Test a spec's package against two oracles and itself: values, gradients, invariances. Needs torch."""
     from .runtime import commands
 
-    return commands.verify(_read(file), device, path)
+    try:
+        return commands.verify(_read(file), device, path, table)
+    except commands.TableError as error:
+        raise UserError(str(error)) from None
 
 
 class _Shape(click.ParamType):
@@ -388,9 +396,10 @@ class _Shape(click.ParamType):
               help="An adapter to another implementation (default: peers/NAME.py beside NAME.ssm, if there).")  # fmt: skip
 @click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
+@_table
 def bench(
     file: Path, dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None, peer: Path | None,
-    first: bool | None, path: Path | None,
+    first: bool | None, path: Path | None, table: Path | None,
 ) -> int:  # fmt: skip
     """Time a spec's op against the floor of the device, its sequential reference, a hand-written form, its peers. Needs torch."""
     from .runtime import commands, peers
@@ -398,9 +407,22 @@ def bench(
     source = _read(file)
     adapter = peer if peer is not None or str(file) == "-" else peers.beside(_find(file))
     try:
-        return commands.bench(source, dict(dims), device, shapes, adapter, first, path)
-    except peers.AdapterError as error:
+        return commands.bench(source, dict(dims), device, shapes, adapter, first, path, table)
+    except (peers.AdapterError, commands.TableError) as error:
         raise UserError(str(error)) from None
+
+
+@cli.command()
+@_file
+@_dims
+@_out
+@click.option("--shape", type=_Shape(), default="4,8192,16", show_default=True, help="Batch, tokens and heads of the calls that are timed.")
+@click.option("--dtype", "dtypes", type=click.Choice(["bfloat16", "float16", "float32"]), multiple=True, help="Default: bfloat16.")
+def tune(file: Path, dims: tuple[tuple[str, int], ...], out: Path, shape: tuple[int, int, int], dtypes: tuple[str, ...]) -> int:
+    """Find the fastest right configuration of a built package's kernels on this GPU; its launcher reads what is written."""
+    from .runtime import commands
+
+    return commands.tune(_read(file), dict(dims), out, shape, dtypes or ("bfloat16",))
 
 
 @cli.command()

@@ -16,7 +16,7 @@ from .triton_kernels import triton_package
 from .triton_layer import layer_launches
 from .wrap import wrapped
 
-FORMAT = 2
+FORMAT = 3
 """Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""
 
 
@@ -29,7 +29,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     has_rows = any(output.index is not None for output in spec.outputs)
     decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
     fused = None if has_rows or any(w.walk.members for w in kernels.walks) else triton_package(kernels)
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, decode is not None)
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, fused is not None and fused.has_gates, decode is not None)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
     is_whole = decode is not None and not kernels.plan.classified.recurrence.maxima
@@ -43,6 +43,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
+        files["tuning.py"] = render("triton/tuning.py.jinja")
     if decode is not None:
         files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
     for launch in launches.values():

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
-from .backends.torch_pointwise import size_text
 from .backends.torch_text import HELPERS, identifier
 from .bounds import bounds_of
 from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
-from .op_words import layout_text, number_text, target_text, tuple_text, vector_text
+from .op_shapes import Shapes
 from .plan import Plan, Walk
 from .previous_text import Maximum, Previous, maxima, previous_values
 from .row_text import flattened, member, step_lines, unflattened
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
-from .spec import State, Type
+from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
 
 FLOOR = 1000.0
@@ -131,6 +131,15 @@ class OpPackage:
     fused_gradients: str
     fused_gradient_body: tuple[str, ...]
     fused_backward: str
+    has_gates: bool
+    kept: str
+    first_state: str
+    states: str
+    start_call: str
+    start_arguments: str
+    start: tuple[Line, ...]
+    states_tuple: str
+    has_start: bool
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
@@ -158,6 +167,7 @@ class OpPackage:
     step_states: str
     step_held: str
     argument_names: str
+    argument_names_all: str
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
@@ -180,15 +190,18 @@ def _is_plain(walk: Walk) -> bool:
     return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase and not walk.members
 
 
-def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool) -> OpPackage:
-    """The context of op.py for one recurrence; `has_kernels`, `has_decode`: kernels.py and decode.py stand beside it."""
-    return _Writer(kernels, namespace, has_kernels, has_decode).package()
+def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
+    """The context of op.py for one recurrence.
+
+    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates for backward.
+    """
+    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode).package()
 
 
-class _Writer:
-    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool):
+class _Writer(Shapes):
+    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool):
         self.kernels, self.namespace = kernels, namespace
-        self.has_kernels, self.has_decode = has_kernels, has_decode
+        self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -249,8 +262,8 @@ class _Writer:
             adjusted=(*(line for n in names for line in self._adjusted(walk, n, places[n], timed)), *self._floored(walk)),
             step_adjusted=tuple(line for n in names for line in self._step_adjusted(walk, n, places[n])),
             states=", ".join(states),
-            states_tuple=tuple_text(states),
-            states_target=target_text(states),
+            states_tuple=_tuple(states),
+            states_target=_target(states),
             cast_states=", ".join(f"{s}.to(dtype)" for s in states),
             pack=pack(walk),
             unpack=unpacked[1:-1],
@@ -273,7 +286,7 @@ class _Writer:
             ),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
-            state_gradients_tuple=target_text([self._d(s) for s in states]),
+            state_gradients_tuple=_target([self._d(s) for s in states]),
             flattened=tuple(Line("", n, flattened(walk, n)) for n in by_row) if rows > 1 else (),
             unflattened=tuple(Line("", f"d{n}", unflattened(walk, n)) for n in by_row) if rows > 1 else (),
             step=(
@@ -356,7 +369,8 @@ class _Writer:
         carried = [*previous, *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
-        kept = reads if self.plan.stores_reads else []
+        gates = ["gates"] if self.has_gates else []
+        kept = [*(reads if self.plan.stores_reads else []), *gates]
         settings = ["cu_seqlens", "chunk", *self.constants]
         operands = [*tensors, *position, *settings]
         count = 1 + len(self.states) + len(kept)
@@ -368,20 +382,23 @@ class _Writer:
         ]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
-            for reading in walk.walk.readings if kept else ():
+            for reading in walk.walk.readings if self.plan.stores_reads else ():
                 size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
                 fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
+        first = identifier(self.inputs[0].name)
+        if gates:
+            fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         moved = ["dy", *(self._d(s) for s in self.states)]
         rank = [str(self.spec.outputs[0].count)] if self.tokens.has_rows else []
         return OpPackage(
-            name=identifier(self.spec.name),
+            name=self.spec.name,
             title=title_of(self.spec),
             sources=sources(self.spec),
             equations=equations(self.spec),
             namespace=self.namespace,
             chunk=self.plan.chunk,
-            arguments=tuple(Argument(identifier(s.name), layout_text(s)) for s in self.tokens.given),
-            constants=tuple(Constant(identifier(n), number_text(v)) for n, v in self.spec.constants),
+            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
+            constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
             helpers=tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
             walks=walks,
@@ -393,7 +410,7 @@ class _Writer:
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [vector_text(self.output)])])}]",
+            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math="math." in text,
@@ -415,16 +432,29 @@ class _Writer:
             chunk_axis=3 if self.has_groups else 2,
             body=tuple(self._body(tensors)),
             forward_results=", ".join(
-                [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in (*self.states, *kept))]
+                [
+                    f"y.to(kinds[{self.names.index(like)}]).contiguous()",
+                    *(f"{s}.contiguous()" for s in (*self.states, *kept[: len(kept) - len(gates)])),
+                    *(_none(first) for _ in gates),
+                ]
             ),
             fake_results=tuple(fakes),
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=tuple(f"torch.empty_like({t}, memory_format=torch.contiguous_format)" for t in tensors),
+            backward_fakes=(*map(_alike, self.names), *(f"{_none(first)} if {s} is None else {_alike(s)}" for s in self.states)),
+            has_gates=self.has_gates,
+            kept=", ".join(kept),
+            first_state=self.states[0],
+            states=_target(self.states),
+            start_call=f"_start({', '.join(self.names)}, cu_seqlens)",
+            start_arguments=f"{', '.join(self.names)}, cu_seqlens",
+            start=tuple(self._start()),
+            states_tuple=_tuple(self.states),
+            has_start=bool(carried or position),
             operands=", ".join(operands),
             backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
-            settings=tuple_text(["chunk", *self.constants]),
+            settings=_tuple(["chunk", *self.constants]),
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
@@ -432,9 +462,9 @@ class _Writer:
             step_signature=", ".join([*tensors, *position, *self.constants, "slots"]),
             step_body=tuple(
                 [
-                    f"kinds = [t.dtype for t in {tuple_text(tensors)}]",
+                    f"kinds = [t.dtype for t in {_tuple(tensors)}]",
                     f"dtype = _arithmetic({', '.join(tensors)})",
-                    f"{target_text(self.names)} = _in(dtype, {', '.join(self.names)})",
+                    f"{_target(self.names)} = _in(dtype, {', '.join(self.names)})",
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
@@ -447,9 +477,10 @@ class _Writer:
                     *self.constants,
                 ]
             ),
-            step_states=tuple_text([*self.states, *position]),
-            step_held=tuple_text([f"{s}[rows]" for s in (*self.states, *position)]),
+            step_states=_tuple([*self.states, *position]),
+            step_held=_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
+            argument_names_all=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
@@ -485,16 +516,16 @@ class _Writer:
         groups = f"{self._groups()}, " if self.has_groups else ""
         first = identifier(self.inputs[0].name)
         return [
-            f"kinds = [t.dtype for t in {tuple_text(tensors)}]",
+            f"kinds = [t.dtype for t in {_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            f"{target_text(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
             f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)",
         ]
 
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
         """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
         arguments = [f"Tensor {n}" for n in self.names]
-        states = [f"Tensor {s}" for s in self.states]
+        states = [f"Tensor? {s}" for s in self.states]
         position = ["Tensor position"] if self.plan.uses_position else []
         constants = [f"float {c}" for c in self.constants]
         gradients = [f"Tensor? {d}" for d in ("dy", *(self._d(s) for s in self.states))]
@@ -510,9 +541,8 @@ class _Writer:
         ]
 
     def _fused_gradient_body(self, like: str) -> list[str]:
-        """Gradients that nothing asked for are zeros."""
-        lines = [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
-        return lines + [f"{self._d(s)} = torch.zeros_like({s}) if {self._d(s)} is None else {self._d(s)}" for s in self.states]
+        """A gradient of the output that nothing asked for is zero; one of a state stays absent."""
+        return [f"dy = {like}.new_zeros(*{like}.shape[:2], {self._heads()}{self._output_tail()}) if dy is None else dy"]
 
     def _gradient_body(self) -> list[str]:
         like = identifier(self.like.name)
@@ -536,55 +566,10 @@ class _Writer:
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
-        return results + [f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous()" for i, s in enumerate(self.states)]
-
-    def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
-        lines = []
-        for state in self.spec.states:
-            tail = "".join(f", {self._dim(d)}" for d in _tail(state))
-            lines.append(Line("", identifier(state.name), f"{first}.new_zeros(sequences, {self._heads()}{tail}, dtype=dtype)"))
-        whole = self.recurrence.written
-        held = [(f"{s.name}[-1]", s) for s in self.tokens.delayed] + [(m.state, whole.state(m.state)) for m in self.recurrence.maxima]
-        for name, symbol in held:
-            lanes = "" if symbol.per == "layer" else f", {self._heads()}"
-            shape = [] if symbol.type.is_scalar else [symbol.type.rows]
-            shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
-            tail = "".join(f", {self._dim(d)}" for d in shape)
-            lines.append(Line("", identifier(name), f"{first}.new_zeros(sequences{lanes}{tail}, dtype=dtype)"))
-        if self.plan.uses_position:
-            lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
-        return lines
-
-    # --- sizes as text ---
-
-    def _dim(self, size) -> str:
-        text = size_text(size).text
-        for name in sorted(self.sizes, key=len, reverse=True):
-            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
-        return text
-
-    def _width_text(self, type: Type) -> str:
-        return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
-
-    def _output_tail(self) -> str:
-        rank = f", {len(self.plan.classified.outputs)}" if self.tokens.has_rows else ""
-        return rank if self.output.is_scalar else f"{rank}, {self._width_text(self.output)}"
-
-    def _heads(self) -> str:
-        for symbol in self.inputs:
-            if symbol.per in ("head", "channel"):
-                return f"{identifier(symbol.name)}.shape[2]"
-        for symbol in self.tokens.given:
-            if symbol.kind == "param" and symbol.per in ("head", "channel"):
-                return f"{identifier(symbol.name)}.shape[0]"
-        return self._groups()
-
-    def _groups(self) -> str:
-        for symbol in self.inputs:
-            if symbol.per == "group":
-                return f"{identifier(symbol.name)}.shape[2]"
-        return "1"
+        return results + [
+            f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous() if is_given else {_none(first)}" for i, s in enumerate(self.states)
+        ]
 
 
 def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
@@ -608,12 +593,6 @@ def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
 # --- functions that say nothing ---
 
 
-def _tail(state: State) -> list:
-    if state.type.is_scalar:
-        return []
-    return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
-
-
 def _is_identity(function: TokenFunction) -> bool:
     """Gives back its one argument: the argument stands where it would be called."""
     return function.is_single and not function.lines and function.returns[0].text == function.arguments
@@ -621,3 +600,40 @@ def _is_identity(function: TokenFunction) -> bool:
 
 def _call(function: TokenFunction) -> str:
     return function.arguments if _is_identity(function) else f"{function.name}({function.arguments})"
+
+
+def _alike(tensor: str) -> str:
+    return f"torch.empty_like({tensor}, memory_format=torch.contiguous_format)"
+
+
+def _none(tensor: str) -> str:
+    """What an operator gives, which must give a tensor, in place of one that there is not."""
+    return f"{tensor}.new_empty(0, dtype=torch.float32)"
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def _tuple(texts: list[str]) -> str:
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _target(names: list[str]) -> str:
+    """Names to unpack into; one name needs its comma."""
+    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
+
+
+def _vector(type: Type) -> str:
+    return str(type.cols if type.is_row else type.rows)
+
+
+def _layout(symbol: Symbol) -> str:
+    axes = ["B", "T"] if symbol.kind == "input" else []
+    axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
+    axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
+    axes += [] if symbol.type.is_scalar or symbol.type.is_column else [str(symbol.type.cols)]
+    return f"[{', '.join(axes)}]"
+
+
+def _number(value: Fraction) -> str:
+    return repr(float(value))

@@ -54,7 +54,7 @@ def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) 
     learned = tuple(Draw(identifier(s.name), _draw(s, sizes)) for s in params)
     is_reversed = recurrence.time == "reversed"
     return SelfTest(
-        function=identifier(recurrence.name),
+        function=recurrence.name,
         inputs=drawn,
         params=learned,
         has_functional=any("F." in draw.text for draw in (*drawn, *learned)),

@@ -17,6 +17,7 @@ from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
+from .op_shapes import tail
 from .schedule import widths
 from .spec import Expr, MatMul, Ref
 from .tokens import level
@@ -202,6 +203,7 @@ class _Writer(Parts):
         shared = any(p.is_shared for p in parts)
         own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
         return TritonPackage(
+            name=self.spec.name,
             title=title_of(self.spec),
             equations=equations(self.spec),
             legend=self._legend(),
@@ -228,13 +230,22 @@ class _Writer(Parts):
             query_loads=self._gate_loads("Ql"),
             stores_reads=self.plan.stores_reads,
             uses_position=self.plan.uses_position,
-            key_block="BK" if KEY in self.whole else "min(BK, block)",
-            value_block="BV" if VALUE in self.whole else "min(BV, block)",
-            gradient_stages="1 if is_float else 2" if shared else "1",
+            key_block="BK" if KEY in self.whole else "min(BK, k)",
+            value_block="BV" if VALUE in self.whole else "min(BV, v)",
+            gradient_stages="2" if shared else "1",
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),
             K=K, V=V,
+            has_shared=shared,
+            state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
+            absent_parts=", ".join(["None"] * (len(self.narrow) + 2)),
+            carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
+            entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
+            leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
+            known_widths=", ".join(w if w.isdigit() else f"int({w})" for w in (self.K, self.V)),
+            state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
+            heads=self._heads(),
             row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
@@ -278,7 +289,7 @@ class _Writer(Parts):
             gradient_pointers=gradient_pointers,
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
             narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
-            no_parts=", ".join(["initial"] * (len(self.narrow) + 2)),
+            no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
             argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
@@ -295,8 +306,18 @@ class _Writer(Parts):
             partials=vector_partials,
             results=results,
             state_results=", ".join(f"final{s}" for s in suffixes),
-            state_gradients=tuple(f"d_initial{s}" for s in suffixes),
+            state_gradients=tuple(f"dy.new_empty(0, dtype=torch.float32) if initial is None else d_initial{s}" for s in suffixes),
         )  # fmt: skip
+
+    def _heads(self) -> str:
+        """The number of heads, from the shape of an argument that has them."""
+        for symbol in sorted(self.tokens.arguments, key=lambda s: s.kind != "input"):
+            if level(symbol.per) == "h":
+                return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
+        for symbol in self.tokens.arguments:
+            if symbol.kind == "input" and level(symbol.per) == "g":
+                return f"{pointer(symbol.name)}.shape[2]"
+        return "1"
 
     def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Parts with the programs that run them: the heads of a shared group follow its own."""
@@ -411,6 +432,10 @@ def _weights_text(has_decay: bool, is_exclusive: bool) -> str:
     if is_exclusive:
         return "M_ij = exp(Q_i - G_j), j < i, Q_i = G_{i-1}: left at row i of what source j wrote; G is the running sum of g"
     return "M_ij = exp(G_i - G_j), j <= i: left at row i of what source j wrote; G is the running sum of g"
+
+
+def _row(names: list[str]) -> str:
+    return f"({_tuple_of(names)})"
 
 
 def _tuple_of(names: list[str]) -> str:

@@ -38,6 +38,7 @@ class Part:
     program: str
     blocks: str
     is_shared: bool
+    uses_slot: bool
     has_dots: bool
     has_pairs: bool
     has_output: bool
@@ -93,6 +94,7 @@ class Output:
 class TritonPackage:
     """Everything kernels.py says. What ends in a comma is a piece of an argument list."""
 
+    name: str
     title: str
     equations: tuple[str, ...]
     legend: tuple[str, ...]
@@ -127,6 +129,15 @@ class TritonPackage:
     narrows: tuple[Narrow, ...]
     K: str
     V: str
+    has_shared: bool
+    state_factors: str
+    absent_parts: str
+    carried: str
+    entering: str
+    leaving: str
+    known_widths: str
+    state_shape: str
+    heads: str
     row: str
     numbers: str
     number_arguments: str

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,12 @@ import torch  # noqa: E402
 
 from ssmgen.backends.torch_text import identifier  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
-from ssmgen.runtime import verify, verify_kernels  # noqa: E402
+from ssmgen.runtime import launches, verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.targets import TARGETS  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
-from ssmgen.runtime.verify_kernels import Trial, compare, odd_sizes  # noqa: E402
+from ssmgen.runtime.verify_kernels import ODD, Trial, compare, sizes_near  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 from ssmgen.triton_site import pointer  # noqa: E402
@@ -138,7 +141,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         assert fault[0] in text
         (written / "kernels.py").write_text(text.replace(*fault), encoding="utf-8")
     subject, kernels = fused(written, spec)
-    odd = odd_sizes(subject)
+    odd = sizes_near(subject, ODD)
     even = {size: 16 for size in odd}
     # more keys than a block of the gradients takes
     wide = {size: width + 16 * (number == 0) for number, (size, width) in enumerate(odd.items())}
@@ -147,11 +150,14 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         (3, Trial(1, 150, 2, odd)),
         (1, Trial(2, 1, 2, odd)),
         (2, Trial(1, 37, 2, wide, (0, 2, 2, 36, 37))),
+        (2, Trial(2, 134, 2, odd, is_bare=True)),
     ):
-        kernels._segments = lambda *_, count=segments: count
+        kernels._segments = kernels._slices = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
+        assert kernels.torch is torch and kernels.forward.__module__ == kernels.__name__, "the module is still watched"
         assert "forward BT=32" in measured[0].configuration and "gradient BT=32" in measured[-1].configuration
         assert ("several segments" in measured[0].configuration) == (segments > 1)
+        assert ("several slices" in measured[-1].configuration) == (segments > 1 and not trial.ends)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]
         if wrong:
             print("\n".join(wrong))
@@ -278,11 +284,80 @@ def test_grids_hold_many_documents(tmp_path, monkeypatch):
     q, k, v = (torch.randn(1, 64, 1, 4) for _ in range(3))
     raw, start = torch.randn(1, 64, 1), torch.zeros(documents, 1, 4, 4)
     bounds = torch.cat([torch.zeros(documents, dtype=torch.int64), torch.tensor([64])])
-    kernels.forward(q, k, v, raw, start, bounds)
-    kernels.backward(torch.randn_like(v), torch.zeros_like(start), q, k, v, raw, start, bounds)
-    names = "gates summary forward gates states gradients rows".split()
+    _, _, gates = kernels.forward(q, k, v, raw, start, bounds)
+    kernels.backward(torch.randn_like(v), torch.zeros_like(start), q, k, v, raw, start, gates, bounds)
+    names = "gates summary forward states gradients rows".split()
     assert [name for name, _ in launched] == [f"{name}_kernel" for name in names]
     assert all(max(grid[1:]) < 65536 and grid[0] >= documents for _, grid in launched), launched
+
+
+@pytest.fixture
+def gated_kernels(tmp_path):
+    """The kernels of a package; nothing launches them here."""
+    pytest.importorskip("triton", reason="triton is not installed: the launchers were NOT called")
+    folder, _ = write(EXAMPLES["simple_gla"], tmp_path)
+    return importlib.import_module(f"{load(folder).__name__}.kernels")
+
+
+def test_what_is_too_wide_is_refused_and_said_once(gated_kernels):
+    def fits(N: int, P: int) -> bool:
+        q = torch.zeros(1, 1, 1, N)
+        return gated_kernels.fits(q, q, torch.zeros(1, 1, 1, P), torch.zeros(1, 1, 1), None)
+
+    gated_kernels._warn.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fits(256, 256) and fits(16, 250)
+    with pytest.warns(UserWarning, match="no kernel holds 257 keys and 16 values a head in torch.float32; the torch form runs"):
+        assert not fits(257, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not fits(257, 16)
+
+
+def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
+    """At large shapes the states at chunk edges take an eighth of what they would; at small ones nothing is cut."""
+    MIB = 1 << 20
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192) == 8
+    assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 8192) == 16
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
+    launched = []
+    monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
+    monkeypatch.setattr(gated_kernels, "_launch", lambda kernel, grid, arguments, *_, **__: launched.append((kernel, grid, arguments)))
+    monkeypatch.setattr(gated_kernels, "STATES_LIMIT", 1)
+    q, raw = torch.randn(2, 1100, 2, 16), torch.randn(2, 1100, 2)
+    _, _, gates = gated_kernels.forward(q, q, q, raw, None, None)
+    gated_kernels.backward(torch.randn_like(q), None, q, q, q, raw, None, gates, None)
+    names = [kernel.__name__.removesuffix("_kernel") for kernel, _, _ in launched]
+    assert names == "gates forward summary states gradients states gradients rows".split()
+    walks = [arguments[-4:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert walks == [(20, 15, 1, 2), (0, 20, 0, 2)], "first chunk, chunks, slices before, segments: 35 chunks of 32 tokens"
+    edges = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert [tuple(buffer.shape) for buffer in edges] == [(2 * 20, 2, 16, 16)] * 2 and edges[0] is edges[1]
+    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 15, 2, 1), (3 * 2 * 20, 2, 1)]
+
+
+def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):
+    """The current GPU is another: it is changed for the call, both ways."""
+    current, seen = [1], []
+
+    @contextlib.contextmanager
+    def device(one):
+        current.append(one.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
+    monkeypatch.setattr(gated_kernels, "_launch", lambda *_, **__: seen.append(current[-1]))
+    with launches._gpu(TARGETS["sm_90"], None), launches._pretence("none"):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+        monkeypatch.setattr(torch.cuda, "device", device)
+        q = torch.empty(1, 5, 2, 16, device="meta")
+        raw, start = torch.empty(1, 5, 2, device="meta"), torch.empty(1, 2, 16, 16, device="meta")
+        _, _, gates = gated_kernels.forward(q, q, q, raw, start, None)
+        gated_kernels.backward(q, None, q, q, q, raw, None, gates, None)
+    assert len(seen) == 5 and set(seen) == {0} and current == [1]
 
 
 @pytest.mark.parametrize("name", CARRIED)

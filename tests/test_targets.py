@@ -27,6 +27,8 @@ def cross_compiled(folder, text: str, *names: str):
     from ssmgen.runtime.target_check import measure
 
     package, spec = write(text, folder)
+    kernels = package / "kernels.py"  # compiled whatever its width, where the launcher would leave it to the torch form
+    kernels.write_text(kernels.read_text().replace("LARGEST = 256", "LARGEST = 1 << 20"))
     before = sorted(folder.rglob("*"))
     checked = measure(package, spec, tuple(TARGETS[name] for name in names), dtypes=("bfloat16",))
     assert sorted(folder.rglob("*")) == before, "files were left in the package"
@@ -94,20 +96,28 @@ def test_a_state_too_wide_for_a_block(tmp_path):
 
 @pytest.mark.slow
 def test_a_tile_that_triton_refuses(tmp_path):
-    """Through the command line: a tile has at most 2^20 entries."""
+    """A tile has at most 2^20 entries."""
+    checked = cross_compiled(tmp_path, TEXT.replace("N = 64", "N = 65536").replace("P = 64", "P = 65536"), "sm_90")
+    titles = {diagnostic.title: diagnostic.help for diagnostic in checked.diagnostics if diagnostic.slug == "target-compilation"}
+    walk = [title for title in titles if title.startswith("`forward_kernel` does not compile for sm_90: ")]
+    assert walk and all("--dim N=32768" in titles[title] for title in walk)
+    failed = [row for row in checked.as_rows() if "failure" in row]
+    walks = [row["failure"] for row in failed if row["kernel"] == "forward_kernel"]
+    assert walks and all("1048576" in failure for failure in walks) and all(row["failure"] for row in failed)
+
+
+@pytest.mark.slow
+def test_what_no_kernel_holds_is_left_to_torch(tmp_path):
+    """Through the command line: nothing to compile at a width that the launcher does not give to its kernels."""
     (tmp_path / "wide.ssm").write_text(TEXT)
-    words = ["build", "wide.ssm", "--dim", "N=65536", "--dim", "P=65536", "--targets", "sm_90", "--report", "found.json"]
+    words = ["build", "wide.ssm", "--dim", "N=512", "--targets", "sm_90", "--report", "found.json"]
     done = subprocess.run(
         [sys.executable, "-m", "ssmgen", *words], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""}
     )
-    assert done.returncode == 1, done.stderr
-    assert "error[target-compilation]: `forward_kernel` does not compile for sm_90: " in done.stderr and "--dim N=32768" in done.stderr
-    rows = json.loads((tmp_path / "found.json").read_text())
-    assert {row["dtype"] for row in rows} == {"bfloat16", "float16", "float32"}
-    assert {row["packed"] for row in rows} == {False, True} and {row["target"] for row in rows} == {"sm_90"}
-    failed = [row for row in rows if "failure" in row]
-    walks = [row["failure"] for row in failed if row["kernel"] == "forward_kernel"]
-    assert walks and all("1048576" in failure for failure in walks) and all(row["failure"] for row in failed)
+    assert done.returncode == 0, done.stderr
+    assert "not launched on sm_90, and not compiled: " in done.stdout and "forward_kernel" in done.stdout
+    assert "no kernel holds 512 keys and 64 values a head in torch.bfloat16; the torch form runs" in done.stderr
+    assert {row["kernel"] for row in json.loads((tmp_path / "found.json").read_text())} == {"step_kernel"}
 
 
 def test_words_about_arguments(capsys, monkeypatch, tmp_path):
@@ -123,3 +133,40 @@ def test_words_about_arguments(capsys, monkeypatch, tmp_path):
     assert "name the targets" in says("a.ssm", "--report", "found.json")
     assert "one after the other" in says("--check", "--targets", "sm_90")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_is_compiled_ahead_is_found(tmp_path, monkeypatch):
+    """Launches recorded as for a GPU of this machine, compiled in other processes: a launch afterwards compiles nothing."""
+    from types import SimpleNamespace
+
+    from triton import knobs
+
+    from ssmgen.runtime import launches
+    from ssmgen.runtime.cross_compile import Failure, compile_ahead
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(launches, "here", lambda: TARGETS["sm_90"])
+    module = tmp_path / "ahead.py"
+    module.write_text(
+        "import triton\nimport triton.language as tl\n\n\n@triton.jit\ndef scaled_kernel(x, y, N: tl.constexpr):\n"
+        "    o = tl.arange(0, N)\n    tl.store(y + o, 2 * tl.load(x + o))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from ahead import scaled_kernel
+
+    pointer = SimpleNamespace(data_ptr=lambda: 0, dtype="fp32")
+    with launches._gpu(TARGETS["sm_90"], None), launches.recorded({"dtype": "", "call": "forward", "is_packed": False}) as found:
+        for width in (16, 32, 16, 24):
+            assert scaled_kernel[(1,)](pointer, pointer, N=width, num_warps=1) is None
+    outcomes = {launch.configuration["N"]: outcome for launch, outcome in compile_ahead(list(found.values()), 2)}
+    assert outcomes[16] is None and outcomes[32] is None
+    assert isinstance(outcomes[24], Failure) and "power of 2" in outcomes[24].line
+    before = sorted((tmp_path / "cache").rglob("*.cubin"))
+    assert len(before) == 2
+    hits = []
+    with launches._gpu(TARGETS["sm_90"], None), knobs.compilation.scope():
+        knobs.compilation.listener = lambda *, cache_hit, **_: hits.append(cache_hit)
+        for width in (16, 32):
+            scaled_kernel.warmup(pointer, pointer, N=width, num_warps=1, grid=(1,))
+    assert hits == [True, True] and sorted((tmp_path / "cache").rglob("*.cubin")) == before

@@ -2,7 +2,7 @@
 # source: examples/echo.ssm
 # spec: 335453061c23861b
 # body: 0d325a1569cdde84
-# format: 2
+# format: 3
 # options: none
 """Echo: reads before it writes, with a bonus for the current token, from the last token to the first; in no paper.
 

@@ -2,7 +2,7 @@
 # source: examples/echo.ssm
 # spec: 335453061c23861b
 # body: ef4a01f63212915c
-# format: 2
+# format: 3
 # options: none
 """Echo: reads before it writes, with a bonus for the current token, from the last token to the first; in no paper
 S_t = a_t S_{t+1} + k_t v_t^T,  o_t = (S_{t+1} + diag(u) k_t v_t^T)^T q_t,  a_t = sigmoid(a_raw_t)

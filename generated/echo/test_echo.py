@@ -2,7 +2,7 @@
 # source: examples/echo.ssm
 # spec: 335453061c23861b
 # body: c8d7bac37f4af81d
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: 24e65f56b3bed9ba
-# format: 2
+# format: 3
 # options: none
 """H-Net's dechunking: an exponential moving average whose rate is the probability of a boundary."""
 

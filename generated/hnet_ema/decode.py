@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: 9eb68d0571ddca29
-# format: 2
+# format: 3
 # options: none
 """H-Net's dechunking: an exponential moving average whose rate is the probability of a boundary.
 

@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: a8d0216ad699e60c
-# format: 2
+# format: 3
 # options: none
 """H-Net's dechunking: an exponential moving average whose rate is the probability of a boundary
 z_t = p_t x_t + (1 - p_t) z_{t-1},  p in [1e-4, 1 - 1e-4]

@@ -2,7 +2,7 @@
 # source: examples/hnet_ema.ssm
 # spec: d01c8e08e1223b4a
 # body: 0cdd979b120b1d67
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

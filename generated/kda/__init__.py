@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d5a46611581e5d67
 # body: abc4f97cdb94d147
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate."""
 

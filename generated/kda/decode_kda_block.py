@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d5a46611581e5d67
 # body: 9a6fd5d038199466
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate.
 

@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d5a46611581e5d67
 # body: 6e2b65cefe8a0e68
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate.
 

@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d5a46611581e5d67
 # body: 61cd7754f4710016
-# format: 2
+# format: 3
 # options: none
 """Kimi Delta Attention: a delta rule whose every key forgets at its own, bounded rate
 S_t = (I - beta_t k_t k_t^T) diag(exp(g_t)) S_{t-1} + beta_t k_t v_t^T,  g_t = -5 sigmoid(exp(A_log) (a_t + dt_bias))

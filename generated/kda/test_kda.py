@@ -2,7 +2,7 @@
 # source: examples/kda.ssm
 # spec: d5a46611581e5d67
 # body: 8a61acff81cac37f
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

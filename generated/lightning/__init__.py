@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 82aab0d6803a6011
-# format: 2
+# format: 3
 # options: none
 """Lightning attention: a static decay for each head, slower in later layers; no read scale."""
 

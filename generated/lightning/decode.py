@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: b2a716cf27839168
-# format: 2
+# format: 3
 # options: none
 """Lightning attention: a static decay for each head, slower in later layers; no read scale.
 

@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 29219bc881d59f4f
-# format: 2
+# format: 3
 # options: none
 """Lightning attention: a static decay for each head, slower in later layers; no read scale.
 

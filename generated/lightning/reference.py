@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: ef147b7ebb3a2ba5
-# format: 2
+# format: 3
 # options: none
 """Lightning attention: a static decay for each head, slower in later layers; no read scale
 S_t = e^-s S_{t-1} + k_t v_t^T,  o_t = S_t^T q_t,  s_{h,l} = 2^(-8(h+1)/H) (1 - l/(L-1+1e-5) + 1e-5)

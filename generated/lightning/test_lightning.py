@@ -2,7 +2,7 @@
 # source: examples/lightning.ssm
 # spec: 895172f75a30c06e
 # body: 89a908acf1bf3d3c
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

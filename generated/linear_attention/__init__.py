@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: d611b2845fff7293
-# format: 2
+# format: 3
 # options: none
 """Linear attention."""
 

@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: adbe66b0416218c0
-# format: 2
+# format: 3
 # options: none
 """Linear attention.
 

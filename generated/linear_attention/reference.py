@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: 513fea357beb5b9e
-# format: 2
+# format: 3
 # options: none
 """Linear attention
 S_t = S_{t-1} + k_t v_t^T,  o_t = N^-1/2 S_t^T q_t

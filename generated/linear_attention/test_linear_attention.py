@@ -2,7 +2,7 @@
 # source: examples/linear_attention.ssm
 # spec: 5ec3a60b2f9e0c3f
 # body: 4c9bc5f76fd12648
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

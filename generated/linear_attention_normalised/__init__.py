@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 088c20b9e8c6776e
 # body: 799a476a57bcb188
-# format: 2
+# format: 3
 # options: none
 """Linear attention with the feature map elu + 1 and the running sum of its keys as normaliser."""
 

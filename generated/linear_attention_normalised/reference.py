@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 088c20b9e8c6776e
 # body: 7ce35491b302890e
-# format: 2
+# format: 3
 # options: none
 """Linear attention with the feature map elu + 1 and the running sum of its keys as normaliser
 S_t = S_{t-1} + f(k_t) v_t^T,  z_t = z_{t-1} + f(k_t),  o_t = S_t^T f(q_t) / (z_t^T f(q_t) + 1e-10)

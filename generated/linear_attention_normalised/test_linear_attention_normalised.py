@@ -2,7 +2,7 @@
 # source: examples/linear_attention_normalised.ssm
 # spec: 088c20b9e8c6776e
 # body: ec5732e956a6a64d
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

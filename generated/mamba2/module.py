@@ -2,7 +2,7 @@
 # source: examples/mamba2.ssm
 # spec: 71ccd365fafd13f7
 # body: 592dc7551c67bb41
-# format: 2
+# format: 3
 # options: none
 """Mamba-2 (SSD): a decay from the data, discretized with an exact transition and a first-order input; the whole block.
 

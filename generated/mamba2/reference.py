@@ -2,7 +2,7 @@
 # source: examples/mamba2.ssm
 # spec: 71ccd365fafd13f7
 # body: ad9f9c359e66c030
-# format: 2
+# format: 3
 # options: none
 """Mamba-2 (SSD): a decay from the data, discretized with an exact transition and a first-order input; the whole block
 S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T,  y_t = S_t^T C_t + D x_t,  A = -exp(A_log),  dt_t = softplus(dt_raw + dt_bias)

@@ -2,7 +2,7 @@
 # source: examples/mamba2.ssm
 # spec: 71ccd365fafd13f7
 # body: 1b66d3101706ce97
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

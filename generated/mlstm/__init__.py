@@ -2,7 +2,7 @@
 # source: examples/mlstm.ssm
 # spec: b86f16eda291f564
 # body: 6d3027f95a14c100
-# format: 2
+# format: 3
 # options: none
 """mLSTM with exponential gates: a matrix memory and its normaliser, both relative to a running maximum of i and 0, which cancels."""
 

@@ -2,7 +2,7 @@
 # source: examples/mlstm.ssm
 # spec: b86f16eda291f564
 # body: ddd2c847f3f0a17c
-# format: 2
+# format: 3
 # options: none
 """mLSTM with exponential gates: a matrix memory and its normaliser, both relative to a running maximum of i and 0, which cancels
 C_t = f_t C_{t-1} + exp(i_t) k_t v_t^T,  n_t = f_t n_{t-1} + exp(i_t) k_t,  h_t = C_t^T q_t / max(|n_t^T q_t|, 1); C and n stored times e^-m

@@ -2,7 +2,7 @@
 # source: examples/mlstm.ssm
 # spec: b86f16eda291f564
 # body: 38fce12e2012c8af
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/mlstm_sigmoid.ssm
 # spec: 017dc38e66f1562c
 # body: df749f410cab126f
-# format: 2
+# format: 3
 # options: none
 """mLSTM with sigmoid gates: a matrix memory and its normaliser.
 

@@ -2,7 +2,7 @@
 # source: examples/mlstm_sigmoid.ssm
 # spec: 017dc38e66f1562c
 # body: 194bbb9d6b41a4d9
-# format: 2
+# format: 3
 # options: none
 """mLSTM with sigmoid gates: a matrix memory and its normaliser.
 

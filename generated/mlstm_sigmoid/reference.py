@@ -2,7 +2,7 @@
 # source: examples/mlstm_sigmoid.ssm
 # spec: 017dc38e66f1562c
 # body: 0fc465f8ab7cb1d8
-# format: 2
+# format: 3
 # options: none
 """mLSTM with sigmoid gates: a matrix memory and its normaliser
 C_t = f_t C_{t-1} + i_t k_t v_t^T,  n_t = f_t n_{t-1} + i_t k_t,  h_t = C_t^T q_t / max(|n_t^T q_t|, 1)

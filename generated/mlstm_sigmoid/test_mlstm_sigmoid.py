@@ -2,7 +2,7 @@
 # source: examples/mlstm_sigmoid.ssm
 # spec: 017dc38e66f1562c
 # body: cf64b64d888906b9
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: feb8aa4ae985a7ec
-# format: 2
+# format: 3
 # options: none
 """RetNet: a static decay for each head, rotary positions."""
 

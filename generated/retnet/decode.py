@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: d0df5bae43bb928e
-# format: 2
+# format: 3
 # options: none
 """RetNet: a static decay for each head, rotary positions.
 

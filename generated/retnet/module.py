@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: f2cd72ef2d636480
-# format: 2
+# format: 3
 # options: none
 """RetNet: a static decay for each head, rotary positions.
 

@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: c4e6b6a9754332f4
-# format: 2
+# format: 3
 # options: none
 """RetNet: a static decay for each head, rotary positions
 S_t = gamma_h S_{t-1} + k_t v_t^T,  o_t = N^-1/2 S_t^T q_t,  gamma_h = 1 - 2^(-5-h),  q and k rotated by their position

@@ -2,7 +2,7 @@
 # source: examples/retnet.ssm
 # spec: 482357a2290d16fc
 # body: 67ec18861ab01d8b
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

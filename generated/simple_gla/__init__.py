@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: c55fb8068b684e05
-# format: 2
+# format: 3
 # options: none
 """Gated linear attention with one gate for each head."""
 

@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: 86fe920201e017ce
-# format: 2
+# format: 3
 # options: none
 """Gated linear attention with one gate for each head.
 

@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: 6e2aeeea493f0da0
-# format: 2
+# format: 3
 # options: none
 """Gated linear attention with one gate for each head
 S_t = e^g_t S_{t-1} + k_t v_t^T,  o_t = N^-1/2 S_t^T q_t,  g_t = logsigmoid(W x_t + b) / 16

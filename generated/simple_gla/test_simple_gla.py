@@ -2,7 +2,7 @@
 # source: examples/simple_gla.ssm
 # spec: db40d29e79daae12
 # body: 62cf9cbed39e5f8b
-# format: 2
+# format: 3
 # options: none
 """Tests of this package on random data. They need torch and pytest: run `pytest` on this file."""
 

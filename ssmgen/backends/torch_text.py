@@ -124,12 +124,13 @@ RESERVED = frozenset(
     "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "
     "outputs t index start end head channel position initial_state final_state cu_seqlens chunk self "
     "kinds dy y final operands from_readout chunks given ratio ctx inputs output gradients sequences next_position value "
-    "slots present held rows functools warnings NAMESPACE bool float getattr int len list range reversed tuple zip".split()
+    "slots present held rows functools warnings forward_ad NAMESPACE any bool float getattr int len list range reversed super tuple "
+    "zip gates is_given found".split()
 )
 """Names that the emitted text uses for itself."""
 
-_COMPOSED = re.compile(r"(d|read)_(?!model$)\w+|reads\d*|from_operands\d*")
-"""Names that the emitted text makes: gradients, and what the walks read; `d_model` is every layer's argument."""
+_COMPOSED = re.compile(r"(d|read)_(?!model$)\w+|reads\d*|from_operands\d*|\w+_previous")
+"""Names that the emitted text makes: gradients, what the walks read, `x[-1]`; `d_model` is every layer's argument."""
 
 
 def identifier(name: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
+
 from .. import spec, syntax
 from ..diagnostics import Label, Report, Severity
+from ..module.text import camel
 from .attention import resolve_attention
 from .layer import resolve_layer
 from .recurrence import resolve_recurrence
@@ -20,6 +24,7 @@ def resolve(file: syntax.File) -> spec.Specification:
     """
     report = Report(file.source)
     _unique_names(file, report)
+    _free_names(file, report)
     recurrences, attentions, layers, stacks = [], [], [], []
     broken = False
     for item in file.items:
@@ -48,6 +53,38 @@ def resolve(file: syntax.File) -> spec.Specification:
     result = spec.Specification(file.source, tuple(recurrences), tuple(attentions), tuple(layers), tuple(stacks), found)
     verify_spec(result)
     return result
+
+
+FILES = frozenset("decode kernels module op reference tuning".split())
+"""Files of a package: an export with the name of one would hide it."""
+
+NEEDED = frozenset(
+    "F NAMESPACE NamedTuple Output State Tensor annotations forward_ad functools math nn pairwise pytest self torch warnings".split()
+)
+"""What those files import, or define without a `_` in front; the module's class is named after the recurrence, too."""
+
+
+def _free_names(file: syntax.File, report: Report) -> None:
+    """A recurrence is a function and the package around it: neither may stand in front of what the emitted text calls."""
+    for item in file.items:
+        if not isinstance(item, syntax.RecurrenceDecl):
+            continue
+        if item.name in FILES:
+            fact = "a file of every package"
+        elif hasattr(builtins, item.name) or keyword.iskeyword(item.name):
+            fact = "a word of Python"
+        elif {item.name, camel(item.name)} & NEEDED:
+            fact = "a name that those files need"
+        else:
+            continue
+        report.error(
+            "reserved-name",
+            f"a recurrence cannot be called `{item.name}`",
+            item.name_span,
+            fact,
+            note="the package and its function are named after the recurrence",
+            help=f"call it `{item.name}_memory`, or after what it does",
+        )
 
 
 def _unique_names(file: syntax.File, report: Report) -> None:

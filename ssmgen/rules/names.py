@@ -67,6 +67,16 @@ RULES = (
         MEMORY,
     ),
     Rule(
+        "reserved-name",
+        "A recurrence with a name that its package needs",
+        "A recurrence has the name of a file of every package, of a Python keyword, function or type, or of something that the "
+        "emitted text defines or imports.",
+        "The emitted function has the name of the recurrence, and so has the package. `op` would hide the file `op.py`, and `zip` what "
+        "the text calls.",
+        MEMORY.replace("recurrence memory", "recurrence op"),
+        MEMORY,
+    ),
+    Rule(
         "undefined-order",
         "A definition uses what stands below it",
         "A let, gate or fixed param uses a definition that comes later, or itself.",

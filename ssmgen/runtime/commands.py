@@ -1,17 +1,24 @@
-"""`ssmgen verify` and `ssmgen bench`: build, run on the devices there are, print tables, write JSON."""
+"""`ssmgen verify`, `tune` and `bench`: build, run on the devices there are, print tables, write JSON."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from .. import compiler
 from ..source import Source
 from . import jit
+
+
+class TableError(Exception):
+    """A table of configurations that cannot be used."""
 
 
 def consoles(width: int = 132):
@@ -22,8 +29,8 @@ def consoles(width: int = 132):
     return plain if plain.is_terminal else Console(highlight=False, width=width), Console(stderr=True)
 
 
-def verify(source: Source, device: str | None, path: Path | None) -> int:
-    """Verify every recurrence of a source; 1 when a row failed."""
+def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None) -> int:
+    """Verify every recurrence of a source; 1 when a row failed. table: of configurations, from `tune`."""
     import torch
 
     from .verify import verify as verify_package
@@ -31,9 +38,19 @@ def verify(source: Source, device: str | None, path: Path | None) -> int:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
+    tuned(packages.values(), table)
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
+        start = time.perf_counter()
+
+        def shown(row, name=spec.name, start=start):
+            """A line a row as it comes: what was measured is there should the run be stopped."""
+            verdict = "pass" if row.passed else "FAIL"
+            seconds = time.perf_counter() - start
+            words = f"{seconds:4.0f} s  {verdict}  {name}: {row.check}, {row.compared}: {row.error:.1e} <= {row.tolerance:.1e}"
+            progress.print(words if row.passed else f"{words} ({row.reason})", markup=False, soft_wrap=True)
+
         with progress.status(spec.name) as status:
-            report = verify_package(packages[spec.name], spec, device=device, progress=status.update)
+            report = verify_package(packages[spec.name], spec, device=device, progress=status.update, shown=shown)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")
@@ -46,7 +63,7 @@ def verify(source: Source, device: str | None, path: Path | None) -> int:
 
 def bench(
     source: Source, dims: Mapping[str, int], device: str | None, shapes: tuple[tuple[int, int, int], ...], adapter: Path | None,
-    first: bool | None, path: Path | None,
+    first: bool | None, path: Path | None, table: Path | None = None,
 ) -> int:  # fmt: skip
     """Time every recurrence of a source at every shape; raises AdapterError when the adapter is at fault."""
     import torch
@@ -66,6 +83,7 @@ def bench(
     shapes = shapes or benching.SHAPES[device]
     peers = load(adapter) if adapter is not None else []
     built = subjects(source, dims, device, peers)
+    tuned([subject.package for subject in built], table)
     calls_first = device != "cpu" if first is None else first
     with _kernels(calls_first) as cache, progress.status("measuring the device") as status:
         rates = floors.rates(device)
@@ -94,6 +112,64 @@ def bench(
         path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         console.print(f"{path} written")
     return 0
+
+
+def tuned(packages: Iterable[ModuleType], table: Path | None) -> None:
+    """Have the packages' kernels take their configurations from a table. Raises TableError when it is none, or for none of them."""
+    for package in packages if table is not None else ():
+        try:
+            tuning = importlib.import_module(f"{package.__name__}.tuning")
+            tuning.use(tuning.read(table))
+        except ModuleNotFoundError:
+            raise TableError(f"{table}: the package has no kernels of which it could choose configurations") from None
+        except ValueError as fault:
+            raise TableError(str(fault)) from None
+
+
+def tune(source: Source, dims: Mapping[str, int], out: Path, shape: tuple[int, int, int], dtypes: tuple[str, ...]) -> int:
+    """Tune the kernels of every built package of a source, and write the table beside them; 1 when a kernel has no right one."""
+    import torch
+
+    from . import tune as tuning
+    from .load import load
+
+    console, progress = consoles()
+    if not torch.cuda.is_available():
+        progress.print("Error: torch sees no GPU here, and configurations are timed on the GPU that they are for")
+        return 1
+    code = 0
+    for spec in compiler.check(source, dims).after("resolve")[source.name].recurrences:
+        folder = out / spec.name
+        if not (folder / "tuning.py").is_file():
+            progress.print(f"Error: {folder.as_posix()} holds no package with Triton kernels: `ssmgen build` first")
+            return 1
+        own = importlib.import_module(f"{load(folder).__name__}.tuning")
+        before = own.read(folder / "tuned.json") if (folder / "tuned.json").exists() else {}
+        request = {
+            "name": source.name, "text": source.text, "dims": dict(dims), "recurrence": spec.name, "folder": str(folder.resolve()),
+            "shape": list(shape),
+        }  # fmt: skip
+        choices, bad = [], []
+        with progress.status(spec.name) as status:
+            for dtype, kernel in ((d, k) for d in dtypes for k in tuning.KERNELS):
+                here = [entry for entry in choices if entry["dtype"] == dtype]
+                found = []
+                for verdict in tuning.measured({**request, "dtype": dtype, "kernel": kernel, "choices": here}, status.update):
+                    found.append(verdict)
+                    words = verdict.error or f"{verdict.seconds * 1e6:.1f} us"
+                    console.print(f"{spec.name}, {dtype}, {kernel}: {verdict.candidate.words}: {words}", markup=False, soft_wrap=True)
+                best, wrong = tuning.entries(found)
+                choices, bad = choices + best, bad + wrong
+                if found and not best:
+                    code = 1
+                    progress.print(f"[bold red]{spec.name}: no configuration of the {kernel} kernel is right in {dtype}[/]")
+        architecture = own.architecture(torch.device("cuda", torch.cuda.current_device()))
+        import triton
+
+        after = tuning.merged(before, architecture, triton.__version__, choices, bad)
+        (folder / "tuned.json").write_text(tuning.text(after), encoding="utf-8")
+        console.print(f"{(folder / 'tuned.json').as_posix()} written: {len(choices)} choices, {len(bad)} marked bad")
+    return code
 
 
 @contextmanager

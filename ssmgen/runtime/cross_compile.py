@@ -1,4 +1,4 @@
-"""Recorded launches compiled for their targets, each in a process of its own, and what the machine code uses.
+"""Recorded launches compiled for their targets, each in a process of its own: for what the machine code uses, or ahead of a run.
 
 A process each, because a compiler that fails may end its process, and what the assembler says comes on standard output.
 """
@@ -46,6 +46,15 @@ class Failure:
 
 def compile_all(launches: list[Launch], workers: int) -> Iterator[tuple[Launch, Usage | Failure]]:
     """Every launch with its outcome, in the order in which compilations end. Leaves no files, but in $TRITON_CACHE_DIR if set."""
+    yield from _in_processes(_measured, launches, workers)
+
+
+def compile_ahead(launches: list[Launch], workers: int) -> Iterator[tuple[Launch, Failure | None]]:
+    """The same into Triton's cache, where a launch of this or another process finds it; None where it compiled."""
+    yield from _in_processes(_kept, launches, workers)
+
+
+def _in_processes(work, launches: list[Launch], workers: int) -> Iterator[tuple[Launch, Any]]:
     from multiprocessing import connection, get_context
 
     context = get_context("fork")  # the kernels are imported already, under a name that no fresh process would know
@@ -57,7 +66,7 @@ def compile_all(launches: list[Launch], workers: int) -> Iterator[tuple[Launch, 
                     number, launch = waiting.pop()
                     log = Path(folder) / f"{number}.log"
                     receiver, sender = context.Pipe(duplex=False)
-                    process = context.Process(target=_compile, args=(launch, log, sender))
+                    process = context.Process(target=_child, args=(work, launch, log, sender))
                     process.start()
                     sender.close()
                     running[receiver] = (launch, process, log)
@@ -80,35 +89,45 @@ def _failure(log: Path, line: str) -> Failure:
     return Failure(line, log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _compile(launch: Launch, log: Path, sender) -> None:
-    """In the child: compile, read the numbers, send them."""
+def _child(work, launch: Launch, log: Path, sender) -> None:
+    """In the child: compile, and send what `work` makes of it."""
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout = sys.stderr = open(1, "w", encoding="utf-8", closefd=False)
     tempfile.tempdir = str(log.parent)
-    os.environ.setdefault("TRITON_CACHE_DIR", str(log.parent / "cache"))
     try:
-        compiled = _machine_code(launch)
+        outcome = work(launch, log)
     except Exception as error:
         words = [line.strip() for line in str(error).splitlines() if line.strip()]
         sys.stdout.flush()
-        outcome: Usage | Failure = _failure(log, f"{type(error).__name__}: {words[-1]}" if words else type(error).__name__)
-    else:
-        sys.stdout.flush()
-        outcome = usage(compiled.asm, compiled.metadata, log.read_text(encoding="utf-8", errors="replace"))
+        outcome = _failure(log, f"{type(error).__name__}: {words[-1]}" if words else type(error).__name__)
     sender.send(outcome)
     sender.close()
 
 
+def _measured(launch: Launch, log: Path) -> Usage:
+    """The numbers of the machine code, and of the assembler's log."""
+    from triton import knobs
+
+    os.environ.setdefault("TRITON_CACHE_DIR", str(log.parent / "cache"))
+    knobs.nvidia.dump_ptxas_log = True
+    knobs.compilation.always_compile = True  # from a cache there is no log
+    compiled = _machine_code(launch)
+    sys.stdout.flush()
+    return usage(compiled.asm, compiled.metadata, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _kept(launch: Launch, log: Path) -> None:
+    """The cache is all that is wanted."""
+    _machine_code(launch)
+
+
 def _machine_code(launch: Launch):
     import triton
-    from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    knobs.nvidia.dump_ptxas_log = True
-    knobs.compilation.always_compile = True  # from a cache there is no log
     source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
     target = GPUTarget(launch.target.backend, launch.target.arch, launch.target.warp)
     return triton.compile(source, target=target, options=launch.options)

@@ -24,12 +24,13 @@ from typing import Any
 from .. import spec
 from .load import layer_classes, load
 from .sample import Case, Shape, draw
-from .targets import Target
+from .targets import Target, here
 
 HEADS, GROUPS = 16, 4
 DOCUMENTS = 5
-LENGTHS = ((1, 1), (8, 1000), (1, 8192))
-"""(batch, tokens) of the calls: one token, many short sequences of an uneven length, a long one that is cut into segments."""
+LENGTHS = ((1, 1), (8, 1000), (1, 8192), (4, 65536))
+"""(batch, tokens) of the calls: one token, many short sequences of an uneven length, a long one that is cut into segments, and so
+much that backward goes in slices."""
 
 STEPS = (1, 32, 128)
 """Batches of the calls for one token."""
@@ -84,16 +85,9 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
 
     found: dict[tuple[str, str], Launch] = {}
     call: dict[str, Any] = {}
-
-    def launched(*, key, fn, compile, **_) -> bool:
-        kept = json.loads(compile["specialization_data"])["options"]
-        options = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
-        launch = Launch(target, fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0], options, **call)
-        found.setdefault((launch.name, key), launch)
-        return True
-
-    with _gpu(target, launched):
+    with _gpu(target, _noting(target, found, call)):
         package = load(folder)
+        _forgotten(package)
         namespace = sys.modules[f"{package.__name__}.op"].NAMESPACE
         layers = _layers(package, recurrence)
         one = draw(recurrence, Shape(1, 1, HEADS, GROUPS, {**dict(recurrence.dims), **dict(recurrence.counts)}))
@@ -109,8 +103,37 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
                     _step(package, case, call)
                 for kind, width in layers:
                     _step_layer(kind, width, getattr(torch, dtype), call)
+    _forgotten(package)
     launches = tuple(found.values())
     return Recording(launches, _unreached(package, {launch.name for launch in launches}))
+
+
+@contextmanager
+def recorded(call: dict[str, Any]) -> Iterator[dict[tuple[str, str], Launch]]:
+    """While inside, what Triton would compile for the GPU of this machine is written down, neither compiled nor launched.
+
+    `call` is what `Launch` says of the call that launched it; whoever calls keeps it up to date. What a kernel should have
+    written holds anything. A kernel that this process compiled before is launched, and not written down.
+    """
+    from triton import knobs
+
+    found: dict[tuple[str, str], Launch] = {}
+    with knobs.runtime.scope():
+        knobs.runtime.jit_cache_hook = _noting(here(), found, call)
+        yield found
+
+
+def _noting(target: Target, found: dict[tuple[str, str], Launch], call: dict[str, Any]):
+    """What Triton asks before it compiles: it keeps the launch, and answers that nothing is to be done."""
+
+    def noted(*, key, fn, compile, **_) -> bool:
+        kept = json.loads(compile["specialization_data"])["options"]
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+        launch = Launch(target, fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0], options, **call)
+        found.setdefault((launch.name, key), launch)
+        return True
+
+    return noted
 
 
 def _differentiate(package: ModuleType, case: Case, batch: int, length: int, is_packed: bool, call: dict[str, Any]) -> None:
@@ -185,6 +208,12 @@ def _step_layer(kind: type, width: int, dtype, call: dict[str, Any]) -> None:
         state = layer.allocate_state(batch, "meta", dtype)
         for slots in (None, torch.empty(batch, dtype=torch.int64, device="meta")):
             layer.step(u, state=state, slots=slots)
+
+
+def _forgotten(package: ModuleType) -> None:
+    """What the package found out about a GPU it asks again: this one is another."""
+    if (tuning := sys.modules.get(f"{package.__name__}.tuning")) is not None:
+        tuning.forget()
 
 
 def _empty(like, *shape: int):

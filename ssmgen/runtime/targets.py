@@ -35,6 +35,18 @@ class Target:
         return divmod(self.arch, 10) if isinstance(self.arch, int) else (9, 4)
 
 
+def here(index: int = 0) -> Target:
+    """The GPU of this machine, by what torch and Triton say of it. Raises RuntimeError where there is none."""
+    import torch
+    from triton.runtime.driver import driver
+
+    known, ours = torch.cuda.get_device_properties(index), driver.active.get_current_target()
+    name = ours.arch.split(":")[0] if isinstance(ours.arch, str) else f"sm_{ours.arch}"
+    shared = getattr(known, "shared_memory_per_block_optin", None) or 64 * KIB
+    registers = 512 if ours.backend == "hip" else 255
+    return Target(name, known.name, ours.backend, ours.arch, ours.warp_size, known.multi_processor_count, registers, shared)
+
+
 TARGETS = MappingProxyType(
     {
         target.name: target

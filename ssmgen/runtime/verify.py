@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +18,19 @@ from .. import spec
 from .doctor import examine
 from .load import load
 from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
-from .verify_kernels import decode, kernels
+from .verify_kernels import compilation, decode, kernels
 from .verify_modules import layers, module
 from .verify_subject import Subject
 
-CHECKS = {**REFERENCE_CHECKS, **OP_CHECKS, "kernels": kernels, "decode kernel": decode, "module": module, "layers": layers}
+CHECKS = {
+    **REFERENCE_CHECKS,
+    "compilation": compilation,
+    **OP_CHECKS,
+    "kernels": kernels,
+    "decode kernel": decode,
+    "module": module,
+    "layers": layers,
+}
 """Every check, in order, by the name that progress shows."""
 
 
@@ -78,14 +86,16 @@ def verify(
     recurrence: spec.Recurrence,
     *,
     device: str = "cpu",
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda words: None,
+    shown: Callable[[Row], None] = lambda row: None,
 ) -> Report:
     """Measure `package` (a module, or the folder of one) against the recurrence it was built from.
 
-    `progress` is called with the name of every check as it starts. A check that raises is a row that failed, with the
-    exception in place of the reason. Raises FileNotFoundError when the folder holds no package.
+    `progress` is called with the name of every check as it starts, and with words in the course of a long one; `shown` with every
+    row as soon as it is known. A check that raises is a row that failed, with the exception in place of the reason. Raises
+    FileNotFoundError when the folder holds no package.
     """
-    return verify_checks(package, recurrence, CHECKS, device=device, progress=progress)
+    return verify_checks(package, recurrence, CHECKS, device=device, progress=progress, shown=shown)
 
 
 def verify_checks(
@@ -94,17 +104,19 @@ def verify_checks(
     checks: Mapping[str, Check],
     *,
     device: str = "cpu",
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda words: None,
+    shown: Callable[[Row], None] = lambda row: None,
 ) -> Report:
     """As `verify`, for some of `CHECKS`: `REFERENCE_CHECKS` need no more of the package than `reference.py`."""
     module = package if isinstance(package, ModuleType) else load(package)
     start = time.perf_counter()
-    subject = Subject(module, recurrence, device)
+    subject = Subject(module, recurrence, device, progress)
     rows = []
     for name, check in checks.items():
-        if progress is not None:
-            progress(name)
-        rows.extend(_rows(name, check, subject))
+        progress(name)
+        for row in _rows(name, check, subject):
+            rows.append(row)
+            shown(row)
     return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, _known_bad(device))
 
 
@@ -115,11 +127,9 @@ def _known_bad(device: str) -> tuple[str, ...]:
     return tuple(f"{finding.name}: {finding.value}" for finding in examine() if finding.state == "bad")
 
 
-def _rows(name: str, check: Check, subject: Subject) -> list[Row]:
-    rows = []
+def _rows(name: str, check: Check, subject: Subject) -> Iterator[Row]:
     try:
-        rows.extend(check(subject))
+        yield from check(subject)
     except Exception as fault:  # a package that cannot be run has failed the check, not the verifier
         first = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        rows.append(Row(name, "the check itself", float("inf"), 0.0, f"{type(fault).__name__}: {first[:160]}"))
-    return rows
+        yield Row(name, "the check itself", float("inf"), 0.0, f"{type(fault).__name__}: {first[:160]}")

@@ -1,17 +1,21 @@
-"""The Triton kernels of a package against the float64 reference: every configuration that it ships on a device, in every dtype.
+"""The Triton kernels of a package against float64: every configuration that it ships on a device, in every dtype.
 
-What the launchers allocate is filled with NaN before a kernel sees it, so that memory which no kernel writes shows. A row is a
-configuration, with the worst of all that was computed with it: outputs and states, or gradients.
+They are compiled ahead, many at a time. What the launchers allocate is filled with NaN before a kernel sees it, so that memory
+which no kernel writes shows. A row is a configuration, with the worst of all that was computed with it: outputs and states, or
+gradients.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
 
 from ..small import arguments_of, small_sizes
+from .cross_compile import Failure, compile_ahead
+from .launches import recorded
 from .measure import typical
 from .sample import Shape, draw
 from .verify_checks import Row
@@ -23,27 +27,43 @@ SLACK = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 CANCELLED = {"float32": 2e-4, "float16": 8e-3, "bfloat16": 6e-2}
 """The same of a gate's gradient, which is a difference of sums over the sequence."""
 
-WIDTHS = (24, 36, 20, 28)
+ODD = (24, 36, 20, 28)
 """Widths, by order of declaration, that fill no block; the next multiple of what the spec's shapes ask for."""
 
+WIDTHS = ((16, 16, 16, 16), (200, 72, 136, 88), (256, 256, 256, 256))
+"""More of them: the narrowest, some that end inside a second block, the widest."""
+
+HEADS = 4
+"""A kernel is compiled for its number of heads: every trial has the same."""
+
 STEPS = 3
+
+DIRECT = 256
+"""Tokens up to which the sequential reference says what is right; beyond, the operator in float64, which it was held against."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One call: its sizes, and where packed documents end (empty: a batch)."""
+    """One call: its sizes, and where packed documents end (empty: a batch).
+
+    is_bare: without an initial state, and differentiated from the output alone. is_sliced: backward in slices, as where states
+    would take much memory.
+    """
 
     batch: int
     tokens: int
     heads: int
     sizes: dict[str, int]
     ends: tuple[int, ...] = ()
+    is_bare: bool = False
+    is_sliced: bool = False
 
     @property
     def words(self) -> str:
         """As a row says it."""
         shape = f"{len(self.ends)} packed documents, {self.tokens} tokens" if self.ends else f"{self.batch} x {self.tokens} tokens"
-        return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}"
+        bare = (", no states" if self.is_bare else "") + (", in slices" if self.is_sliced else "")
+        return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}{bare}"
 
 
 @dataclass(frozen=True)
@@ -64,79 +84,169 @@ class Measured:
 
 
 def trials(subject: Subject) -> tuple[Trial, ...]:
-    """What reaches every choice of the launchers: the spec's own sizes and odd ones, few programs and many, one chunk and several
+    """What reaches every choice of the launchers: the spec's own sizes and others, few programs and many, one chunk and several
     segments, packed documents of which some are empty."""
-    own = {**dict(subject.recurrence.dims), **dict(subject.recurrence.counts)}
-    odd = odd_sizes(subject)
-    return (
-        Trial(1, 1157, 4, own),
-        Trial(1, 1157, 4, own, (0, 200, 200, 201, 1157)),
-        Trial(16, 131, 4, own),
-        Trial(2, 533, 4, odd),
-        Trial(1, 1100, 2, odd, (7, 7, 39, 1060, 1100, 1100)),
-        Trial(3, 1, 2, odd),
+    own = own_sizes(subject)
+    odd = sizes_near(subject, ODD)
+    found = (
+        Trial(1, 1157, HEADS, own),
+        Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
+        Trial(16, 131, HEADS, own),
+        Trial(2, 1157, HEADS, own, is_bare=True, is_sliced=True),
+        Trial(1, 1601, HEADS, odd, is_sliced=True),
+        Trial(1, 131, HEADS, own, (0, 100, 131), is_bare=True),
+        Trial(2, 533, HEADS, odd),
+        Trial(1, 1100, HEADS, odd, (7, 7, 39, 1060, 1100, 1100)),
+        Trial(3, 1, HEADS, odd),
+        *(Trial(2, 200, HEADS, sizes_near(subject, widths)) for widths in WIDTHS),
     )
+    return tuple({t.words: t for t in found}.values())
 
 
-def odd_sizes(subject: Subject) -> dict[str, int]:
-    """Sizes that are no powers of two, different from each other, at which every shape of the spec is whole."""
+def own_sizes(subject: Subject) -> dict[str, int]:
+    """The spec's own."""
+    return {**dict(subject.recurrence.dims), **dict(subject.recurrence.counts)}
+
+
+def sizes_near(subject: Subject, widths: tuple[int, ...]) -> dict[str, int]:
+    """Sizes near some widths, one a dim in order of declaration, at which every shape of the spec is whole."""
     small = small_sizes(subject.recurrence)
     names = [name for name, _ in subject.recurrence.dims]
-    sizes = {name: small[name] * max(round(WIDTHS[i % len(WIDTHS)] / small[name]), 1) for i, name in enumerate(names)}
+    sizes = {name: small[name] * max(round(widths[i % len(widths)] / small[name]), 1) for i, name in enumerate(names)}
     return {**sizes, **dict(subject.recurrence.counts)}
+
+
+def step_trials(subject: Subject) -> tuple[Trial, ...]:
+    """The same of the kernel for one token."""
+    if subject.is_reversed:
+        return ()
+    return tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own_sizes(subject), sizes_near(subject, ODD)) for batch in (1, 33, 128))
+
+
+def compilation(subject: Subject) -> Iterator[Row]:
+    """Everything that the checks below launch, compiled now, several at a time. On the processor nothing is.
+
+    What fails is remembered in `subject.uncompiled`, by the call that needs it: it is not run.
+    """
+    fused, single = subject.kernels("_kernels") is not None, subject.kernels("_decode") is not None
+    if not fused and not single:
+        return
+    calls = []
+    if fused:
+        calls += [(f"{dtype}, {trial.words}", _differentiated(trial, dtype)) for dtype in SLACK for trial in trials(subject)]
+        calls += [
+            ("small sizes", _small(dtype, start)) for dtype, start in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16",) * 2)
+        ]
+    if single:
+        calls += [(f"{dtype}, {trial.words}, a step", _stepped(trial, dtype)) for dtype in SLACK for trial in step_trials(subject)]
+    launches, users = {}, {}
+    for words, run in calls:
+        subject.say(f"what is launched for {words}")
+        with recorded({"dtype": words.split(",")[0], "is_packed": "packed" in words, "call": "forward"}) as found, suppress(Exception):
+            run(subject)  # what it raises here it raises again where it is judged
+        for key, launch in found.items():
+            users.setdefault(id(launches.setdefault(key, launch)), []).append(words)
+    failed, done = [], 0
+    for launch, outcome in compile_ahead(list(launches.values()), os.cpu_count() or 1):
+        done += 1
+        subject.say(f"{done} of {len(launches)} kernels compiled")
+        if isinstance(outcome, Failure):
+            failed.append(f"{launch.name}, {users[id(launch)][0]}: {outcome.line}")
+            subject.uncompiled.update(dict.fromkeys(users[id(launch)], f"{launch.name}: {outcome.line}"))
+    reason = failed[0][:160] if failed else f"{len({launch.name for launch in launches.values()})} kernels"
+    yield Row("compilation", f"{len(launches)} configurations, of which do not compile", float(len(failed)), 0.0, reason)
+
+
+def _differentiated(trial: Trial, dtype: str):
+    def run(subject: Subject) -> None:
+        case, start, cut = _data(subject, trial, dtype)
+        with sliced(subject.kernels("_kernels"), trial):
+            subject.gradients(lambda c, s: subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64), case, start, of=_read(trial))
+
+    return run
+
+
+def _stepped(trial: Trial, dtype: str):
+    def run(subject: Subject) -> None:
+        case, start, _ = _data(subject, trial, dtype)
+        subject.steps(case, start)
+
+    return run
+
+
+def _small(dtype: str, states: str):
+    """What the checks of the operator launch: small sizes, states in float32 or in the inputs' dtype."""
+
+    def run(subject: Subject) -> None:
+        import torch
+
+        case = subject.case(5)
+        start = _to(subject.start(case), getattr(torch, states))
+        case = case.to(getattr(torch, dtype), params_dtype=getattr(torch, states))
+        subject.gradients(subject.op, case, start)
+
+    return run
 
 
 def kernels(subject: Subject) -> Iterator[Row]:
     """Every configuration of the chunked kernels, both directions. On the processor nothing is launched."""
     module = subject.kernels("_kernels")
-    if module is None:
-        return
-    found, failed = [], []
+    if module is not None:
+        yield from _measured("kernels", subject, trials(subject), "", lambda trial, dtype: compare(subject, module, trial, dtype))
+
+
+def _measured(check: str, subject: Subject, trials: Iterable[Trial], suffix: str, compared: Callable) -> Iterator[Row]:
+    """The rows of every trial in every dtype. One that does not compile or run has failed; the others are still measured."""
     for dtype in SLACK:
-        for trial in trials(subject):
+        found, failed = [], []
+        for trial in trials:
+            words = f"{dtype}, {trial.words}"
+            subject.say(f"{check}: {words}")
+            if words + suffix in subject.uncompiled:
+                failed.append(Row(check, words, float("inf"), 0.0, subject.uncompiled[words + suffix][:160]))
+                continue
             try:
-                found += compare(subject, module, trial, dtype)
-            except Exception as fault:  # a configuration that does not run has failed; the others are still measured
-                failed.append(_failure("kernels", f"{dtype}, {trial.words}", fault))
-    yield from (*rows("kernels", found), *failed)
+                found += compared(trial, dtype)
+            except Exception as fault:
+                failed.append(_failure(check, words, fault))
+        yield from (*rows(check, found), *failed)
 
 
 def decode(subject: Subject) -> Iterator[Row]:
     """Every configuration of the kernel for one token. On the processor nothing is launched."""
     module = subject.kernels("_decode")
-    if module is None or subject.is_reversed:
-        return
-    own = {**dict(subject.recurrence.dims), **dict(subject.recurrence.counts)}
-    shapes = [Trial(batch, STEPS, 4, sizes) for sizes in (own, odd_sizes(subject)) for batch in (1, 33, 128)]
-    found, failed = [], []
-    for dtype in SLACK:
-        for trial in shapes:
-            try:
-                found += compare_steps(subject, module, trial, dtype)
-            except Exception as fault:
-                failed.append(_failure("decode kernel", f"{dtype}, {trial.words}", fault))
-    yield from (*rows("decode kernel", found), *failed)
+    if module is not None:
+        trials = step_trials(subject)
+        yield from _measured(
+            "decode kernel", subject, trials, ", a step", lambda trial, dtype: compare_steps(subject, module, trial, dtype)
+        )
 
 
 def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> list[Measured]:
-    """Outputs, final states and gradients of every argument and initial state, against float64 on the same rounded data."""
+    """Outputs, final states and gradients of every argument and initial state, against float64 on the same rounded data.
+
+    Empty for sizes that the kernels leave to the torch form.
+    """
     import torch
 
     case, start, cut = _data(subject, trial, dtype)
+    if not module.fits(*case.arguments, *start[: len(subject.recurrence.states)]):
+        return []
     exact, wide = case.to(torch.float64), _to(start, torch.float64)
     ran: dict[str, Run] = {}
 
     def reference(c, s):
-        ran["truth"] = subject.reference(c, s, cut)
+        s = _of(trial, s)
+        ran["truth"] = subject.reference(c, s, cut) if trial.tokens <= DIRECT else subject.op(c, s, cu_seqlens=cut, chunk=64)
         return ran["truth"]
 
     def op(c, s):
-        ran["found"] = subject.op(c, s, cu_seqlens=cut, chunk=64)
+        ran["found"] = subject.op(c, _of(trial, s), cu_seqlens=cut, chunk=64)
         return ran["found"]
 
-    expected = subject.gradients(reference, exact, wide)
-    with watched(module, "forward", "backward") as chosen:
-        slopes = subject.gradients(op, case, start)
+    expected = subject.gradients(reference, exact, wide, of=_read(trial))
+    with watched(module, "forward", "backward") as chosen, sliced(module, trial):
+        slopes = subject.gradients(op, case, start, of=_read(trial))
     packed = ", packed" if trial.ends else ""
     forward = f"{dtype}{packed}: {_text(chosen, lambda name: _is_forward(name))}"
     backward = f"{dtype}{packed}: {_text(chosen, lambda name: not _is_forward(name))}"
@@ -222,6 +332,17 @@ def watched(module: ModuleType, *launchers: str) -> Iterator[dict[str, object]]:
         raise RuntimeError(f"the operator did not call `{missed[0]}` of its kernels")
 
 
+@contextmanager
+def sliced(module: ModuleType, trial: Trial) -> Iterator[None]:
+    """Inside, the states at chunk edges may take no memory, where the trial says so: backward runs in as many slices as it can."""
+    before = module.STATES_LIMIT
+    module.STATES_LIMIT = 1 if trial.is_sliced else before
+    try:
+        yield
+    finally:
+        module.STATES_LIMIT = before
+
+
 def poison(tensor):
     """The tensor with NaN in every entry, or the largest integer."""
     import torch
@@ -231,7 +352,7 @@ def poison(tensor):
 
 
 def _chooses(name: str, value: object) -> bool:
-    return callable(value) and (name.endswith("_options") or name in ("_segments", "_blocks"))
+    return callable(value) and (name.endswith("_options") or name in ("_segments", "_slices", "_blocks"))
 
 
 def _is_forward(name: str) -> bool:
@@ -249,7 +370,8 @@ def _text(chosen: dict[str, object], picks: Callable[[str], bool]) -> str:
         elif isinstance(choice, tuple):
             words.append(f"blocks {' '.join(map(str, choice))}")
         else:
-            words.append("1 segment" if choice == 1 else "several segments")
+            word = name.strip("_")
+            words.append(f"1 {word[:-1]}" if choice == 1 else f"several {word}")
     return "; ".join(words) or "its one configuration"
 
 
@@ -262,6 +384,16 @@ def _data(subject: Subject, trial: Trial, dtype: str):
     start = subject.start(case, batch=len(trial.ends) or None)
     cut = torch.tensor([0, *trial.ends], device=subject.device) if trial.ends else None
     return case.to(getattr(torch, dtype), params_dtype=torch.float32), _to(start, torch.float32), cut
+
+
+def _of(trial: Trial, state: tuple) -> tuple | None:
+    """The initial state of a trial."""
+    return None if trial.is_bare else state
+
+
+def _read(trial: Trial) -> Callable[[Run], tuple]:
+    """What gradients are taken of."""
+    return lambda run: run.tensors[:1] if trial.is_bare else run.tensors
 
 
 def _to(state: tuple, dtype) -> tuple:

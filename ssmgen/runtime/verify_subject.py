@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class Run:
 class Subject:
     """A loaded package and the recurrence it was built from."""
 
-    def __init__(self, package: ModuleType, recurrence: spec.Recurrence, device: str):
+    def __init__(self, package: ModuleType, recurrence: spec.Recurrence, device: str, say: Callable[[str], None] = lambda words: None):
         self.package = package
         self.recurrence = recurrence
         self.device = device
@@ -46,6 +47,10 @@ class Subject:
             isinstance(node, spec.Ref) and node.name in ("head", "channel", "heads", "channels") for node in all_nodes(recurrence)
         )
         self.is_reversed = recurrence.time == "reversed"
+        self.say = say
+        """Takes words about what is being done, in checks that take long."""
+        self.uncompiled: dict[str, str] = {}
+        """Why a kernel did not compile, by the words of the first call that needs it."""
 
     @property
     def namespace(self) -> str:

@@ -1,0 +1,82 @@
+"""Sizes and states of op.py as text: what a shape is made of, and what stands before the first token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .backends.torch_pointwise import size_text
+from .backends.torch_text import identifier
+from .plan import Plan
+from .spec import Recurrence as Spec
+from .spec import State, Symbol, Type
+from .tokens import Line, TokenWriter
+
+
+class Shapes:
+    """A recurrence's sizes, read off its arguments."""
+
+    plan: Plan
+    spec: Spec
+    tokens: TokenWriter
+    inputs: list[Symbol]
+    states: list[str]
+    sizes: Mapping[str, str]
+    output: Type
+
+    def _start(self) -> list[Line]:
+        """Zeros for every state."""
+        first = identifier(self.inputs[0].name)
+        tails = ["".join(f", {self._dim(d)}" for d in tail(state)) for state in self.spec.states]
+        texts = [f"{first}.new_zeros(sequences, {self._heads()}{end}, dtype=dtype)" for end in tails]
+        return [Line("", state, text) for state, text in zip(self.states, texts, strict=True)]
+
+    def _zero_states(self) -> list[Line]:
+        first = identifier(self.inputs[0].name)
+        lines = [Line("", s, "None") for s in self.states]
+        whole, maxima = self.tokens.recurrence.written, self.tokens.recurrence.maxima
+        held = [(f"{s.name}[-1]", s) for s in self.tokens.delayed] + [(m.state, whole.state(m.state)) for m in maxima]
+        for name, symbol in held:
+            lanes = "" if symbol.per == "layer" else f", {self._heads()}"
+            shape = [] if symbol.type.is_scalar else [symbol.type.rows]
+            shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
+            end = "".join(f", {self._dim(d)}" for d in shape)
+            lines.append(Line("", identifier(name), f"{first}.new_zeros(sequences{lanes}{end}, dtype=dtype)"))
+        if self.plan.uses_position:
+            lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
+        return lines
+
+    def _dim(self, size) -> str:
+        text = size_text(size).text
+        for name in sorted(self.sizes, key=len, reverse=True):
+            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
+        return text
+
+    def _width_text(self, type: Type) -> str:
+        return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
+
+    def _output_tail(self) -> str:
+        rank = f", {len(self.plan.classified.outputs)}" if self.tokens.has_rows else ""
+        return rank if self.output.is_scalar else f"{rank}, {self._width_text(self.output)}"
+
+    def _heads(self) -> str:
+        for symbol in self.inputs:
+            if symbol.per in ("head", "channel"):
+                return f"{identifier(symbol.name)}.shape[2]"
+        for symbol in self.tokens.given:
+            if symbol.kind == "param" and symbol.per in ("head", "channel"):
+                return f"{identifier(symbol.name)}.shape[0]"
+        return self._groups()
+
+    def _groups(self) -> str:
+        for symbol in self.inputs:
+            if symbol.per == "group":
+                return f"{identifier(symbol.name)}.shape[2]"
+        return "1"
+
+
+def tail(state: State) -> list:
+    """The sizes of a state behind its head axis."""
+    if state.type.is_scalar:
+        return []
+    return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
