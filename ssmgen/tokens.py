@@ -132,6 +132,10 @@ class TokenWriter:
         if row.log_decay is None:
             return self._zeros(self._log_decay(walk, next(r for r in walk.rows if r.log_decay is not None)))
         if walk.is_wide:
+            number = self.printer.print(row.log_decay)
+            if number.place.is_number:
+                own = self._key(walk, row)
+                return Text(f"torch.full_like({own.text}, {number.text})", ATOM, own.place)
             return self._vector_text(row.log_decay)
         return self._number(walk, row.log_decay)
 

@@ -286,6 +286,15 @@ recurrence beside {
          Y' = diag(sigmoid(f)) Y + l w^T
   output o = S'^T q + v * (Y'^T l) + Z^T k[-1]
 }""",
+    "a number among decays of every key": """
+recurrence number_among {
+  dim    N = 4, P = 3
+  input  q, k, w : [N]; v : [P]; b : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = diag(sigmoid(w)) S + k v^T
+         S' = (I - b * unit(k) unit(k)^T) (0.9 * S') + b * unit(k) v^T
+  output o = S'^T q
+}""",
     "a size with a name of Python's, in a parameter": """
 recurrence keyword {
   dim    not = 4, P = 3
