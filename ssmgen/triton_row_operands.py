@@ -37,8 +37,10 @@ class RowOperands:
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
         self.names = RowTokens(self.tokens, self.walk)
-        ((_, self.output),) = self.tokens.outputs
-        self.output = self.names.named(self.output)
+        (_, output), *more = self.tokens.outputs
+        if more or self.walk.members or any(r.is_value for r in self.walk.readings):
+            raise UnsupportedOperand("several outputs, states that feed each other, or a query of the values")
+        self.output = self.names.named(output)
         if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
         self.count, self.step = len(self.walk.rows), self.walk.size

@@ -29,7 +29,7 @@ INSIDE = {
     "plan": ("source", "diagnostics", "spec", "recurrence", "plan_text"),
     "kernel": ("plan", "kernel_text"),
     "discretizations": ("_registry",),
-    "features": ("_registry", "algebra", "expressions", "kernel", "recurrence", "source", "spec"),
+    "features": ("_registry", "algebra", "bounds", "expressions", "kernel", "recurrence", "source", "spec"),
     "rules": ("_registry",),
     "render": ("__init__", "diagnostics", "source", "rules"),
     "write": ("diagnostics", "source"),

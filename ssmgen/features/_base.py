@@ -16,6 +16,7 @@ class Feature:
     `priority`, so that the general one comes first. `sentence` is for `explain`. `is_lowered`: a kernel exists.
     `evidence(facts)` gives the factor or term of the text that shows the value, for messages; `law(facts)` why it has no
     kernel and never will beside what else the group does, with the edit, where there is more to say than that there is none yet.
+    `need`: what a text that claims the value must have, where the sentence does not say it.
     """
 
     sentence: str
@@ -24,3 +25,4 @@ class Feature:
     priority: int = 0
     evidence: Callable[[Facts], object] = lambda facts: None
     law: Callable[[Facts], tuple[str, str] | None] = lambda facts: None
+    need: str = ""
