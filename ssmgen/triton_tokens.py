@@ -7,6 +7,7 @@ kernel holds every key and every value column of some tokens: the gradient of a 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from . import algebra
@@ -18,7 +19,7 @@ from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import ONE, Dim, Element, Expr, Ref, Symbol, Type
+from .spec import ONE, Apply, Dim, Element, Expr, Ref, Symbol, Type
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
 from .triton_operands import legible
@@ -170,22 +171,52 @@ class Gradients:
                 target = "b_" + re.sub(r"\W", "_", own)
                 site.given[MADE + own, axis] = site.named(target, value)
                 self.spread(axis, definition, made(own, definition.type), Ref(definition.type, NOWHERE, name))
-        results = []
+        totals: list[tuple[Stored, Expr]] = []
         for symbol in self.tokens.arguments:
             for name, parts in self.found.items():
                 owner, row = split_row(self.tokens, name)
                 if name != symbol.name and (owner is None or owner.name != symbol.name):
                     continue
-                if (
-                    name == symbol.name
-                    and symbol.type.rows.terms
-                    and all(n in dict(self.tokens.spec.counts) for n, _ in symbol.type.rows.terms)
-                ):
+                if name == symbol.name and symbol.type.rows.terms and _is_counted(self.tokens, symbol):
                     raise UnsupportedOperand(f"all rows of `{name}` at once")
                 for axis, exprs in parts.items():
                     buffer = f"d_{identifier(symbol.name)}" + (f"_{axis}" if len(parts) > 1 else "")
-                    results.append((Stored(symbol.name, row, axis, buffer), site.text(algebra.add(*exprs), axis or KEY)))
+                    totals.append((Stored(symbol.name, row, axis, buffer), algebra.add(*exprs)))
+        shared = _shared([total for _, total in totals])
+        results = []
+        for stored, total in totals:
+            value = site.text(self._named_parts(site, total, stored.axis, shared), stored.axis or KEY)
+            results.append((stored, site.named(f"b_{stored.buffer}" + (f"_{stored.row}" if stored.row else ""), value)))
         return results
+
+    def _named_parts(self, site: Site, total: Expr, axis: str, shared: set[str]) -> Expr:
+        """The expression with what occurs more than once under names, whose lines are written."""
+
+        def named(node: Expr) -> Expr | None:
+            if not isinstance(node, Apply) or algebra.key(node) not in shared:
+                return None
+            own = "" if node.type.is_scalar else axis or self.axis_of.get(node.type.cols if node.type.is_row else node.type.rows, KEY)
+            name = f"{node.function}{sorted(shared).index(algebra.key(node))}"
+            if (MADE + name, own) not in site.given:
+                value = site.text(algebra.rebuild(node, tuple(algebra.rewrite(a, named) for a in node.args)), own or KEY)
+                site.given[MADE + name, own] = site.named(f"b_{name}" + (f"_{own}" if own == VALUE else ""), value)
+            return made(name, node.type)
+
+        return algebra.rewrite(total, named)
+
+
+def _shared(exprs: list[Expr]) -> set[str]:
+    """Function values that occur more than once, by what they are."""
+    counts = Counter(algebra.key(n) for e in exprs for n in nodes(e) if isinstance(n, Apply) and n.args and n.function not in UNSHARED)
+    return {key for key, count in counts.items() if count > 1}
+
+
+UNSHARED = ("sum", "at_least", "rope", "rope_back")
+"""Functions whose values are as short as their names, or are made of a position."""
+
+
+def _is_counted(tokens: TokenWriter, symbol: Symbol) -> bool:
+    return all(n in dict(tokens.spec.counts) for n, _ in symbol.type.rows.terms)
 
 
 def operand_line(site: Site, target: str, expr: Expr | None, axis: str, letter: str, factor: str = "") -> str:
