@@ -26,7 +26,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     decode = decode_package(kernels.plan.classified.recurrence)
-    fused = triton_package(kernels)
+    fused = triton_package(kernels) if kernels.scan is None else None
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, fused is not None and fused.has_gates, decode is not None)
     layers = layers_of(specification, spec)
     launches = layer_launches(kernels.plan.classified.recurrence, layers) if decode is not None else {}

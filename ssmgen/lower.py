@@ -44,12 +44,15 @@ from .kernel import (
     Times,
     WalkKernels,
 )  # fmt: skip
+from .lower_scan import lower_scan
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
 
 
 def lower(plan: Plan) -> Kernels:
-    """Compose the chunk programs of every walk from its axes' laws."""
+    """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
+    if plan.form == "scan":
+        return Kernels(plan, (), lower_scan(plan))
     return Kernels(plan, tuple(_Builder(walk).kernels() for walk in plan.classified.walks))
 
 

@@ -11,5 +11,10 @@ def matches(facts: Facts) -> bool:
 
 
 FEATURE = Feature(
-    "a rank-one delta correction along the write key", matches, is_lowered=True, priority=20, evidence=lambda f: f.correction_terms[0]
+    "a rank-one delta correction along the write key",
+    matches,
+    is_lowered=True,
+    in_scan=False,
+    priority=20,
+    evidence=lambda f: f.correction_terms[0],
 )

@@ -6,6 +6,7 @@ FEATURE = Feature(
     "a low-rank term beside the decay",
     lambda facts: bool(facts.correction_terms),
     is_lowered=True,
+    in_scan=False,
     priority=10,
     evidence=lambda f: f.correction_terms[0],
 )

@@ -20,5 +20,11 @@ def law(facts: Facts) -> tuple[str, str] | None:
 
 
 FEATURE = Feature(
-    "one factor per state entry and token", matches, is_lowered=False, priority=60, evidence=lambda f: f.transitions[0], law=law
+    "one factor per state entry and token",
+    matches,
+    is_lowered=False,
+    priority=60,
+    evidence=lambda f: f.transitions[0],
+    law=law,
+    in_scan=True,
 )

@@ -12,4 +12,6 @@ def matches(facts: Facts) -> bool:
     return "whole" in sides and not facts.is_read_whole and any(w.key is not None for w in facts.writes)
 
 
-FEATURE = Feature("the state is read on both sides, or whole", matches, is_lowered=False, priority=20, evidence=lambda f: f.reads[-1])
+FEATURE = Feature(
+    "the state is read on both sides, or whole", matches, is_lowered=False, priority=20, evidence=lambda f: f.reads[-1], in_scan=True
+)
