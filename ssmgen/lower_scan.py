@@ -99,10 +99,8 @@ class _Lowering:
             return
         value = self.definitions[name]
         if self._is_static(value):
-            for node in nodes(value):
-                if isinstance(node, Ref):
-                    self._bind(node.name)
-            self.statics.append(Binding(name, value))
+            fixed = algebra.rebuild(value, tuple(map(self._fixed, value.args))) if isinstance(value, Apply) else self._fixed(value)
+            self.statics.append(Binding(name, fixed))
         elif isinstance(value, Apply):
             # the definition is the function's name
             self.token.append(Binding(name, algebra.rebuild(value, tuple(self._lifted(a) for a in value.args))))
@@ -110,10 +108,22 @@ class _Lowering:
             self.token.append(Binding(name, self._lifted(value)))
 
     def _as_static(self, node: Expr) -> Ref:
-        for inner in nodes(node):
-            if isinstance(inner, Ref):
-                self._bind(inner.name)
-        return self._under_a_name(node, self.statics, "fixed")
+        value = self._fixed(node)
+        return value if isinstance(value, Ref) else self._under_a_name(value, self.statics, "fixed")
+
+    def _fixed(self, expr: Expr) -> Expr:
+        """What no token changes over names: definitions bound, functions under names of their own."""
+
+        def fix(node: Expr) -> Expr | None:
+            if isinstance(node, Ref):
+                self._bind(node.name)
+                return node
+            if isinstance(node, Apply) and node.args and node.function not in PLAIN:
+                value = algebra.rebuild(node, tuple(map(self._fixed, node.args)))
+                return self._under_a_name(value, self.statics, node.function)
+            return None
+
+        return algebra.rewrite(expr, fix)
 
     def _under_a_name(self, value: Expr, lines: list[Binding], word: str) -> Ref:
         text = key(value)

@@ -16,6 +16,9 @@ from .scan_text import value_text, word
 from .spec import ONE, Apply, Const, Expr, MatMul, Ref, Symbol
 from .tokens import TokenWriter, level
 
+LONG = 96
+"""Characters from which a value that is returned stands on a line of its own."""
+
 SPAN = 8
 """Rows between the states that backward keeps inside a chunk: their number and this one add up to least near 8 of 64."""
 
@@ -203,7 +206,10 @@ class ScanWriter:
         return ScanFunction(name, ", ".join(arguments), summary, (*head, *lines), returns)
 
     def _tupled(self, texts: list[str]) -> str:
-        return f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+        text = f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+        if len(text) < 122:
+            return text
+        return "\n".join(["(", *(f"        {part}," for part in texts), "    )"])
 
     def _text(self, value: Expr, names: Names | None = None) -> str:
         return eager_text.text_of(self._spread(value), names or self.names).text
@@ -256,14 +262,25 @@ class ScanWriter:
             ["at", "states", "adjoints", "dy"],
             "What reaches the states before a token, when `adjoints` reach those after it.",
             lines,
-            self._before(),
+            self._before(lines),
         )
 
-    def _before(self) -> str:
+    def _before(self, lines: list[str]) -> str:
         texts = []
         for binding, state in zip(self.program.adjoint, self.states, strict=True):
-            texts.append(f"torch.zeros_like(D_{state})" if isinstance(binding.value, Const) else self._text(binding.value))
+            is_none = isinstance(binding.value, Const)
+            texts.append(f"torch.zeros_like(D_{state})" if is_none else self._short(f"before_{state}", binding.value, lines))
         return self._tupled(texts)
+
+    def _short(self, name: str, value: Expr, lines: list[str]) -> str:
+        """The text of a value; a long one gets lines and a name."""
+        text = self._text(value)
+        if len(text) < LONG:
+            return text
+        while name in self.names.values.values():
+            name += "_"
+        lines += self.scope.assign(name, self._spread(value), self.names)
+        return name
 
     def _gradients(self) -> ScanFunction:
         program = self.program
@@ -271,13 +288,17 @@ class ScanWriter:
         roots = [b.value for b in (*program.adjoint, *program.arguments, *program.sums)]
         lines = self._lines(needed(bindings, roots))
         moving = {b.name.removeprefix("d "): b.value for b in program.arguments}
-        texts = [f"_unlike({self._text(moving[n])}, at.{self._field(n)})" for n in self._moving()]
-        sums = [f"_unlike({self._text(b.value)}, {self.names.values[b.name.removeprefix('sum ')]})" for b in program.sums]
-        returns = f"{self._tupled(texts)}, {self._tupled(sums)}, {self._before()}"
+        texts = [f"_unlike({self._short(f'of_{self._field(n)}', moving[n], lines)}, at.{self._field(n)})" for n in self._moving()]
+        sums = [
+            f"_unlike({self._short(f'part_{_plain(b.name)}', b.value, lines)}, {self.names.values[b.name.removeprefix('sum ')]})"
+            for b in program.sums
+        ]
+        before = self._before(lines)
+        returns = f"{self._tupled(texts)}, {self._tupled(sums)}, {before}"
         if len(returns) > 120:
             for name, values in (("moving", texts), ("still", sums)):
                 lines += [f"{name} = (", *(f"    {value}," for value in values), ")"] if values else [f"{name} = ()"]
-            returns = f"moving, still, {self._before()}"
+            returns = f"moving, still, {before}"
         summary = "Gradients of what a token has, of what all share, and of the states before it, when `adjoints` reach those after it."
         return self._function("_gradients", ["at", "states", "adjoints", "dy"], summary, lines, returns)
 
@@ -289,7 +310,10 @@ class ScanWriter:
     def _parameters(self) -> ScanFunction:
         program = self.program
         lines = self._lines(program.static_gradient)
-        texts = [f"_unlike({self._text(b.value)}, at.{self._field(b.name.removeprefix('d '))})" for b in program.parameters]
+        texts = [
+            f"_unlike({self._short(f'of_{_plain(b.name)}', b.value, lines)}, at.{self._field(b.name.removeprefix('d '))})"
+            for b in program.parameters
+        ]
         sums = [self.own[b.name] for b in program.sums]
         function = self._function(
             "_parameters", ["at", *sums], "Gradients of the parameters from the sums over tokens.", lines, self._tupled(texts)

@@ -327,7 +327,7 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
 
 
 INTERNAL = {
-    "at_least": lambda x, y, **_: f"torch.ge({x}, {y}).to({x}.dtype)",
+    "at_least": lambda x, y, **_: f"({x} >= {y}).float()",
     "sign": lambda x, **_: f"torch.sign({x})",
     "erf": lambda x, **_: f"torch.erf({x})",
     "sum": lambda x, **_: f"torch.sum({x}, (-2, -1), keepdim=True)",
