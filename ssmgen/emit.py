@@ -14,6 +14,7 @@ from .spec import Specification
 from .triton_decode import decode_package
 from .triton_kernels import triton_package
 from .triton_layer import layer_launches
+from .triton_scan import scan_package
 from .wrap import wrapped
 
 FORMAT = 3
@@ -26,8 +27,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     decode = decode_package(kernels.plan.classified.recurrence)
-    fused = triton_package(kernels) if kernels.scan is None else None
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", fused is not None, fused is not None and fused.has_gates, decode is not None)
+    fused, scan = (triton_package(kernels), None) if kernels.scan is None else (None, scan_package(kernels))
+    has_gates = fused is not None and fused.has_gates
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", bool(fused or scan), has_gates, decode is not None)
     layers = layers_of(specification, spec)
     launches = layer_launches(kernels.plan.classified.recurrence, layers) if decode is not None else {}
     files = {
@@ -40,6 +42,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
         files["tuning.py"] = render("triton/tuning.py.jinja")
+    if scan is not None:
+        files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
     if decode is not None:
         files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
     for launch in launches.values():

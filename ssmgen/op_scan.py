@@ -13,7 +13,7 @@ from .expressions import nodes
 from .reference_token import Scope
 from .scan import Binding, ScanProgram, needed
 from .scan_text import value_text, word
-from .spec import ONE, Apply, Const, Expr, MatMul, Ref, Symbol
+from .spec import ONE, Add, Apply, Const, Expr, MatMul, Ref, Symbol
 from .tokens import TokenWriter, level
 
 LONG = 96
@@ -308,17 +308,28 @@ class ScanWriter:
         return [s.name for s in self.inputs if s.name in found]
 
     def _parameters(self) -> ScanFunction:
+        """Term by term where heads share a value: what comes from a sum has been summed over them before."""
         program = self.program
-        lines = self._lines(program.static_gradient)
-        texts = [
-            f"_unlike({self._short(f'of_{_plain(b.name)}', b.value, lines)}, at.{self._field(b.name.removeprefix('d '))})"
-            for b in program.parameters
-        ]
+        lines: list[str] = []
+        for binding in program.static_gradient:
+            own = f"at.{self.own[binding.name.removeprefix('d ')]}"
+            terms = binding.value.terms if isinstance(binding.value, Add) else ()
+            if terms:
+                parts = [
+                    f"_unlike({self._short(f'part_{i}_of_{_plain(binding.name)}', term, lines)}, {own})" for i, term in enumerate(terms)
+                ]
+                lines += [f"{self.own[binding.name]} = (", *(f"    {'+ ' if i else ''}{part}" for i, part in enumerate(parts)), ")"]
+            else:
+                lines += self._lines((binding,))
+        texts = []
+        for binding in program.parameters:
+            field, name = self._field(binding.name.removeprefix("d ")), _plain(binding.name)
+            terms = binding.value.terms if isinstance(binding.value, Add) else (binding.value,)
+            parts = [f"_unlike({self._short(f'part_{i}_of_{name}', term, lines)}, at.{field})" for i, term in enumerate(terms)]
+            texts.append(" + ".join(parts))
         sums = [self.own[b.name] for b in program.sums]
-        function = self._function(
-            "_parameters", ["at", *sums], "Gradients of the parameters from the sums over tokens.", lines, self._tupled(texts)
-        )
-        return function
+        summary = "Gradients of the parameters from the sums over tokens."
+        return self._function("_parameters", ["at", *sums], summary, lines, self._tupled(texts))
 
     # --- arguments as rows ---
 

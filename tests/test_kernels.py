@@ -110,6 +110,8 @@ CARRIED = (
     "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mlstm_sigmoid", "retnet", "simple_gla"
 )  # fmt: skip
 """Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
+SCANS = ("hgrn", "mamba1", "rg_lru", "s4d")
+"""Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
 SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
 
 
@@ -190,7 +192,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*EXAMPLES, *OTHERS])
 def test_kernels_only_where_they_carry(name, tmp_path):
     folder, _ = write((EXAMPLES | OTHERS)[name], tmp_path)
-    assert (folder / "kernels.py").exists() == (name in CARRIED)
+    assert (folder / "kernels.py").exists() == (name in CARRIED + SCANS)
 
 
 @interpreted
