@@ -264,7 +264,11 @@ def _features(_) -> list[tuple[str, str]]:
     from .plan import AXES
 
     rows = [(f"{axis} {name}", feature) for axis in AXES for name, feature in values(axis).items()]
-    return [(name, feature.sentence + ("" if feature.is_lowered else "  (no kernel yet)")) for name, feature in rows]
+
+    def words(feature) -> str:
+        return "" if feature.is_lowered else "  (in scans)" if feature.in_scan else "  (no kernel yet)"
+
+    return [(name, feature.sentence + words(feature)) for name, feature in rows]
 
 
 def _rules(_) -> list[tuple[str, str]]:

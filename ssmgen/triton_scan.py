@@ -23,11 +23,14 @@ from .triton_scan_package import Gradient, ScanPackage, State
 from .triton_scan_site import Lanes, ScanSite, plain, pointer
 from .triton_site import CodeLine
 
-ENTRIES = 64
-"""Numbers of the states that a thread's registers hold while backward runs over a block of tokens."""
+HELD, BESIDE = 160, 8
+"""Numbers that a thread's registers hold of a block of tokens while backward runs over it, and those of a token that are no state's."""
 
-FEW = 4
-"""Numbers of the states that a thread has at once, where its lanes have fewer."""
+MOST_KEYS, MOST_WARPS = 16, 8
+"""Keys of a lane in one thread, and warps that share out more."""
+
+FEW = 2
+"""Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
 
 LONGEST = 16
 """Tokens of a block at most."""
@@ -182,7 +185,7 @@ class _Writer:
             output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
-            held=ENTRIES, few=FEW, longest=LONGEST,
+            held=HELD, beside=BESIDE, few=FEW, longest=LONGEST, most_keys=MOST_KEYS, most_warps=MOST_WARPS,
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
 

@@ -107,6 +107,9 @@ class ScanPackage:
     results: tuple[str, ...]
     entries: str
     held: int
+    beside: int
     few: int
     longest: int
+    most_keys: int
+    most_warps: int
     key_block: str
