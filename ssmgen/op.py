@@ -26,7 +26,7 @@ from .row_text import flattened, step_lines, unflattened
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
-from .tokens import Line, TokenFunction, TokenWriter
+from .tokens import Line, Returned, TokenFunction, TokenWriter
 
 FLOOR = 1000.0
 """exp of less than minus this is 0 in every float."""

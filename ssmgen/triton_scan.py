@@ -176,6 +176,8 @@ class _Writer:
             size_arguments="".join(f"{n}, " for n in names),
             sizes=tuple(CodeLine("", n, self._renamed(sizes[n])) for n in names),
             first=pointer(inputs[0].name),
+            heads=self._heads(),
+            widest=MOST_KEYS * MOST_WARPS,
             like=pointer(like.name),
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
@@ -216,8 +218,17 @@ class _Writer:
             entry="o_k[None, :] * L + o_l[:, None]" if both else "o_l",
             width=f"{self.lanes.key_text} * L" if both else "L",
             buffer=f"{self.lanes.key_text}, {self.lanes.width}" if both else self.lanes.width,
+            dims=", ".join(["sequences, H", *(self.lanes.size_text(size) for size in (type.rows, type.cols) if size != ONE)]),
+            comma=", " if number + 1 < len(self.program.states) else "",
             mask=self.lanes.mask(axes, ""),
         )
+
+    def _heads(self) -> str:
+        """How many heads, or channels, there are: as an argument shows."""
+        for symbol in self.tokens.arguments:
+            if symbol.per in ("head", "channel"):
+                return f"{pointer(symbol.name)}.shape[{0 if symbol.kind == 'param' else 2}]"
+        raise UnsupportedOperand("no argument of a head")
 
     # --- backward ---
 

@@ -39,6 +39,8 @@ class State:
     entry: str
     width: str
     buffer: str
+    dims: str
+    comma: str
     mask: str
 
 
@@ -97,6 +99,8 @@ class ScanPackage:
     size_arguments: str
     sizes: tuple[CodeLine, ...]
     first: str
+    heads: str
+    widest: int
     like: str
     group: str
     programs: str
