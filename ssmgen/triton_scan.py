@@ -29,6 +29,9 @@ HELD, BESIDE = 160, 8
 MOST_KEYS, MOST_WARPS = 16, 8
 """Keys of a lane in one thread, and warps that share out more."""
 
+WIDEST = 256
+"""Keys of a lane at most: beyond the warps' share a thread holds more of them, and spills."""
+
 FEW = 2
 """Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
 
@@ -171,13 +174,14 @@ class _Writer:
             buffers=tuple(CodeLine("", g.target, g.buffer) for g in everything),
             numbers="".join(f"{n}, " for n in constants),
             argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
+            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
             constants="".join(f", {n}" for n in constants),
             size_names="".join(f"{n}: tl.constexpr, " for n in names),
             size_arguments="".join(f"{n}, " for n in names),
             sizes=tuple(CodeLine("", n, self._renamed(sizes[n])) for n in names),
             first=pointer(inputs[0].name),
             heads=self._heads(),
-            widest=MOST_KEYS * MOST_WARPS,
+            widest=WIDEST,
             like=pointer(like.name),
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
@@ -219,7 +223,6 @@ class _Writer:
             width=f"{self.lanes.key_text} * L" if both else "L",
             buffer=f"{self.lanes.key_text}, {self.lanes.width}" if both else self.lanes.width,
             dims=", ".join(["sequences, H", *(self.lanes.size_text(size) for size in (type.rows, type.cols) if size != ONE)]),
-            comma=", " if number + 1 < len(self.program.states) else "",
             mask=self.lanes.mask(axes, ""),
         )
 

@@ -40,7 +40,6 @@ class State:
     width: str
     buffer: str
     dims: str
-    comma: str
     mask: str
 
 
@@ -94,6 +93,7 @@ class ScanPackage:
     buffers: tuple[CodeLine, ...]
     numbers: str
     argument_list: str
+    given_list: str
     constants: str
     size_names: str
     size_arguments: str
