@@ -20,6 +20,7 @@ MAX_TERMS = 32
 MAX_DEGREE = 8
 MAX_CORNER_FACTORS = 5
 
+NONPOSITIVE = Interval(-intervals.INFINITY, 0.0, high_open=False)
 NATURAL = Interval(0.0, intervals.INFINITY, low_open=False)
 COUNT = Interval(1.0, intervals.INFINITY, low_open=False)
 
@@ -41,17 +42,25 @@ Monomial = tuple[tuple[int, int], ...]  # (atom, power), sorted by atom
 Polynomial = dict[Monomial, Fraction]
 
 
-def bounds_of(recurrence: spec.Recurrence) -> Bounds:
-    """The analysis with every symbol of a resolved recurrence known."""
-    return Bounds({s.name: s.interval for s in recurrence.symbols}, {s.name for s in recurrence.symbols if "unit" in s.flags})
+def bounds_of(recurrence: spec.Recurrence, nonpositive: tuple[tuple[spec.Expr, ...], ...] = ()) -> Bounds:
+    """The analysis with every symbol of a resolved recurrence known, and sums of terms that are known not to exceed 0."""
+    unit = {s.name for s in recurrence.symbols if "unit" in s.flags}
+    return Bounds({s.name: s.interval for s in recurrence.symbols}, unit, nonpositive)
 
 
 class Bounds:
-    """Intervals of expressions, given intervals of names. `unit`: names of columns of length at most 1."""
+    """Intervals of expressions, given intervals of names. `unit`: names of columns of length at most 1. `nonpositive`: terms
+    whose sum is at most 0."""
 
-    def __init__(self, known: Mapping[str, Interval], unit: set[str] | frozenset[str] = frozenset()):
+    def __init__(
+        self,
+        known: Mapping[str, Interval],
+        unit: set[str] | frozenset[str] = frozenset(),
+        nonpositive: tuple[tuple[spec.Expr, ...], ...] = (),
+    ):
         self.known = known
         self.unit = unit
+        self.nonpositive = nonpositive
         self._found: dict[spec.Expr, Interval] = {}
 
     def of(self, expr: spec.Expr) -> Interval:
@@ -112,6 +121,12 @@ class Bounds:
                 total = self.of(terms[0])
                 for term in terms[1:]:
                     total = intervals.add(total, self.of(term))
+                for known in self.nonpositive:
+                    if all(term in terms for term in known):
+                        rest = intervals.closed(0.0, 0.0)
+                        for term in terms:
+                            rest = rest if term in known else intervals.add(rest, self.of(term))
+                        total = total.meet(intervals.add(rest, NONPOSITIVE))
                 return total
             case spec.Neg(operand=operand):
                 return intervals.negate(self.of(operand))

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
-from .diagnostics import Diagnostic, Label, Severity
+from .coupled import members_of
+from .diagnostics import Diagnostic, Label, Severity, SpecError
 from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
-from .rows import Problem, rows_of
+from .rows import Problem, rows_of, unrolled_reads
 from .scans import scan_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
@@ -25,8 +26,10 @@ from .spec import Delayed, Expr, Ref, StateRef
 def classify(recurrence: Recurrence) -> Classified:
     """Place a recurrence in the space.
 
-    Raises nothing: what has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them.
+    What has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them. Raises SpecError for a
+    structure that the text claims and its equations do not have.
     """
+    recurrence = unrolled_reads(recurrence)
     groups = [Facts(recurrence, names) for names in _groups(recurrence)]
     axes, refusals = [], []
     form = _value("form", groups).value
@@ -37,6 +40,8 @@ def classify(recurrence: Recurrence) -> Classified:
         if not value.is_lowered and (not recurrence.sequential or axis == "form"):
             law = next((found for facts in groups if (found := values(axis)[value.value].law(facts))), None)
             refusals.append(_refusal(value, recurrence, law))
+    if unmet := _unmet(recurrence, axes, groups):
+        raise SpecError(recurrence.written.source, unmet)
     walks, outputs = [], recurrence.outputs
     if not refusals and form == "scan":
         scan = scan_of(recurrence)
@@ -53,11 +58,14 @@ def classify(recurrence: Recurrence) -> Classified:
 def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
     """States by shared transition and write key, in order of declaration."""
     groups: dict[object, list[str]] = {}
+    coupled = _coupled(recurrence)
     for state in recurrence.spec.states:
         facts = Facts(recurrence, (state.name,))
-        if facts.coupling_terms or not facts.decay_terms or not facts.writes:
-            signature: object = state.name
-        else:
+        reads_values = any(facts.reads_values(r) for r in facts.reads)
+        signature: object = state.name
+        if state.name in coupled:
+            signature = ("coupled", coupled[state.name])
+        elif facts.decay_terms and facts.writes and not reads_values:
             # step by step: what is written in one step is not a column of what is written in another
             signature = tuple(
                 (
@@ -68,6 +76,16 @@ def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
             )
         groups.setdefault(signature, []).append(state.name)
     return [tuple(names) for names in groups.values()]
+
+
+def _coupled(recurrence: Recurrence) -> dict[str, int]:
+    """The states that feed each other, with the number of the group that they are in."""
+    found: dict[str, int] = {}
+    terms = [t for step in recurrence.steps for t in step.transitions if t.source != t.target]
+    for number, term in enumerate(terms):
+        old = {found.get(term.source, number), found.get(term.target, number)}
+        found |= {name: number for name in (*(n for n, group in found.items() if group in old), term.source, term.target)}
+    return found
 
 
 def _value(axis: str, groups: list[Facts], form: str = "chunk") -> AxisValue:
@@ -81,6 +99,23 @@ def _value(axis: str, groups: list[Facts], form: str = "chunk") -> AxisValue:
     _, name, feature, facts = best
     evidence = feature.evidence(facts)
     return AxisValue(axis, name, feature.sentence, feature.is_carried(form), getattr(evidence, "span", None) or NOWHERE)
+
+
+def _unmet(recurrence: Recurrence, axes: list[AxisValue], groups: list[Facts]) -> tuple[Diagnostic, ...]:
+    """A diagnostic for every claim that no group of states meets."""
+    inferred, found = {a.axis: a for a in axes}, []
+    for axis, claimed, span in recurrence.written.declared.axes:
+        value, features = inferred[axis], values(axis)
+        is_met = value.value == claimed or (features[claimed].priority > 0 and any(features[claimed].matches(facts) for facts in groups))
+        if is_met or (recurrence.sequential and axis != "form"):
+            continue
+        note = features[claimed].need or f"`{claimed}`: {features[claimed].sentence}"
+        evidence = (Label(value.span, value.sentence),) if value.span != NOWHERE else ()
+        title = f"`{recurrence.spec.name}` is declared `{claimed}` and is `{value.value}` on the axis {axis}"
+        label = f"its equations are `{value.value}`: {value.sentence}"
+        help = "write the equation that is meant, or leave the word out: it says nothing that the equations do not"
+        found.append(Diagnostic("unmet-claim", Severity.ERROR, title, Label(span, label), evidence, note, help))
+    return tuple(found)
 
 
 def _refusal(value: AxisValue, recurrence: Recurrence, law: tuple[str, str] | None) -> Diagnostic:
@@ -111,7 +146,9 @@ def _walks(groups: list[Facts]) -> tuple[list[Walk], list[Diagnostic]]:
 
 
 def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
-    is_transposed = _value("side", [facts]).value == "value"
+    if facts.coupling_terms:
+        return _coupled_walk(facts)
+    is_transposed = facts.is_transposed
     found = rows_of(facts, is_transposed)
     if isinstance(found, Problem):
         return found.diagnostic()
@@ -125,18 +162,41 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     return Walk(rows, tuple(columns), decay, tuple(readings), tuple(slices), size, is_transposed, span=span)
 
 
+def _coupled_walk(facts: Facts) -> Walk | Diagnostic:
+    """The walk of states that feed each other."""
+    found = members_of(facts)
+    if isinstance(found, Problem):
+        return found.diagnostic()
+    row, members = found
+    column = Column(members[0].state, row.values[0], facts.recurrence.spec.state(members[0].state).type)
+    readings: list[Reading] = []
+    slices = []
+    for read in facts.reads:
+        reading = Reading("", read.query, read.primed, member=[m.state for m in members].index(read.state))
+        match = next((r for r in readings if replace(r, name="") == reading), None)
+        if match is None:
+            match = replace(reading, name=f"o{len(readings)}")
+            readings.append(match)
+        slices.append(Slice(read, match.name, 0))
+    if len(readings) == 1:
+        readings, slices = [replace(readings[0], name="o")], [replace(s, reading="o") for s in slices]
+    span = facts.coupling_terms[0].span
+    return Walk((row,), (column,), "scalar", tuple(readings), tuple(slices), span=span, members=members)
+
+
 def _readings(facts: Facts, columns: list[Column]) -> tuple[list[Reading], list[Slice]]:
     readings: list[Reading] = []
     slices: list[Slice] = []
     for read in facts.reads:
-        match = [r for r in readings if r.query == read.query and r.is_inclusive == read.primed]
+        is_value = facts.reads_values(read)
+        match = [r for r in readings if (r.query, r.is_inclusive, r.is_value) == (read.query, read.primed, is_value)]
         if not match:
-            match = [Reading(f"o{len(readings)}", read.query, read.primed)]
+            match = [Reading(f"o{len(readings)}", read.query, read.primed, is_value)]
             readings += match
         column = [c.state for c in columns].index(read.state)
         slices.append(Slice(read, match[0].name, column))
     if len(readings) == 1:
-        readings = [Reading("o", readings[0].query, readings[0].is_inclusive)]
+        readings = [replace(readings[0], name="o")]
         slices = [Slice(s.read, "o", s.column) for s in slices]
     return readings, slices
 

@@ -10,6 +10,8 @@ from .schedule import column_width
 
 def pack(walk: Walk) -> str:
     """Text of S from the states it stacks."""
+    if walk.members:
+        return f"torch.stack([{', '.join(identifier(s) for s in walk.states)}], -3)"
     texts = []
     for column in walk.columns:
         name = identifier(column.state)
@@ -25,6 +27,9 @@ def pack(walk: Walk) -> str:
 
 def unpack(walk: Walk) -> tuple[str, list[str]]:
     """Text of the states from S, each a tensor of its own, and the sizes that the text names."""
+    if walk.members:
+        parts = [f"S[..., {a}, :, :].contiguous()" for a in range(len(walk.members))]
+        return f"({', '.join(parts)})", []
     texts: list[str] = []
     used: list[str] = []
     offset: list[str] = []

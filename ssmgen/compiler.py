@@ -127,6 +127,16 @@ def _refuse(trace: Trace, specification: Specification) -> None:
                 note="the specification is sound; packages are built of recurrences and the layers around them",
                 help=f"`ssmgen check` and `ssmgen explain` work on it; to build the rest, move the {kind} to a file of its own",
             )
+    for spec in specification.recurrences:
+        for output in spec.outputs[1:]:
+            report.error(
+                "unsupported-lowering",
+                f"no package for `{spec.name}`: it gives {len(spec.outputs)} outputs",
+                output.span,
+                "a second output",
+                note="a package gives one tensor `y`, which may have rows",
+                help="give rows of one output, `y[r] = S'^T q[r]`, or one recurrence an output",
+            )
     for layer in specification.layers:
         if len(layer.callees) != 1:
             report.error(

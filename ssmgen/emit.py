@@ -14,6 +14,7 @@ from .spec import Specification
 from .triton_decode import decode_package
 from .triton_kernels import triton_package
 from .triton_layer import layer_launches
+from .triton_rows import rows_package
 from .triton_scan import scan_package
 from .wrap import wrapped
 
@@ -23,15 +24,22 @@ FORMAT = 3
 
 def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     """Render the package of one recurrence with the layers that use it."""
-    spec = kernels.plan.classified.recurrence.spec
+    spec = kernels.plan.classified.recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    decode = decode_package(kernels.plan.classified.recurrence)
-    fused, scan = (triton_package(kernels), None) if kernels.scan is None else (None, scan_package(kernels))
-    has_gates = fused is not None and fused.has_gates
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", bool(fused or scan), has_gates, decode is not None)
+    # kernels give one column a token, from states that do not feed each other
+    has_rows = any(output.index is not None for output in spec.outputs)
+    decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
+    has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
+    fused = triton_package(kernels) if has_chunks else None
+    rows = rows_package(kernels) if has_chunks and fused is None else None
+    scan = scan_package(kernels) if kernels.scan is not None else None
+    has_kernels, has_gates = any(found is not None for found in (fused, rows, scan)), fused is not None and fused.has_gates
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None)
     layers = layers_of(specification, spec)
-    launches = layer_launches(kernels.plan.classified.recurrence, layers) if decode is not None else {}
+    # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
+    is_whole = decode is not None and not kernels.plan.classified.recurrence.maxima
+    launches = layer_launches(kernels.plan.classified.recurrence, layers) if is_whole else {}
     files = {
         "__init__.py": render_package(spec, layers),
         "module.py": render_module(spec, layers, launches),
@@ -42,10 +50,12 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
         files["tuning.py"] = render("triton/tuning.py.jinja")
+    if rows is not None:
+        files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
     if scan is not None:
         files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
     if decode is not None:
-        files["decode.py"] = render("triton/decode.py.jinja", decode=decode)
+        files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
     for launch in launches.values():
         files[f"{launch.file}.py"] = render("triton/decode.py.jinja", decode=launch.decode)
     return dict(sorted(files.items()))

@@ -1,9 +1,9 @@
 """Chunk programs: the steps of one chunk on tiles with named axes, before any text.
 
 Axes: `i` the rows of a chunk, `j` the same rows as sources, `t` its tokens where a token has several rows (else `i`), `n`
-the key axis, `p` the value columns. A back end prints a program as batched tensor code or as the body of a loop over
-chunks; the validator runs it on exact numbers. The tile `S` (or `D` backwards) is the state entering the chunk, and a
-`Carry` says what leaves it.
+the key axis, `p` the value columns, `m` the states of a walk that has several members. A back end prints a program as batched
+tensor code or as the body of a loop over chunks; the validator runs it on exact numbers. The tile `S` (or `D` backwards) is
+the state entering the chunk, and a `Carry` says what leaves it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .plan import Plan, Walk
 from .scan import ScanProgram
 
-TOKEN, ROW, SOURCE, KEY, VALUE = "t", "i", "j", "n", "p"
+TOKEN, ROW, SOURCE, MEMBER, KEY, VALUE = "t", "i", "j", "m", "n", "p"
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,51 @@ class Solve:
         return self.right.axes
 
 
+@dataclass(frozen=True)
+class Through:
+    """The product of two matrices of pairs [i, j], summed over what lies between; of their transposes where the flags say so."""
+
+    left: Node
+    right: Node
+    is_left_transposed: bool = False
+    is_right_transposed: bool = False
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return (ROW, SOURCE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One member of a value that has `count`."""
+
+    operand: Node
+    member: int
+    count: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(a for a in self.operand.axes if a != MEMBER)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Values of all members, side by side; None: zeros."""
+
+    items: tuple[Node | None, ...]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        (first, *_) = (item for item in self.items if item is not None)
+        return join(first.axes, (MEMBER,))
+
+
 Node = (
     Tile | AsSource | AsRow | Contract | Times | Plus | Minus | Negative | Sum | Exp | CumSum | First | Pick | Put | Causal | Faded | Solve
-)
+    | Through | Part | Stack
+)  # fmt: skip
 
-LAYOUT = (TOKEN, ROW, SOURCE, KEY, VALUE)
+LAYOUT = (TOKEN, ROW, SOURCE, MEMBER, KEY, VALUE)
 
 
 def join(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
@@ -246,7 +286,8 @@ class Step:
 class Carry:
     """What leaves the chunk: state = factor * state + increment - sum_i write_i (read_i . state).
 
-    `factor` None: 1; `write` and `read` are None where nothing is erased. `is_reverse`: from the last chunk to the first.
+    `factor` None: 1; `write` and `read` are None where nothing is erased. `is_reverse`: from the last chunk to the first. Where
+    the state has members, `mix` stands in the place of the factor: what a member (first index) keeps of each.
     """
 
     state: Tile
@@ -256,11 +297,13 @@ class Carry:
     write: Tile | None = None
     read: Tile | None = None
     is_reverse: bool = False
+    mix: tuple[tuple[Tile | None, ...], ...] = ()
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
         """What the steps must have given."""
-        return tuple(t for t in (self.factor, self.increment, self.write, self.read) if t is not None)
+        mixed = (t for line in self.mix for t in line)
+        return tuple(t for t in (self.factor, self.increment, self.write, self.read, *mixed) if t is not None)
 
 
 @dataclass(frozen=True)
@@ -312,7 +355,9 @@ def operands(node: Node) -> tuple[Node, ...]:
         return (node.left, node.right, node.later, node.earlier)
     if isinstance(node, Solve):
         return (node.matrix, node.right)
-    if isinstance(node, (Contract, Times, Plus, Minus)):
+    if isinstance(node, Stack):
+        return tuple(item for item in node.items if item is not None)
+    if isinstance(node, (Contract, Times, Plus, Minus, Through)):
         return (node.left, node.right)
     return (node.operand,)
 

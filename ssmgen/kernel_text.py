@@ -18,11 +18,14 @@ from .kernel import (
     Minus,
     Negative,
     Node,
+    Part,
     Pick,
     Plus,
     Put,
     Solve,
+    Stack,
     Sum,
+    Through,
     Tile,
     Times,
     WalkKernels,
@@ -102,6 +105,13 @@ def _node(node: Node, is_factor: bool = False) -> str:
             return f"at_row_{offset + 1}_of_{rows}({_node(operand)})"
         case Causal(operand=operand, fill=fill):
             text = f"{_node(operand)} if {_sight(node)} else {fill}"
+        case Through(left=left, right=right):
+            flips = ("^T" * node.is_left_transposed, "^T" * node.is_right_transposed)
+            text = f"{_node(left, True)}{flips[0]} @ {_node(right, True)}{flips[1]}"
+        case Part(operand=operand, member=member):
+            return f"member_{member}({_node(operand)})"
+        case Stack(items=items):
+            return f"stack({', '.join('0' if item is None else _node(item) for item in items)})"
         case _:
             raise ValueError(f"not a node: {node!r}")
     return f"({text})" if is_factor else text
@@ -163,6 +173,13 @@ def _formula(node: Node, is_factor: bool = False) -> str:
             text = f"{_formula(operand, True)} at row {offset + 1} of {rows}"
         case Causal(operand=operand):
             text = f"{_formula(operand)}, {_sight(node)}"
+        case Through(left=left, right=right):
+            flips = ("^T" * node.is_left_transposed, "^T" * node.is_right_transposed)
+            text = f"{_formula(left, True)}{flips[0]} @ {_formula(right, True)}{flips[1]}"
+        case Part(operand=operand, member=member):
+            text = f"member {member} of {_formula(operand, True)}"
+        case Stack(items=items):
+            text = " | ".join("0" if item is None else _formula(item) for item in items)
         case _:
             raise ValueError(f"not a node: {node!r}")
     return f"({text})" if is_factor else text

@@ -6,7 +6,7 @@ from . import spec
 from .spec_text import expr_text, interval_text, number_text, spec_text
 
 _SUM, _PRODUCT, _POWER, _ATOM = range(4)
-_STRENGTH = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "^": _POWER}
+_STRENGTH = {".": _SUM, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "^": _POWER}
 
 
 def specification_text(specification: spec.Specification) -> str:

@@ -1,4 +1,4 @@
-"""Long lines of emitted text, broken where a reader would break them: a call at its arguments, a sum at its signs."""
+"""Long lines of emitted text, broken where a reader would break them: a call at its arguments, a sum or a product at its signs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def broken(text: str, indent: int, before: int = 0, after: int = 1) -> str:
         return "\n".join([f"{name}(", *(f"{inner}{part}," for part in parts), f"{outer})"])
     parts = split(text, (" + ", " - "))
     if len(parts) < 2:
-        return text
+        parts = split(text, (" * ", " / "))
+        if len(parts) < 2:
+            return text
+        if indent + 4 + len(text) <= WIDTH:
+            parts = [text]
     return "\n".join(["(", *(inner + part for part in parts), f"{outer})"])
 
 

@@ -11,7 +11,8 @@ decays, Gx that sum up to the row before, and everything on keys:
     o    = A w + (q exp(G)) S
     S   <- exp(G_C) S + (k exp(G_C - G))^T w
 
-An exclusive read takes Gx and strictly earlier rows. Without erase keys w = v; a decay by one factor comes out of the inner
+An exclusive read takes Gx and strictly earlier rows. A query u of the value columns is held against w instead of k,
+o = sum_j <u_i, w_j> exp(G_i - G_j) k_j + exp(G_i) S u_i. Without erase keys w = v; a decay by one factor comes out of the inner
 products. A correction that reads the decayed state is this one with the decay in its erase key. Gradients are not
 derived here: `reverse` differentiates the program.
 """
@@ -45,6 +46,7 @@ from .kernel import (
     WalkKernels,
 )  # fmt: skip
 from .lower_scan import lower_scan
+from .member_program import forward_program
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
 
@@ -53,7 +55,13 @@ def lower(plan: Plan) -> Kernels:
     """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
     if plan.form == "scan":
         return Kernels(plan, (), lower_scan(plan))
-    return Kernels(plan, tuple(_Builder(walk).kernels() for walk in plan.classified.walks))
+    return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))
+
+
+def _members(walk: Walk) -> WalkKernels:
+    """The programs of states that feed each other."""
+    forward = forward_program(walk)
+    return WalkKernels(walk, forward, gradient(forward, "the transposes of what the members keep and take, from the right"))
 
 
 class _Builder:
@@ -82,7 +90,7 @@ class _Builder:
         return Tile(letter + reading.name[1:], axes)
 
     def _q(self, r: Reading) -> Tile:
-        return self._tile("q", r, self.token, KEY)
+        return self._tile("q", r, self.token, VALUE if r.is_value else KEY)
 
     def _later(self, r: Reading) -> Tile:
         """The running sum at which a reading stands."""
@@ -94,7 +102,7 @@ class _Builder:
     def forward(self) -> ChunkProgram:
         self._sums()
         K, written, write, read = self._writes()
-        outputs = [self._read(r, written) for r in self.walk.readings]
+        outputs = [self._recall(r, written) if r.is_value else self._read(r, written) for r in self.walk.readings]
         kept: Node = Times(self.a, self.S) if self.has_decay else self.S
         text = f"S = {'a ' if self.has_decay else ''}S + X" + (" - sum_i K_i W_i^T S" if write else "")
         text = text if self.has_decay else text.replace("K_i", "k_i")
@@ -161,6 +169,20 @@ class _Builder:
         math = f"o = sum_j {A.name}_{self.token}j {written.name}_j + {Q.name}_{self.token}^T S"
         return self._step(math, Tile(r.name, (self.token, VALUE)), Plus(inside, Contract(Q, self.S, (self.token, VALUE))))
 
+    def _recall(self, r: Reading, written: Tile) -> Tile:
+        """A query of the value columns meets what the rows write as a query of the keys meets the keys."""
+        u, later = self._q(r), self._later(r)
+        sight = Sight(not r.is_inclusive, 1, self.rows)
+        inside = self._tile("I", r, self.token, KEY)
+        for step in self.law.recall(inside, u, written, self.k, later, self.G, sight):
+            self._step(step.math, step.target, step.value)
+        entering: Node = Contract(u, self.S, (self.token, KEY))
+        text = f"S {u.name}_{self.token}"
+        if self.has_decay:
+            factor = self._left(later)
+            entering, text = Times(factor, entering), f"{factor.name}_{self.token} {text}"
+        return self._step(f"{r.name} = {inside.name} + {text}", Tile(r.name, (self.token, KEY)), Plus(inside, entering))
+
     def _pair(self, target: Tile, left: Tile, later: Tile, sight: Sight, words: str) -> Tile:
         """Visible products of left_i and k_j, faded from j to i."""
         for step in self.law.pair(target, left, self.k, later, self.G, sight):
@@ -171,10 +193,13 @@ class _Builder:
         """`left` times what is left at its rows of the state that enters."""
         if not self.has_decay:
             return left
-        row = left.axes[0]
-        factor = Tile("L" + later.name[1:], later.axes)
-        self._step(f"{factor.name}_{row} = exp({later.name}_{row}): left at row {row} of the state that enters", factor, Exp(later))
+        row, factor = left.axes[0], self._left(later)
         return self._step(f"{name}_{row} = {factor.name}_{row} {left.name}_{row}", Tile(name, left.axes), Times(factor, left))
+
+    def _left(self, later: Tile) -> Tile:
+        """What is left at a row of the state that enters."""
+        row, factor = later.axes[0], Tile("L" + later.name[1:], later.axes)
+        return self._step(f"{factor.name}_{row} = exp({later.name}_{row}): left at row {row} of the state that enters", factor, Exp(later))
 
     # --- titles ---
 
@@ -182,7 +207,8 @@ class _Builder:
         decay = "" if not self.has_decay else "diag(exp(g_t)) " if self.wide else "exp(g_t) "
         write = "k_t (v_t - S_{t-1}^T e_t)^T" if self.walk.has_erase else "k_t v_t^T"
         reads = {r.is_inclusive for r in self.walk.readings}
-        read = "q_t^T S_t" if reads == {True} else "q_t^T S_{t-1}"
+        state = "S_t" if reads == {True} else "S_{t-1}"
+        read = f"{state} q_t" if {r.is_value for r in self.walk.readings} == {True} else f"q_t^T {state}"
         rows = f",   {self.rows} rows a token" if self.rows > 1 else ""
         return f"S_t = {decay}S_{{t-1}} + {write},   o_t = {read}{rows}"
 

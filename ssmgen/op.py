@@ -18,22 +18,19 @@ from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
-from .op_scan import ScanText, ScanWriter
+from .op_scan import NO_READOUT, ScanText, ScanWriter
 from .op_shapes import Shapes
 from .plan import Plan, Walk
-from .previous_text import Previous, previous_values
-from .row_text import flattened, step_lines, unflattened
+from .previous_text import Maximum, Previous, maxima, previous_values
+from .row_text import flattened, member, step_lines, unflattened
+from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
-from .tokens import Line, Returned, TokenFunction, TokenWriter
+from .tokens import Line, TokenFunction, TokenWriter
 
 FLOOR = 1000.0
 """exp of less than minus this is 0 in every float."""
-
-
-NO_READOUT = TokenFunction("", "y", "", (), (Returned("y", ""),), is_single=True)
-"""A scan gives the output itself."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +177,12 @@ class OpPackage:
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
+    has_maxima: bool
+    has_members: bool  # states that feed each other
+    has_scan: bool  # states that do not
+    maxima: tuple[Maximum, ...]
+    carried: tuple[str, ...]  # parts of the state that no operator sees: previous values and maxima
+    carries_values: bool
     previous_dtype: str
     previous_step_dtype: str
     call_results: str
@@ -190,7 +193,7 @@ class OpPackage:
 
 def _is_plain(walk: Walk) -> bool:
     """One row a token, one factor a head, nothing erased: what is shared by a group of heads may stay so."""
-    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase
+    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase and not walk.members
 
 
 def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
@@ -246,10 +249,12 @@ class _Writer(Shapes):
         moved = [f"reads{suffix}{r[1:]}" if len(self.kernels.walks) > 1 or len(reads) > 1 else "reads" for r in reads]
         grads = [f"d{r}" for r in reads]
         queries = [f"q{r.name[1:]}" for r in walk.readings]
-        states = [identifier(c.state) for c in walk.columns]
+        states = [identifier(s) for s in walk.states]
         unpacked, used = unpack(walk)
         sizes = [self.sizes[n] for n in used]
-        step = {r.name: f'{r.name} = torch.einsum("...n, ...np -> ...p", q{r.name[1:]}, S)' for r in walk.readings}
+        sides = {False: "...n, ...np -> ...p", True: "...p, ...np -> ...n"}
+        source = {r.name: member(r.member) if walk.members else "S" for r in walk.readings}
+        step = {r.name: f'{r.name} = torch.einsum("{sides[r.is_value]}", q{r.name[1:]}, {source[r.name]})' for r in walk.readings}
         rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
         places = {n: self.tokens.operand_place(walk, n) for n in names}
         scale = self._scale(walk)
@@ -283,7 +288,11 @@ class _Writer(Shapes):
             moved_gradients=", ".join(f"d_{m}" for m in moved),
             gradient_call=", ".join([*(t.name for t in kernels.gradient.inputs), "S", "D", "chunks"]),
             gradient_results=", ".join(t.name for t in kernels.gradient.outputs),
-            joined_gradients=", ".join(f"_join(d{n}, T, chunks)" for n in names),
+            joined_gradients=(
+                f"*(_join(d, T, chunks) for d in ({', '.join(f'd{n}' for n in names)}))"
+                if len(names) > 6
+                else ", ".join(f"_join(d{n}, T, chunks)" for n in names)
+            ),
             operand_gradients=", ".join(f"d_{n}" for n in names),
             state_gradients=", ".join(self._d(s) for s in states),
             state_gradients_tuple=_target([self._d(s) for s in states]),
@@ -338,6 +347,9 @@ class _Writer(Shapes):
         """A log decay that may be -inf in floating point is raised to where its factor is 0 all the same: sums stay finite."""
         logs = [row.log_decay for row in walk.rows if row.log_decay is not None]
         bounds = bounds_of(self.spec)
+        if walk.members:
+            weak = [bounds.of(m.log_decay).low > -FLOOR for m in walk.members]
+            return [Line("", f"g{a}", f"g{a}.clamp(min=-{FLOOR})") for a, is_weak in enumerate(weak) if not is_weak]
         if _is_plain(walk) or all(bounds.of(log).low > -FLOOR for log in logs):
             return []
         return [Line("", "g", f"g.clamp(min=-{FLOOR})")]
@@ -357,12 +369,16 @@ class _Writer(Shapes):
         several = len(self.kernels.walks) > 1
         walks = tuple(self.walk(w, str(i) if several else "") for i, w in enumerate(self.kernels.walks))
         scan = self.scan.text() if self.scan is not None else None
-        readout, readout_backward = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
+        read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
+        readout, readout_backward = map(broken_function, read)
         functions = [readout, readout_backward, *(f for w in walks for f in (w.operands, w.operands_backward))]
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         tensors = [*self.names, *self.states]
         position = ["position"] if self.plan.uses_position else []
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
+        running = maxima(self.tokens)
+        carried = [*previous, *(m.state for m in running)]
+        given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         gates = ["gates"] if self.has_gates else []
         kept = [*(reads if self.plan.stores_reads else []), *gates]
@@ -377,18 +393,14 @@ class _Writer(Shapes):
         ]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
-            fakes += (
-                [
-                    f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {width}, dtype=_arithmetic({', '.join(tensors)}))"
-                    for _ in walk.walk.readings
-                ]
-                if self.plan.stores_reads
-                else []
-            )
+            for reading in walk.walk.readings if self.plan.stores_reads else ():
+                size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
+                fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
         first = identifier(self.inputs[0].name)
         if gates:
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         moved = ["dy", *(self._d(s) for s in self.states)]
+        rank = [str(self.spec.outputs[0].count)] if self.tokens.has_rows else []
         return OpPackage(
             name=self.spec.name,
             title=title_of(self.spec),
@@ -413,13 +425,13 @@ class _Writer(Shapes):
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout=f"[B, T, {self._lane()}]" if self.output.is_scalar else f"[B, T, {self._lane()}, {_vector(self.output)}]",
+            output_layout=f"[{', '.join(['B', 'T', self._lane(), *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math=scan.uses_math if scan else "math." in text,
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
-            has_erase=any(w.has_erase for w in self.plan.classified.walks),
+            has_erase=any(w.has_erase for w in self.plan.classified.walks if not w.members),
             has_pairs=any(has_pairs(p) for w in self.kernels.walks for p in programs(w)),
             is_bounded=self.plan.is_bounded,
             pairs=self.plan.block,
@@ -453,7 +465,7 @@ class _Writer(Shapes):
             start_arguments=f"{', '.join(self.names)}, cu_seqlens",
             start=tuple(self._start()),
             states_tuple=_tuple(self.states),
-            has_start=bool(previous or position),
+            has_start=bool(carried or position),
             operands=", ".join(operands),
             backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
@@ -490,17 +502,23 @@ class _Writer(Shapes):
             state_results=", ".join(
                 [
                     *(f"{s}={s}" for s in self.states),
-                    *(f"{p}=next_{p}" for p in previous),
+                    *(f"{p}=next_{p}" for p in carried),
                     *(["position=next_position"] if position else []),
                 ]
             ),
             has_previous=bool(previous),
             previous=previous_values(self.tokens),
-            previous_dtype=f"initial_state.{previous[0]}.dtype" if previous else "",
-            previous_step_dtype=f"state.{previous[0]}.dtype" if previous else "",
+            has_maxima=bool(running),
+            has_members=any(w.members for w in self.plan.classified.walks),
+            has_scan=not all(w.members for w in self.plan.classified.walks),
+            maxima=running,
+            carried=tuple(carried),
+            carries_values=bool(carried),
+            previous_dtype=f"_arithmetic({', '.join([*given, *(f'initial_state.{c}' for c in carried)])})",
+            previous_step_dtype=f"_arithmetic({', '.join([*given, *(f'state.{c}' for c in carried)])})",
             step_call=", ".join(
                 [
-                    *(n if n not in previous else f"own_{n}" for n in self.names),
+                    *(n if n not in carried else f"own_{n}" for n in self.names),
                     *(f"state.{s}" for s in self.states),
                     *(["state.position"] if position else []),
                     *self.constants,

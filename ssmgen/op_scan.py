@@ -14,7 +14,10 @@ from .reference_token import Scope
 from .scan import Binding, ScanProgram, needed
 from .scan_text import value_text, word
 from .spec import ONE, Add, Apply, Const, Expr, MatMul, Ref, Symbol
-from .tokens import TokenWriter, level
+from .tokens import Returned, TokenFunction, TokenWriter, level
+
+NO_READOUT = TokenFunction("", "y", "", (), (Returned("y", ""),), is_single=True)
+"""A scan gives the output itself."""
 
 LONG = 96
 """Characters from which a value that is returned stands on a line of its own."""

@@ -34,12 +34,14 @@ class Shapes:
     def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
         lines = [Line("", s, "None") for s in self.states]
-        for symbol in self.tokens.delayed:
+        whole, maxima = self.tokens.recurrence.written, self.tokens.recurrence.maxima
+        held = [(f"{s.name}[-1]", s) for s in self.tokens.delayed] + [(m.state, whole.state(m.state)) for m in maxima]
+        for name, symbol in held:
             lanes = "" if symbol.per == "layer" else f", {self._heads()}"
             shape = [] if symbol.type.is_scalar else [symbol.type.rows]
             shape += [] if symbol.type.is_scalar or symbol.type.is_column else [symbol.type.cols]
             end = "".join(f", {self._dim(d)}" for d in shape)
-            lines.append(Line("", identifier(f"{symbol.name}[-1]"), f"{first}.new_zeros(sequences{lanes}{end}, dtype=dtype)"))
+            lines.append(Line("", identifier(name), f"{first}.new_zeros(sequences{lanes}{end}, dtype=dtype)"))
         if self.plan.uses_position:
             lines.append(Line("", "position", f"{first}.new_zeros(sequences, dtype=torch.int64)"))
         return lines
@@ -54,7 +56,8 @@ class Shapes:
         return "1" if type.is_scalar else self._dim(type.cols if type.is_row else type.rows)
 
     def _output_tail(self) -> str:
-        return "" if self.output.is_scalar else f", {self._width_text(self.output)}"
+        rank = f", {len(self.plan.classified.outputs)}" if self.tokens.has_rows else ""
+        return rank if self.output.is_scalar else f"{rank}, {self._width_text(self.output)}"
 
     def _heads(self) -> str:
         for symbol in self.inputs:

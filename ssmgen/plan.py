@@ -36,11 +36,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Reading:
-    """One query of a walk's state, over all its columns. `is_inclusive`: after the token's own write."""
+    """One query of a walk's state. `is_inclusive`: after the token's own write.
+
+    It contracts the keys and gives all value columns, or, where `is_value`, contracts the value columns and gives all keys.
+    """
 
     name: str
-    query: Expr | None  # None: the constant 1 (a state with no key axis)
+    query: Expr | None  # None: the constant 1 (a state with no key axis, or with one value column)
     is_inclusive: bool
+    is_value: bool = False
+    member: int = 0  # the state that is read, where a walk has members
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,20 @@ class Row:
     erase: Expr | None = None
     log_decay: Expr | None = None
     is_written: bool = True
+    erases: int = 0  # the member that `erase` reads, where a walk has members
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several states that feed each other: state <- exp(log_decay) state + sum of takes + share * what the token's row writes.
+
+    `takes` are (another member, a number a head), all of the states before the token; `share` None: nothing is written.
+    """
+
+    state: str
+    log_decay: Expr
+    share: Expr | None
+    takes: tuple[tuple[int, Expr], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +93,9 @@ class Walk:
     """A token's rows act on states stacked side by side as value columns: S_t = decay_t S_{t-1} + key_t (value_t - S_{t-1}^T erase_t)^T.
 
     `scale` is a number that every query is multiplied by (N^-1/2 of a readout). `columns` are stacked in order.
-    `is_transposed`: the text's key side runs over the stacked columns (every read is on the value side). `rows` act in
-    order, `size` of them at a time: those read and decay the state together.
+    `is_transposed`: the text's key side runs over the stacked columns (its decay and corrections are on the value side, or
+    every read is). `rows` act in order, `size` of them at a time: those read and decay the state together.
+    `members`: states that feed each other and take shares of one row; `columns` then has the shape of each, and no row a log decay.
     """
 
     rows: tuple[Row, ...]
@@ -87,6 +107,22 @@ class Walk:
     is_transposed: bool = False
     scale: Expr | None = None
     span: Span = field(default=NOWHERE, compare=False)
+    members: tuple[Member, ...] = ()
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The states that the walk carries, in order."""
+        return tuple(m.state for m in self.members) or tuple(c.state for c in self.columns)
+
+    @property
+    def numbers(self) -> tuple[tuple[str, Expr], ...]:
+        """The operands of the members, which are one number a token and head, with the names that chunk programs use."""
+        found: list[tuple[str, Expr]] = []
+        for a, member in enumerate(self.members):
+            found.append((f"g{a}", member.log_decay))
+            found += [(f"s{a}", member.share)] if member.share is not None else []
+            found += [(f"c{a}{b}", number) for b, number in member.takes]
+        return tuple(found)
 
     @property
     def key(self) -> Expr | None:
@@ -139,7 +175,8 @@ class Scan:
 class Classified:
     """A recurrence with its place on every axis. `walks` and `scan` are empty when an axis has no form yet; else one of them is.
 
-    `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk.
+    `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk, a sum
+    over rows is written out, and an output of several rows is one a row.
     """
 
     recurrence: Recurrence

@@ -46,8 +46,12 @@ def walk_lines(walk: Walk) -> list[str]:
             rows.append((f"e{at}", f"{expr_text(row.erase)}, reading the state before it decays"))
         if row.log_decay is not None:
             rows.append((f"g{at}", f"{expr_text(row.log_decay)}, the log of the decay"))
+    rows += [(name, expr_text(number) + (", the log of the decay" if name[0] == "g" else "")) for name, number in walk.numbers]
+    if walk.members:
+        names = ", ".join(f"{member.state} is member {a}" for a, member in enumerate(walk.members))
+        rows.append(("S", f"{names}; rows read member {walk.rows[0].erases}" if walk.has_erase else names))
     stacked = ", ".join(column.state for column in walk.columns) + ("^T" if walk.is_transposed else "")
-    if stacked != "S":
+    if stacked != "S" and not walk.members:
         rows.append(("S", stacked + (" side by side" if len(walk.columns) > 1 else "")))
     for cut in walk.slices:
         rows.append((cut.read.name, f"{cut.reading}{f', columns of {walk.columns[cut.column].state}' if len(walk.columns) > 1 else ''}"))
@@ -61,7 +65,8 @@ def _letter(letter: str, reading: Reading) -> str:
 def _query(walk: Walk, reading: Reading) -> str:
     query = "1" if reading.query is None else expr_text(reading.query)
     scale = "" if walk.scale is None else f"{expr_text(walk.scale)} * "
-    return scale + query + ("" if reading.is_inclusive else ", before the token's own write")
+    where = f", of member {reading.member}" if walk.members else ", of the value columns" if reading.is_value else ""
+    return scale + query + where + ("" if reading.is_inclusive else ", before the token's own write")
 
 
 def plan_text(plan: Plan) -> str:

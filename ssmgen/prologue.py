@@ -234,6 +234,8 @@ class _Tracer:
                 return self._channels(source, 0, node.widths or (spec.Width("none"),))
             case spec.LayerNegative(operand=operand):
                 return algebra.neg(self._value(operand, i, number))
+            case spec.LayerArithmetic(operator="."):
+                raise NotCarried("an inner product of each head's columns")
             case spec.LayerArithmetic(operator=operator, left=left, right=right):
                 sides = self._value(left, i, number), self._value(right, i, number)
                 make = {"+": algebra.add, "-": algebra.sub, "*": algebra.mul, "/": algebra.div, "^": algebra.power}[operator]

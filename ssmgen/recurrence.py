@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .source import Span
-from .spec import Dim, Expr, Ref, StateRef
+from .source import NOWHERE, Span
+from .spec import Add, Apply, Dim, Expr, Neg, Ref, StateRef
 from .spec import Recurrence as Spec
 
 BUILT_IN = ("head", "heads", "channel", "channels", "layer", "layers", "position", "pi", "i")
@@ -120,8 +120,49 @@ class DiscreteForm:
 
 
 @dataclass(frozen=True)
+class Maximum:
+    """`state' = max(shift + state, value)`: a running maximum, which obeys the algebra of maximum and sum.
+
+    It reads no other state, so it is a scan of its own before everything else; to the other equations the maximum before
+    and after the token are values of the token, `Ref(before)` and `Ref(after)`. `shift` None: 0.
+    """
+
+    state: str
+    shift: Expr | None
+    value: Expr
+
+    @property
+    def before(self) -> str:
+        """The name of the maximum before the token, as other equations read it."""
+        return self.state
+
+    @property
+    def after(self) -> str:
+        """The name of the maximum after the token."""
+        return f"{self.state}'"
+
+    @property
+    def nonpositive(self) -> tuple[tuple[Expr, ...], ...]:
+        """Terms of which the maximum is taken, each with the maximum taken away."""
+        type = self.value.type
+        below = Neg(type, NOWHERE, Ref(type, NOWHERE, self.after))
+        moved = () if self.shift is None else self.shift.terms if isinstance(self.shift, Add) else (self.shift,)
+        found, waiting = [(*moved, Ref(type, NOWHERE, self.before), below)], [self.value]
+        while waiting:
+            expr = waiting.pop()
+            if isinstance(expr, Apply) and expr.function == "max":
+                waiting += expr.args
+            else:
+                found.append((*(expr.terms if isinstance(expr, Add) else (expr,)), below))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class Recurrence:
-    """The derived recurrence: a spec's algebra."""
+    """The derived recurrence: a spec's algebra.
+
+    `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima`.
+    """
 
     spec: Spec
     steps: tuple[MicroStep, ...]
@@ -132,6 +173,18 @@ class Recurrence:
     hoisted: tuple[tuple[str, Expr], ...] = ()  # definitions that derive named, in order of use
     warnings: tuple = ()
     sequential: str = ""  # why no affine form exists (then steps and reads are empty, and outputs read the states)
+    maxima: tuple[Maximum, ...] = ()
+    whole: Spec | None = None  # the spec with its running maxima; None where there are none
+
+    @property
+    def written(self) -> Spec:
+        """The spec as it was written."""
+        return self.spec if self.whole is None else self.whole
+
+    @property
+    def nonpositive(self) -> tuple[tuple[Expr, ...], ...]:
+        """Terms whose sum is at most 0 whatever the token: what a running maximum is taken of, less the maximum."""
+        return tuple(terms for m in self.maxima for terms in m.nonpositive)
 
     def __str__(self) -> str:
         from .recurrence_text import recurrence_text
@@ -162,6 +215,11 @@ class Recurrence:
                 _assert_token_only(read.query)
         for _, value in self.outputs:
             _assert_token_only(value)
+        for maximum in self.maxima:
+            assert {maximum.before, maximum.after} <= names and maximum.state not in states, maximum
+            for factor in (maximum.shift, maximum.value):
+                if factor is not None:
+                    _assert_token_only(factor, names)
 
 
 def _factors(transition: Transition):

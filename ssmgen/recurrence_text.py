@@ -35,6 +35,9 @@ def equations(recurrence: Recurrence) -> list[str]:
     A write of the previous token enters before the transitions: `S~ = S + c * (k v^T)[-1]`, then `S' = exp(g) * S~ + ...`.
     """
     lines = [f"{name} = {expr_text(value)}" for name, value in recurrence.hoisted]
+    for m in recurrence.maxima:
+        carried = m.before if m.shift is None else f"{expr_text(m.shift)} + {m.before}"
+        lines.append(f"{m.after} = max({carried}, {expr_text(m.value)})")
     for step in recurrence.steps:
         pad = ""
         if step.index is not None:

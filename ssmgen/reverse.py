@@ -25,12 +25,15 @@ from .kernel import (
     Minus,
     Negative,
     Node,
+    Part,
     Pick,
     Plus,
     Put,
     Solve,
+    Stack,
     Step,
     Sum,
+    Through,
     Tile,
     Times,
     tiles,
@@ -68,7 +71,7 @@ class _Gradient:
         carry = self.carry
         back = Carry(
             self.D, carry.factor, increment, carry.math.replace(f"{self.S.name}", "D").replace(carry.increment.name, "Y"),
-            carry.read, carry.write, is_reverse=True,
+            carry.read, carry.write, is_reverse=True, mix=tuple(zip(*carry.mix)),
         )  # fmt: skip
         carries = (carry, back)
         steps = _needed(self.steps, (*outputs, *(t for c in carries for t in c.tiles)))
@@ -159,14 +162,33 @@ class _Gradient:
             case Causal():
                 self._pull(node.operand, Causal(d, node.sight, node.fill), None)
             case Faded():
-                self._faded(node, d)
+                self._faded(node, d, y)
             case Solve():
                 dx = self._step(Tile(f"r{y.name}", y.axes), Solve(node.matrix, d, not node.is_transposed))
                 self._pull(node.right, dx, None)
                 pair = Contract(dx, AsSource(y), (ROW, SOURCE))
                 self._add(node.matrix.name, pair, is_negative=True)
+            case AsRow():
+                self._pull(node.operand, AsSource(self._step(Tile(f"a{y.name}", y.axes), d)), None)
+            case Through():
+                self._through(node, d)
+            case Part():
+                own = self._step(Tile(f"m{len(self.steps)}", d.axes), d)
+                self._pull(node.operand, Stack(tuple(own if a == node.member else None for a in range(node.count))), None)
+            case Stack():
+                for a, item in enumerate(node.items):
+                    if item is not None:
+                        self._pull(item, Part(d, a, len(node.items)), None)
             case _:
                 raise ValueError(f"no rule for {node!r}")
+
+    def _through(self, node: Through, d: Node) -> None:
+        """Of d = L R: dL = d R^T, dR = L^T d, and the transpose of it for a factor that entered transposed."""
+        left, right, flips = node.left, node.right, (node.is_left_transposed, node.is_right_transposed)
+        of_left = Through(right, d, flips[1], True) if flips[0] else Through(d, right, False, not flips[1])
+        of_right = Through(d, left, True, flips[0]) if flips[1] else Through(left, d, not flips[0], False)
+        self._pull(left, of_left, None)
+        self._pull(right, of_right, None)
 
     def _times(self, d: Node, y: Tile) -> Node:
         """d * y; (x * b) * y is x * (y * b) where the program has y * b already."""
@@ -175,18 +197,20 @@ class _Gradient:
             return Times(value.left, self.known[Times(y, value.right)])
         return Times(d, y)
 
-    def _faded(self, node: Faded, d: Node) -> None:
+    def _faded(self, node: Faded, d: Node, y: Tile) -> None:
         """Of a product of three, the gradient of each is the product of the other two and the result's; so is that of the
-        exponents, which multiply each."""
+        exponents, which multiply each: summed over the sources, it is the gradient of what lies on rows and keys, times that."""
         left, right = node.left, node.right
         assert isinstance(left, Tile) and isinstance(right, AsSource)
+        # pairs stand before what lies on keys
+        pairs, keys = (left, d) if SOURCE in left.axes else (d, left)
         of_left = Faded(d, right, node.later, node.earlier, node.sight, left.axes)
-        of_right = AsRow(Faded(d, left, node.later, node.earlier, node.sight, right.axes))
+        of_right = AsRow(Faded(pairs, keys, node.later, node.earlier, node.sight, right.axes))
         of_left = self._step(Tile(f"d{left.name}_{_name(d)}", left.axes), of_left)
         of_right = self._step(Tile(f"d{right.tile.name}_{_name(d)}", right.tile.axes), of_right)
         self._add(left.name, of_left)
         self._add(right.tile.name, of_right)
-        self._add(node.later.name, Times(left, of_left))
+        self._add(node.later.name, Times(y, d) if SOURCE in left.axes else Times(left, of_left))
         self._add(node.earlier.tile.name, Times(right.tile, of_right), is_negative=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .line_text import WIDTH
 from .plan import Walk
 
 
@@ -22,6 +23,8 @@ def unflattened(walk: Walk, name: str) -> str:
 
 def step_lines(walk: Walk) -> list[str]:
     """One token: its rows in order, those of one step together."""
+    if walk.members:
+        return _member_lines(walk)
     rows, size = len(walk.rows), walk.size
     g = "g" if rows == 1 else "g[..., r, :]" if walk.is_wide else "g[..., r]"
     decay = "" if walk.log_decay is None else f"torch.exp({g})[..., None{'' if walk.is_wide else ', None'}] * "
@@ -40,3 +43,25 @@ def step_lines(walk: Walk) -> list[str]:
         v = target
     lines.append(f"S = {decay}S + {k}[..., :, None] * {v}[..., None, :]")
     return lines if rows == 1 else [f"for r in range({rows}):", *(f"    {line}" for line in lines)]
+
+
+def _member_lines(walk: Walk) -> list[str]:
+    """One token of states that feed each other."""
+    lines = []
+    written = "v"
+    if walk.has_erase:
+        lines.append(f'written = v - torch.einsum("...n, ...np -> ...p", e, {member(walk.rows[0].erases)})')
+        written = "written"
+    texts = []
+    for a, own in enumerate(walk.members):
+        parts = [f"torch.exp(g{a})[..., None, None] * {member(a)}"]
+        parts += [f"c{a}{b}[..., None, None] * {member(b)}" for b, _ in own.takes]
+        parts += [f"(s{a}[..., None] * k)[..., :, None] * {written}[..., None, :]"] if own.share is not None else []
+        text = " + ".join(parts)
+        texts += [f"{text},"] if len(text) < WIDTH - 16 else [parts[0], *(f"+ {part}" for part in parts[1:-1]), f"+ {parts[-1]},"]
+    return [*lines, "S = torch.stack(", "    [", *(f"        {text}" for text in texts), "    ],", "    -3,", ")"]
+
+
+def member(number: int) -> str:
+    """Text of one member of S."""
+    return f"S[..., {number}, :, :]"

@@ -12,10 +12,10 @@ from fractions import Fraction
 
 from . import algebra
 from .diagnostics import Diagnostic, Label, Severity
-from .expressions import key
+from .expressions import key, nodes, uses_index
 from .features._facts import PURE, Facts
 from .plan import Row
-from .recurrence import Generator, Transition, Write
+from .recurrence import Generator, Recurrence, Transition, Write
 from .source import Span
 from .spec import Delayed, Element, Expr, Ref, SumOver
 
@@ -68,6 +68,36 @@ def unrolled(expr: Expr | None, index: str | None, number: int, sizes: dict[str,
         return None
 
     return algebra.rewrite(expr, named)
+
+
+def unrolled_reads(recurrence: Recurrence) -> Recurrence:
+    """The recurrence with a read for every row that an output sums over or gives, and an output for every row it gives."""
+    sizes, reads, outputs = sizes_of(recurrence.spec), {r.name: r for r in recurrence.reads}, []
+
+    def of_row(expr: Expr, index: str | None, number: int) -> Expr:
+        """`expr` at one row: what it reads there has a name of its own."""
+
+        def named(node: Expr) -> Expr | None:
+            if isinstance(node, SumOver) and any(isinstance(n, Ref) and n.name in reads for n in nodes(node.body)):
+                rows = range(1, int(node.count.value(sizes)) + 1)
+                return algebra.add(*(of_row(of_row(node.body, node.index, r), index, number) for r in rows))
+            if isinstance(node, Ref) and node.name in reads:
+                read = reads[node.name]
+                if index is None or read.query is None or not uses_index(read.query, index):
+                    return None
+                name = f"{read.name}_{number}"
+                reads[name] = replace(read, name=name, query=unrolled(read.query, index, number, sizes))
+                return replace(node, name=name)
+            return None
+
+        return unrolled(algebra.rewrite(expr, named), index, number, sizes)
+
+    for output, (name, value) in zip(recurrence.spec.outputs, recurrence.outputs, strict=True):
+        rows = range(1, (1 if output.count is None else int(output.count.value(sizes))) + 1)
+        outputs += [(name, of_row(value, output.index, r)) for r in rows]
+    used = [n.name for _, value in outputs for n in nodes(value) if isinstance(n, Ref)]
+    found = {name: reads[name] for name in dict.fromkeys(used) if name in reads}
+    return replace(recurrence, reads=tuple(found.values()), outputs=tuple(outputs))
 
 
 class _Rows:
@@ -235,14 +265,14 @@ class _Rows:
     # --- problems ---
 
     def _wrong_side(self, term: Transition, generator: Generator) -> Problem:
-        read, acts = ("value", "keys") if self.is_transposed else ("key", "values")
+        acts, other = ("keys", "values") if self.is_transposed else ("values", "keys")
         what = "correction" if generator.kind == "rank_one" else "decay"
         return Problem(
-            f"no kernel for `{self.recurrence.spec.name}`: the {what} acts on the {acts} while queries contract the {read} axis",
+            f"no kernel for `{self.recurrence.spec.name}`: the {what} acts on the {acts} while another factor acts on the {other}",
             term.span,
             f"mixes or fades the {acts} of the state",
-            "inside a chunk the state is met through its contracted axis alone: decays and corrections must act on that axis",
-            "read the state from the other side, or move the factor to the side that queries contract",
+            "inside a chunk the state is met along one of its axes: decays and corrections must all act on that axis",
+            "move the factor to the side of the others, or leave it out",
         )
 
     def _not_positive(self, decay: Expr) -> Problem:

@@ -12,8 +12,9 @@ from . import algebra
 from .plan import Scan, ScanStep
 from .recurrence import MicroStep, Recurrence, Transition, Write
 from .rows import Problem, sizes_of, unrolled
+from .small import all_nodes
 from .source import NOWHERE
-from .spec import Delayed, Diag, Expr, Ref, Type
+from .spec import Delayed, Diag, Element, Expr, Ref, Type
 
 ENTRYWISE = ("diagonal", "elementwise")
 
@@ -41,6 +42,9 @@ class _Scans:
         for state in self.spec.states:
             if state.type.field == "complex":
                 return self._complex(state)
+        for node in all_nodes(self.spec):
+            if isinstance(node, Element):
+                return self._indexed(node)
         for step in self.recurrence.steps:
             for term in step.transitions:
                 problem = self._problem(term)
@@ -164,6 +168,15 @@ class _Scans:
             "complex entries",
             "a scan carries real entries",
             "`ssmgen check` and `ssmgen explain` work on it; to build now, write the real parametrisation",
+        )
+
+    def _indexed(self, node: Element) -> Problem:
+        return Problem(
+            f"no kernel for `{self.spec.name}`: a row of an argument beside entries of the state that run by themselves",
+            node.span,
+            "one row of several",
+            "rows of arguments are carried by chunks; a scan has no gradient of them yet",
+            "give every row a name of its own",
         )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from .bounds import bounds_of
 from .diagnostics import SpecError
 from .expressions import nodes
+from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
+from .member_program import forward_program
 from .plan import Classified, Column, Cost, Plan, Walk
 from .scan_cost import scan_cost
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
@@ -157,6 +159,10 @@ def _cost(classified: Classified, chunk: int) -> Cost:
     sizes = {**dict(classified.recurrence.spec.dims), **dict(classified.recurrence.spec.counts)}
     flops, traffic, state = [], [], []
     for walk in classified.walks:
+        if walk.members:
+            for into, part in zip((flops, traffic, state), _members_cost(walk, chunk, sizes), strict=True):
+                into.append(part)
+            continue
         (n, p), reads, rows = widths(walk), max(1, len(walk.readings)), len(walk.rows)
         pairs, whole = 2 * chunk * rows * reads, 2 * (reads + rows)
         area = n.value(sizes) * p.value(sizes)
@@ -168,10 +174,11 @@ def _cost(classified: Classified, chunk: int) -> Cost:
             work += erased * _sum([n, n, n, p]).value(sizes) + again * area
         flops.append((" + ".join(texts), work))
         keys = [] if walk.key is None else [n] * (rows + sum(row.erase is not None for row in walk.rows))
-        queries = [n for reading in walk.readings if reading.query is not None]
+        queries = [p if reading.is_value else n for reading in walk.readings if reading.query is not None]
         values = [column_width(walk, column) for column in walk.columns if column.value is not None] * rows
         decays = [n] * sum(row.log_decay is not None for row in walk.rows) if walk.is_wide else []
-        moved = _sum([*queries, *keys, *values, *decays, *([p] * reads)])
+        given = [n if reading.is_value else p for reading in walk.readings] or [p]
+        moved = _sum([*queries, *keys, *values, *decays, *given])
         decay = 4 if walk.decay == "scalar" else 0
         traffic.append((f"2*({moved})" + (f" + {decay}" if decay else ""), 2 * moved.value(sizes) + decay))
         state.append((_times(n, p), area))
@@ -181,6 +188,40 @@ def _cost(classified: Classified, chunk: int) -> Cost:
         (work, float(sum(value for _, value in flops))), (bytes_, float(sum(value for _, value in traffic))), (entries, count),
         (f"2*4*({entries})" if len(state) > 1 else f"2*4*{entries}", 8.0 * count),
     )  # fmt: skip
+
+
+def _members_cost(walk: Walk, chunk: int, sizes: dict[str, int]) -> tuple:
+    """(work, traffic, state) of states that feed each other, each as a formula and its value: the products of their program."""
+    (n, p), members = widths(walk), len(walk.members)
+    whole = _times(n, p)
+    counts = {"1": 0, str(n): 0, str(p): 0, whole: 0}
+    for step in forward_program(walk).steps:
+        for price, rows, axes in _products(step.value):
+            counts[_times(*(size if axis in axes else ONE for axis, size in ((KEY, n), (VALUE, p))))] += price * chunk ** (rows - 1)
+    # what was erased of the members is read, and carried by two products
+    counts[whole] += 4 * members * walk.has_erase
+    area, values = n.value(sizes) * p.value(sizes), {"1": 1, str(n): n.value(sizes), str(p): p.value(sizes)}
+    values[whole] = area
+    texts = [f"{count}*{size}" if size != "1" else str(count) for size, count in counts.items() if count]
+    work = sum(count * values[size] for size, count in counts.items())
+    reads = len(walk.readings)
+    moved = _sum([*[n] * (reads + 1 + walk.has_erase), p, *[p] * reads])
+    numbers = 4 * len(walk.numbers)
+    traffic = f"2*({moved}) + {numbers}", 2 * moved.value(sizes) + numbers
+    return (" + ".join(texts), work), traffic, (f"{members}*{whole}", members * area)
+
+
+def _products(node: Node):
+    """(price, how many of its axes are rows, its axes) of every product that is summed, and of every triangular solve."""
+    if isinstance(node, Contract):
+        axes = {*node.left.axes, *node.right.axes}
+        yield 2, len(axes - {KEY, VALUE}), axes
+    if isinstance(node, Through):
+        yield 2, 3, {ROW, SOURCE}
+    if isinstance(node, Solve):
+        yield 1, 2, set(node.right.axes)
+    for operand in operands(node):
+        yield from _products(operand)
 
 
 def _times(n: Dim, p: Dim) -> str:

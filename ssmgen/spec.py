@@ -510,7 +510,7 @@ class LayerApply(LayerValue):
 
 @dataclass(frozen=True)
 class LayerArithmetic(LayerValue):
-    """Elementwise `+ - * / ^`."""
+    """Elementwise `+ - * / ^`, or the inner product `.` of each head's columns."""
 
     operator: str
     left: LayerValue

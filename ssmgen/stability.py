@@ -76,13 +76,25 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     if any(t.source != state for _, t in terms):
         return Stability(state, None, "states feed each other: their decays alone bound nothing")
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
-    bounds, initial = bounds_of(recurrence.spec), _initial_bounds(recurrence)
+    bounds, initial = _bounds(recurrence), _initial_bounds(recurrence)
     factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
-    beside = [_beside(t, step, bounds) for step, t in terms if _mixes(t)]
+    beside = [_beside(t, step, recurrence, bounds) for step, t in terms if _mixes(t)]
     words = judgement(factor)
     if beside:
         words = f"without its correction, {words}"
     return Stability(state, factor, words, early, "; ".join(beside))
+
+
+def _bounds(recurrence: Recurrence) -> Bounds:
+    """The analysis with the recurrence's constants at their defaults."""
+    spec, constants = recurrence.spec, dict(recurrence.spec.constants)
+    found = bounds_of(spec, recurrence.nonpositive)
+    known = dict(found.known) | {name: point(value) for name, value in constants.items()}
+    if constants:
+        for symbol in spec.symbols:
+            if symbol.definition is not None:
+                known[symbol.name] = Bounds(known, found.unit, found.nonpositive).of(symbol.definition).meet(symbol.interval)
+    return Bounds(known, found.unit, found.nonpositive)
 
 
 def _mixes(term: Transition) -> bool:
@@ -130,27 +142,60 @@ def _as_real(expr: Expr) -> Expr:
     return replace(rebuilt, type=replace(rebuilt.type, field="real"))
 
 
-def _beside(term: Transition, step: MicroStep, bounds: Bounds) -> str:
+def _beside(term: Transition, step: MicroStep, recurrence: Recurrence, bounds: Bounds) -> str:
     """What a rank-one term does along its key, where the key has length at most 1 and erases what it reads."""
     erasers = [g for g in term.left + term.right if g.kind == "rank_one"]
     rest = tuple(g for g in term.left + term.right if g.kind != "rank_one")
     if len(erasers) != 1 or erasers[0].row is None:
         return "a full matrix mixes the entries: its norm is not bounded here"
     eraser = erasers[0]
-    ratio = None
-    for partner in step.transitions:
-        if partner.target == term.target and not _mixes(partner) and _follows(eraser, rest, partner):
+    ratio, partners = None, [t for t in step.transitions if t.target == term.target and not _mixes(t)]
+    for partner in partners:
+        if _follows(eraser, rest, partner):
             ratio = algebra.quotient(term.coefficient, partner.coefficient)
     if ratio is None:
-        return "its correction writes along another direction than it reads: no bound is proved (c u e^T adds |c| |u| |e| at most)"
+        return _measured(term, eraser, rest, partners, step, recurrence, bounds)
     strength = intervals.multiply(point(-1), bounds.of(ratio))
     if not bounds.is_unit(eraser.column):
         need = f"bounded where b |k|^2 <= 2, b in {strength}: `unit(k)` makes |k| = 1"
         return f"the key of its correction is not proved of length 1: no bound is proved; {need}"
     kept = intervals.add(point(1), bounds.of(ratio)).hull(point(1))
+    return f"along its key the correction keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+
+
+def _judged(kept: Interval) -> str:
     reach = intervals.absolute(kept)
-    words = "no growth" if reach.high <= 1 else f"can exceed 1: up to {reach.high:.6g}"
-    return f"along its key the correction keeps a factor in {kept}: {words}; {_tracking(kept, step)}"
+    return "no growth" if reach.high <= 1 else f"can exceed 1: up to {reach.high:.6g}"
+
+
+def _measured(
+    term: Transition, eraser: Generator, rest: tuple, partners: list[Transition], step: MicroStep, recurrence: Recurrence, bounds: Bounds
+) -> str:
+    """A correction `c u e^T` that reads the state before it fades, or along a direction of its own."""
+    decay = point(1)
+    for partner in partners:
+        decay = _reach(partner, recurrence, bounds)
+    definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None}
+
+    def opened(expr: Expr) -> Expr:
+        return algebra.rewrite(
+            expr, lambda node: opened(definitions[node.name]) if isinstance(node, Ref) and node.name in definitions else None
+        )
+
+    (written, u), (read, e) = (algebra.split_scalar(x) for x in (eraser.column, eraser.row))
+    if key(u) != key(e):
+        (written, u), (read, e) = (algebra.split_scalar(opened(x)) for x in (eraser.column, eraser.row))
+    strength = bounds.of(algebra.mul(term.coefficient, algebra.mul(written, read)))
+    is_one_factor = len(partners) == 1 and not partners[0].left + partners[0].right
+    if key(u) == key(e) and is_one_factor and not rest and bounds.is_unit(u):
+        kept = intervals.add(decay, strength)
+        return f"along its key a token keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+    lengths = [("" if bounds.is_unit(x) else f" |{name}|") for name, x in (("u", eraser.column), ("e", eraser.row))]
+    reach = intervals.absolute(bounds.of(term.coefficient)).high
+    bound = "" if any(lengths) or reach == INFINITY else f", here at most {max(decay.high, 0) + reach:.6g}"
+    words = "its correction c u e^T reads along another direction than it writes: eigenvalues lie within |a| + |c|"
+    need = f"no bound is proved; the state stays bounded where |a| + |c|{''.join(lengths)} <= 1"
+    return f"{words}{''.join(lengths)}{bound}, below 0 or complex among them: it can track state; {need}"
 
 
 def _tracking(kept: Interval, step: MicroStep) -> str:
@@ -185,4 +230,4 @@ def _initial_bounds(recurrence: Recurrence) -> Bounds:
             known[symbol.name] = point(0) if symbol.init is None else bounds.of(symbol.init)
         else:
             known[symbol.name] = point(0) if symbol.interval.contains(0.0) else symbol.interval
-    return Bounds(known, unit)
+    return Bounds(known, unit, recurrence.nonpositive)

@@ -282,6 +282,8 @@ def _body(body: tuple[s.Node, ...], e: _Expressions) -> list[str]:
     """One line a statement; neighbours under one keyword share it, neighbours that say the same share a line."""
     lines: list[tuple[str, list[str]]] = []
     last: tuple[str, str] | None = None
+    # in a layer a line without a keyword is an assignment
+    is_layer = any(isinstance(node, s.LayerAssign) for node in body)
     for node in body:
         keyword, parts = _parts(node, e)
         says = _says(node, e) if isinstance(node, s.InputDecl | s.StateDecl | s.ParamDecl) else ""
@@ -290,7 +292,7 @@ def _body(body: tuple[s.Node, ...], e: _Expressions) -> list[str]:
             lines[-1][1].append(f"{before.removesuffix(says)}, {node.name}{says}")
         elif isinstance(node, s.DimDecl) and lines and lines[-1][0] == keyword:
             lines[-1][1][-1] += f", {parts[0]}"
-        elif type(node) in _KEYWORDS and lines and lines[-1][0] == keyword:
+        elif type(node) in _KEYWORDS and lines and lines[-1][0] == keyword and not is_layer:
             lines[-1][1].extend(parts)
         else:
             lines.append((keyword, parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -20,44 +20,15 @@ from .differentiate import cotangents, inner_of
 from .expressions import nodes
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
-from .schedule import column_width
+from .schedule import column_width, widths
 from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE
 from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
 from .spec_text import expr_text
+from .token_text import Line, Returned, TokenFunction
 
 SCALAR = Type()
 NOTHING: Mapping[str, Expr] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Line:
-    """`target = text`, under a comment (empty: none)."""
-
-    comment: str
-    target: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Returned:
-    """One value of a return, with what it is (empty: the value says it)."""
-
-    text: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class TokenFunction:
-    """A token-wise function. `gives` names the arguments of the operator whose gradient it returns, in order."""
-
-    name: str
-    arguments: str
-    summary: str
-    lines: tuple[Line, ...]
-    returns: tuple[Returned, ...]
-    gives: tuple[str, ...] = ()
-    is_single: bool = False  # one value, returned bare
 
 
 class TokenWriter:
@@ -69,10 +40,11 @@ class TokenWriter:
         self.walks = classified.walks
         self.outputs = classified.outputs
         inputs, params = arguments_of(self.spec)
-        self.given = (*inputs, *params)
+        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)}
+        self.given = tuple(s for s in (*inputs, *params) if s.name not in scanned)
         self.delayed = self._delayed()
-        # what the token before had comes as an input of its own, behind the spec's
-        self.arguments = (*self.given, *(previous_input(s) for s in self.delayed))
+        # running maxima are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
+        self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed))
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
@@ -105,7 +77,7 @@ class TokenWriter:
         returns = []
         for r in walk.readings:
             text = self._ones(walk) if r.query is None else self._with_vector(r.query)
-            returns.append(Returned(text, f"q{r.name[1:]}: query"))
+            returns.append(Returned(text, f"q{r.name[1:]}: query" + (" of the value columns" if r.is_value else "")))
         returns.append(Returned(self._stacked_rows(walk, "k", self._key), "k: key"))
         names = "value" if len(walk.columns) == 1 else "value columns, " + ", ".join(c.state for c in walk.columns)
         returns.append(Returned(self._stacked_rows(walk, "v", self._row_value), f"v: {names}"))
@@ -113,13 +85,16 @@ class TokenWriter:
             returns.append(Returned(self._stacked_rows(walk, "e", self._erase), "e: erase key"))
         if walk.log_decay is not None:
             returns.append(Returned(self._stacked_rows(walk, "g", self._log_decay), "g: log decay"))
-        return self._assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
+        for name, expr in walk.numbers:
+            returns.append(Returned(self._number(walk, expr).text, f"{name}: {expr_text(expr)}"))
+        return self.assemble(f"_operands{suffix}", "What the walk reads of every token.", (), [], returns)
 
     @staticmethod
     def operand_names(walk: Walk) -> list[str]:
         """The operands by the names that the chunk programs use, in order."""
         names = [*(f"q{r.name[1:]}" for r in walk.readings), "k", "v"]
-        return names + ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
+        names += ["e"] * walk.has_erase + ["g"] * (walk.log_decay is not None)
+        return names + [name for name, _ in walk.numbers]
 
     def _stacked_rows(self, walk: Walk, name: str, text_of) -> str:
         """One row's text as it is; those of several side by side, all at the place of the operand."""
@@ -157,8 +132,16 @@ class TokenWriter:
         if row.log_decay is None:
             return self._zeros(self._log_decay(walk, next(r for r in walk.rows if r.log_decay is not None)))
         if walk.is_wide:
+            number = self.printer.print(row.log_decay)
+            if number.place.is_number:
+                own = self._key(walk, row)
+                return Text(f"torch.full_like({own.text}, {number.text})", ATOM, own.place)
             return self._vector_text(row.log_decay)
-        text = self.printer.print(row.log_decay)
+        return self._number(walk, row.log_decay)
+
+    def _number(self, walk: Walk, expr: Expr) -> Text:
+        """One number a token and head; of a constant, one a head."""
+        text = self.printer.print(expr)
         if text.place.is_number:
             return Text(f"{self._like(walk).at(ATOM)}.new_full((heads,), {text.text})", ATOM, Place(level="h"))
         return text
@@ -167,18 +150,20 @@ class TokenWriter:
         """Where the operand `name` of a walk lives; the vector axis is always there but for a narrow g, that of rows where
         a token has several."""
         has_rows = len(walk.rows) > 1 and not name.startswith("q")
-        place = NUMBER
+        place, is_one = NUMBER, name in dict(walk.numbers) or name == "g"
         for expr in self._expressions(walk, name):
             own = self.printer.place(expr)
             # a log decay that is a number is made for every head
-            place = place.join(Place(level="h") if name == "g" and own.is_number else own)
+            place = place.join(Place(level="h") if is_one and own.is_number else own)
         if place.is_number:
-            place = Place(level="h") if name == "g" else self._like(walk).place
-        return Place(place.has_time, place.level, name != "g" or walk.is_wide, has_rows=has_rows)
+            place = Place(level="h") if is_one else self._like(walk).place
+        return Place(place.has_time, place.level, not is_one or walk.is_wide, has_rows=has_rows)
 
     @staticmethod
     def _expressions(walk: Walk, name: str) -> list[Expr]:
         """Everything that an operand's text is made of."""
+        if name in dict(walk.numbers):
+            return [dict(walk.numbers)[name]]
         if name.startswith("q"):
             found = [r.query for r in walk.readings if f"q{r.name[1:]}" == name]
         else:
@@ -227,7 +212,7 @@ class TokenWriter:
     def _like(self, walk: Walk):
         """The printed value of the walk that a constant operand takes its shape from."""
         candidates = [*(c.value for c in walk.columns), walk.key, *(r.query for r in walk.readings)]
-        candidates += [walk.coefficient, *(row.log_decay for row in walk.rows)]
+        candidates += [walk.coefficient, *(row.log_decay for row in walk.rows), *(expr for _, expr in walk.numbers)]
         printed = [self.printer.print(e) for e in candidates if e is not None]
         return next((p for p in printed if p.place.has_time and p.place.level == "h"), next(p for p in printed if p.place.has_time))
 
@@ -256,6 +241,8 @@ class TokenWriter:
                     found += self._vector_gradient(name, row.log_decay, first)
                 else:
                     found += self._from(row.log_decay, name, Place(True, "h", False))
+        for name, expr in walk.numbers:
+            found += self._from(expr, f"d_{name}", Place(True, "h", False))
         gradients = [f"d_{name}" for name in self.operand_names(walk)]
         return self._gradient_function(
             f"_operands_backward{suffix}", "Gradients of the arguments from those of the operands.", gradients, first, found, []
@@ -317,14 +304,6 @@ class TokenWriter:
                 offset.append(width)
         return pieces
 
-    def previous(self, symbol: Symbol) -> TokenFunction:
-        """What the next token reads of `symbol`."""
-        own = self.printer.print(Ref(symbol.type, NOWHERE, symbol.name))
-        text = self.printer.adapted(own, self.printer.places[f"{symbol.name}[-1]"])
-        summary = f"What the next token reads as {symbol.name}[-1]."
-        function = self._assemble(f"_next_{identifier(symbol.name)}", summary, (), [], [Returned(text, "")])
-        return replace(function, is_single=True)
-
     # --- readout ---
 
     def reads(self) -> tuple[list[str], list[Line]]:
@@ -339,6 +318,10 @@ class TokenWriter:
                 blocks = dict(zip((c.state for c in walk.columns), self._column_slices(walk, name)))
                 for cut in (s for s in walk.slices if s.reading == reading.name):
                     column = walk.columns[cut.column]
+                    if reading.is_value:
+                        self.printer.places[cut.read.name] = Place(True, "h", True)
+                        self.printer.texts[cut.read.name] = name
+                        continue
                     type = SCALAR if _is_single(column, walk) else Type(column_width(walk, column))
                     self.printer.places[cut.read.name] = Place(True, "h", not type.is_scalar)
                     self.printer.texts[cut.read.name] = target = self._read_name(cut.read.name, name, blocks[column.state][1])
@@ -357,16 +340,32 @@ class TokenWriter:
     def readout(self) -> TokenFunction:
         """The output from the reads."""
         names, lines = self.reads()
-        name, value = self.outputs[0]
-        text = self.printer.text(value)
-        function = self._assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(text, "")])
+        function = self.assemble("_readout", "The output from what the walk read.", tuple(names), lines, [Returned(self._output(), "")])
         return replace(function, is_single=True)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the output has rows, `y[r]`."""
+        return self.spec.outputs[0].index is not None
+
+    def _output(self) -> str:
+        """The text of the output, its rows side by side."""
+        values = [value for _, value in self.outputs]
+        if not self.has_rows:
+            return self.printer.text(values[0])
+        place = Place(True, "h", not values[0].type.is_scalar)
+        texts = [self.printer.placed(value, place) for value in values]
+        return f"_rows({', '.join(texts)}, dim={-2 if place.has_vector else -1})"
 
     def readout_backward(self) -> TokenFunction:
         """Gradients of the reads, and of the arguments that the readout itself uses."""
         names, lines = self.reads()
-        _, value = self.outputs[0]
-        found = self._from(value, "dy", Place(True, "h", not value.type.is_scalar))
+        found, first = [], []
+        for number, (_, value) in enumerate(self.outputs):
+            place = Place(True, "h", not value.type.is_scalar)
+            if self.has_rows:
+                first.append(Line("", f"dy_{number + 1}", f"dy[..., {number}{', :' * place.has_vector}]"))
+            found += self._from(value, f"dy_{number + 1}" if self.has_rows else "dy", place)
         reads = {s.read.name for w in self.walks for s in w.slices}
         of_read: dict[str, Expr] = {}
         for name, expr in found:
@@ -379,12 +378,15 @@ class TokenWriter:
         summary = "Gradients of the reads" + (", and of the arguments that the readout uses." if rest else ".")
         return self._gradient_function(
             "_readout_backward", summary,
-            ["dy", *names], [], rest, leading, lines, of_read,
+            ["dy", *names], first, rest, leading, lines, of_read,
         )  # fmt: skip
 
     def _stacked(self, walk: Walk, reading: str, of_read: dict[str, Expr]) -> str:
         """The gradient of a reading, its columns side by side."""
         by_column = {s.column: s.read.name for s in walk.slices if s.reading == reading}
+        if next(r.is_value for r in walk.readings if r.name == reading):
+            (read,) = by_column.values()
+            return f"d_{self.printer.texts[read]}" if read in of_read else f"dy.new_zeros(*dy.shape[:3], {size_text(widths(walk)[0]).text})"
         texts = []
         for index, column in enumerate(walk.columns):
             read = by_column.get(index, "")
@@ -441,7 +443,7 @@ class TokenWriter:
                     lines.append(Line("", own[target], text))
             else:
                 returns.append(Returned(text, f"d_{target}"))
-        function = self._assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
+        function = self.assemble(name, summary, tuple(gradients), [*first, *lines], returns, cuts)
         returned = tuple(Returned(r.text, "" if r.text == r.comment else r.comment) for r in function.returns)
         return replace(
             function, returns=returned, gives=tuple(identifier(n) for n in given), is_single=bool(leading) and len(returned) == 1
@@ -539,10 +541,10 @@ class TokenWriter:
 
     # --- putting a function together ---
 
-    def _assemble(
+    def assemble(
         self, name: str, summary: str, leading: tuple[str, ...], lines: list[Line], returns: list[Returned], cuts: list[Line] = ()
     ) -> TokenFunction:
-        """Add what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
+        """A function of what the text names: definitions, reads, sizes, indices; and make the rest its arguments."""
         words = _words(" ".join([*(line.text for line in lines), *(r.text for r in returns)]))
         lines = [line for line in lines if line.target in words]
         needed = [cut for cut in cuts if cut.target in words]

@@ -134,7 +134,7 @@ class Site:
 
     def load(self, name: str, axis: str, target: str, is_raw: bool = False) -> Text:
         """A line that loads an argument, widened to float32 unless `is_raw`."""
-        symbol = self.tokens.symbols[name]
+        symbol = self.tokens.symbols.get(name) or next(s for s in self.tokens.arguments if s.name == name)
         self._top().arguments[name] = None
         widen = "" if is_raw else ".to(tl.float32)"
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
@@ -182,8 +182,9 @@ class Site:
 
     def _target(self, name: str, axis: str) -> str:
         """A value's name; one that stands on both axes is told apart by the second."""
-        target = f"b_{identifier(name)}"
-        if identifier(name) in TILES:
+        word = identifier(name) if name.endswith("[-1]") else identifier(name.replace("[", "_").rstrip("]"))
+        target = f"b_{word}"
+        if word in TILES:
             target += "_in"
         others = [text.text for key, text in self._all_made() if key[0] == name and key[1] != axis]
         return f"{target}_{axis}" if target in others else target

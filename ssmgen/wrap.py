@@ -21,10 +21,11 @@ def _broken(line: str, width: int) -> list[str]:
     if line.endswith(","):
         return _filled(line.strip(), indent, width)
     body, comment = re.fullmatch(r"(.*?)(  # [^\"']*)?", line, re.S).groups()
-    group = _last_group(body)
-    if group is None:
+    groups = _groups(body)
+    if not groups:
         return [line]
-    start, end = group
+    # the last brackets whose head fits on a line
+    start, end = next((g for g in reversed(groups) if g[0] < width), groups[0])
     inside = body[start + 1 : end].strip().rstrip(",")
     deeper = indent + "    "
     if len(split(inside, (", ",))) > 1:
@@ -34,9 +35,9 @@ def _broken(line: str, width: int) -> list[str]:
     return [body[: start + 1], *lines, indent + body[end:] + (comment or "")]
 
 
-def _last_group(body: str) -> tuple[int, int] | None:
-    """The outermost brackets that end last and hold something."""
-    depth, start, found = 0, 0, None
+def _groups(body: str) -> list[tuple[int, int]]:
+    """The outermost brackets that hold something."""
+    depth, start, found = 0, 0, []
     for index, character in enumerate(body):
         if character in OPEN:
             start = index if depth == 0 else start
@@ -44,14 +45,16 @@ def _last_group(body: str) -> tuple[int, int] | None:
         elif character in CLOSE:
             depth -= 1
             if depth == 0 and index - start > 40:
-                found = (start, index)
+                found.append((start, index))
     return found
 
 
 def _filled(text: str, indent: str, width: int) -> list[str]:
     """Items side by side, as many as fit, each with its comma."""
     lines, current = [], ""
-    for piece in (f"{item}," for item in split(text.removesuffix(","), (", ",))):
+    pieces = [f"{item}," for item in split(text.removesuffix(","), (", ",))]
+    # between brackets a sum may go on in the next line
+    for piece in (part for p in pieces for part in ([p] if len(indent) + len(p) <= width else split(p, (" + ", " - ")))):
         if current and len(indent) + len(current) + 1 + len(piece) > width:
             lines.append(indent + current)
             current = piece

@@ -22,6 +22,8 @@ from ssmgen.recurrence import MicroStep, Read, Recurrence, Transition
 from ssmgen.recurrence_text import equations, recurrence_text
 from ssmgen.resolve import resolve
 from ssmgen.source import NOWHERE, Source
+from ssmgen.spec_text import expr_text
+from ssmgen.stability import stability
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*ROOT.glob("examples/*.ssm"), *ROOT.glob("tests/sketches/*.ssm")])
@@ -110,7 +112,7 @@ def test_normal_form_is_the_equation(one):
         assert not derived.steps
         return
     for seed in (0, 1):
-        check_step(one, derived, seed)
+        check_step(derived.spec, derived, seed)
 
 
 # --- the adjoint -------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def test_adjoint_is_the_derivative(one):
     derived = derive(one)
     if not derived.sequential:
         assert derived.adjoint
-        check_adjoint(one, derived)
+        check_adjoint(derived.spec, derived)
 
 
 # --- one construct at a time -------------------------------------------------------------------------------------
@@ -434,8 +436,24 @@ def test_unchanged_states_have_their_identity():
 
 def test_sequential_by_declaration_and_by_nature():
     assert derive(spec_of(MATRIX + "  update S' = tanh(S) + k v^T\n  form sequential\n" + READ)).sequential
-    body = "  state m, n : real scalar\n  update m' = max(g + m, c)\n  n' = exp(g + m - m') * n + exp(c - m')\n  output y = n'\n"
+    body = "  state m, n : real scalar\n  update m' = max(g * m, c)\n  n' = exp(g + m - m') * n + exp(c - m')\n  output y = n'\n"
     assert "maximum" in derive(spec_of(body)).sequential
+
+
+def test_a_running_maximum_stands_apart():
+    body = "  state m, n : real scalar\n  update m' = max(c, g + m)\n  n' = exp(g + m - m') * n + exp(c - m')\n  output y = m' * n'\n"
+    derived = derive(spec_of(body))
+    derived.verify()
+    (maximum,) = derived.maxima
+    assert (maximum.state, expr_text(maximum.shift), expr_text(maximum.value)) == ("m", "g", "c")
+    assert [s.name for s in derived.spec.states] == ["n"] and [s.name for s in derived.written.states] == ["m", "n"]
+    assert str(derived).split("\n")[1:3] == ["  m' = max(g + m, c)", "  n' = exp(g + m - m') * n + exp(c - m')"]
+    (found,) = stability(derived)
+    assert found.factor.high == 1
+    unread = derive(spec_of(body.replace("exp(g + m - m') * n + exp(c - m')", "g * n + c").replace("m' * n'", "n'")))
+    assert [w.title for w in unread.warnings] == ["`m` is never read"]
+    for other in ("max(g * m, c)", "max(m, n)", "max(m, m + c)", "min(m, c)"):
+        assert not derive(spec_of(body.replace("max(c, g + m)", other))).maxima
 
 
 def test_outputs_share_reads():

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from ssmgen import compiler, explain
 from ssmgen.intervals import Interval
-from ssmgen.kernel import Contract, Faded, Solve, operands
+from ssmgen.kernel import Contract, Faded, Solve, Through, operands
 from ssmgen.lower import lower
 from ssmgen.rules import RULES
 from ssmgen.schedule import schedule, widths
@@ -187,7 +187,10 @@ def test_judgements():
         ("gated_deltanet", "keeps a factor in (0, 1]: no growth"),
         ("deltaproduct", "keeps a factor in (-1, 1]: no growth"),
         ("kda", "keeps a factor in (0, 1]: no growth"),
-        ("rwkv7", "no bound is proved"),
+        (
+            "rwkv7",
+            "eigenvalues lie within |a| + |c|, here at most 2, below 0 or complex among them: it can track state; no bound is proved",
+        ),
         ("titans_linear", "states feed each other"),
         ("s4d", "|a| in (0, 1); contraction"),
         ("mamba3", "contraction"),
@@ -195,6 +198,21 @@ def test_judgements():
 )
 def test_stability_of_what_is_not_built_yet(name, words):
     assert words in section(explain.summary(sketch(name), {})[0], "stability")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "words"),
+    [
+        ("gated_deltanet", {}, "keeps a factor in (0, 1]: no growth; eigenvalues stay at 0 or above, so it cannot track state (parity)"),
+        ("gated_deltanet", {"reach": 2}, "keeps a factor in (-1, 1]: no growth; eigenvalues reach below 0: it can track state (parity)"),
+        ("gated_deltaproduct", {"n": 2}, "several reflections a token, which turn: it can track state (parity, permutations)"),
+        ("comba", {}, "along its key a token keeps a factor in (-1, 1): no growth; eigenvalues reach below 0"),
+        ("gdn2", {}, "the state stays bounded where |a| + |c| <= 1"),
+        ("mlstm", {}, "|a| in (0, 1]; at most marginal"),
+    ],
+)
+def test_what_a_transition_can_track_and_where_it_stays_bounded(name, sizes, words):
+    assert words in section(explain.summary(example(name), sizes)[0], "stability")
 
 
 def test_linear_attention_is_marginal():
@@ -213,6 +231,8 @@ def products(node):
     if isinstance(node, Solve):
         # a triangle is half a square
         yield 1, {"i", "j", *node.right.axes}
+    if isinstance(node, Through):
+        yield 2, {"i", "j", "between"}
     for operand in operands(node):
         yield from products(operand)
 
@@ -226,12 +246,14 @@ def test_flops_are_those_of_the_program(path):
     for kernels in lower(plan).walks:
         key, value = (int(size.value(dict(spec.dims))) for size in widths(kernels.walk))
         rows = plan.chunk * len(kernels.walk.rows)
-        sizes = {"t": plan.chunk, "i": rows, "j": rows, "n": key, "p": value}
+        sizes = {"t": plan.chunk, "i": rows, "j": rows, "between": rows, "n": key, "p": value}
         for step in kernels.forward.steps:
             for price, axes in products(step.value):
                 total += price * math.prod(sizes[axis] for axis in axes)
         if kernels.walk.has_erase:
-            total += 2 * 2 * rows * key * value  # carried: read, and written back
+            total += (
+                2 * 2 * rows * key * value * len(kernels.walk.states if kernels.walk.members else [0])
+            )  # carried: read, and written back
     assert plan.cost.flops[1] * plan.chunk == total
     assert _value(plan.cost.flops[0], spec) == plan.cost.flops[1]
 

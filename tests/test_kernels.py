@@ -27,6 +27,7 @@ pytest.importorskip("torch")
 
 import torch  # noqa: E402
 
+from ssmgen.backends.torch_text import identifier  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
 from ssmgen.runtime import launches, verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
@@ -107,7 +108,8 @@ SMALL = {
 }
 EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))}
 CARRIED = (
-    "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mlstm_sigmoid", "retnet", "simple_gla"
+    "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mlstm", "mlstm_sigmoid", "retnet",
+    "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
 SCANS = ("hgrn", "mamba1", "rg_lru", "s4d")
@@ -192,7 +194,10 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*EXAMPLES, *OTHERS])
 def test_kernels_only_where_they_carry(name, tmp_path):
     folder, _ = write((EXAMPLES | OTHERS)[name], tmp_path)
-    assert (folder / "kernels.py").exists() == (name in CARRIED + SCANS)
+    kernels = folder / "kernels.py"
+    text = kernels.read_text(encoding="utf-8") if kernels.exists() else ""
+    kind = "rows" if "def pairs_kernel(" in text else "scan" if "def _lanes(" in text else "fused" if text else "none"
+    assert (kind == "fused", kind == "scan") == (name in CARRIED, name in SCANS)
 
 
 @interpreted
@@ -364,8 +369,9 @@ def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):
 def test_no_argument_has_a_name_of_the_kernels(name):
     """Every name in the emitted kernels is an argument's, a value's (`b_`), or one that arguments step aside for."""
     path = ROOT / "examples" / f"{name}.ssm"
-    [spec] = build(Source(path.name, path.read_text(encoding="utf-8"))).trace.after("resolve")[path.name].recurrences
-    own = {*(s.name for s in spec.symbols), *(n for n, _ in (*spec.dims, *spec.constants))}
+    [derived] = build(Source(path.name, path.read_text(encoding="utf-8"))).trace.after("derive").values()
+    spec = derived.spec
+    own = {*(identifier(s.name) for s in spec.symbols), *(n for n, _ in (*spec.dims, *spec.constants))}
     tree = ast.parse((ROOT / "generated" / name / "kernels.py").read_text(encoding="utf-8"))
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_" and own & {x.arg for x in n.args.args}]
     found = {n.id for f in functions for n in ast.walk(f) if isinstance(n, ast.Name)} | {x.arg for f in functions for x in f.args.args}

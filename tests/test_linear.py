@@ -9,7 +9,7 @@ from oracles import rank_one
 
 torch = pytest.importorskip("torch")
 
-from test_random_specs import holds  # noqa: E402
+from random_points import holds  # noqa: E402
 
 from ssmgen.compiler import build  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
@@ -19,7 +19,7 @@ from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 
 PAPERS = (
-    "gla hgrn2 rwkv5 rwkv6 deltanet gated_deltanet kda comba gdn2 dplr rwkv7 deltaproduct gated_deltaproduct"
+    "gla hgrn2 rwkv5 rwkv6 deltanet gated_deltanet kda comba gdn2 dplr iplr rwkv7 deltaproduct gated_deltaproduct"
 ).split()  # fmt: skip
 
 
@@ -40,6 +40,32 @@ def test_a_paper_against_its_loop(name, tmp_path):
         torch.testing.assert_close((output.y, output.final_state.S), (wanted, final), rtol=1e-9, atol=1e-9)
         found = torch.autograd.grad((output.y * weights).sum() + (output.final_state.S * ends).sum(), given)
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name, sizes, constants", [
+    ("gated_deltanet", {}, {"reach": 2}),
+    ("gated_deltanet", {"reach": 2}, {}),
+    ("deltaproduct", {"n": 3}, {}),
+    ("deltaproduct", {"n": 1}, {}),
+    ("gated_deltaproduct", {"n": 2}, {}),
+])  # fmt: skip
+def test_an_option_of_a_paper(name, sizes, constants, tmp_path):
+    """Negative eigenvalues as an argument or as the default; other numbers of micro-steps."""
+    built = build(Source(f"{name}.ssm", (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8")), sizes)
+    for path, text in built.packages[name].items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path).write_text(text, encoding="utf-8")
+    package, spec = load(tmp_path / name), built.trace.after("derive")[name].spec
+    case = draw(
+        spec,
+        Shape(2, 21, 4, 2, {dim: size for (dim, _), size in zip(spec.dims, (6, 5), strict=True)} | dict(spec.counts)),
+        seed=3,
+        device="cpu",
+    )
+    given = [x.to(torch.float64) for x in case.arguments]
+    wanted, final = getattr(rank_one, name)(*given, *(2 for _ in [*constants, *(s for s in sizes if s == "reach")]))
+    output = getattr(package, name)(*given, chunk=8, **constants)
+    torch.testing.assert_close((output.y, output.final_state.S), (wanted, final), rtol=1e-9, atol=1e-9)
 
 
 SPECS = {
@@ -130,6 +156,154 @@ recurrence rank_three(R = 3) {
   update S' = diag(f) S + sum r in 1..R: k[r] v[r]^T
   output o = S'^T q
 }""",
+    "values that fade while queries contract keys": """
+recurrence fading_values {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v, w : [P]
+  gate   a : [P] in (0, 1) = sigmoid(w)
+  state  S : real [N, P]
+  update S' = S diag(a) + k v^T
+  output o = S'^T q
+}""",
+    "a correction of the values while queries contract keys, before and after": """
+recurrence corrected_values {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v, w : [P]; b, g : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = g * S (I - b * unit(w) unit(w)^T) + k v^T
+  output o = S'^T q - b * S^T k
+}""",
+    "queries of keys and of values, a diagonal decay, a correction": """
+recurrence both_sides {
+  dim    N = 4, P = 3
+  input  q, k, f : [N]; v, w, u : [P]; b : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = diag(sigmoid(f)) (S - b * unit(k) (unit(k)^T S)) + k v^T
+  output o = tanh(S'^T q) * norm(S w) + v * (k . (S' u))
+}""",
+    "queries of values beside micro-steps in reversed time": """
+recurrence turned(n = 2) {
+  dim    N = 4, P = 3
+  input  u : [P]; k : [n, N] unit; v : [n, P]; b_raw : [n]; c : scalar in (0, 1)
+  gate   beta : [n] in (0, 2) = 2 * sigmoid(b_raw)
+  state  S : real [N, P]
+  update S' = c * S
+         for j in 1..n: S' = S' - beta[j] * k[j] (k[j]^T S') + beta[j] * k[j] v[j]^T
+  output o = S' u
+  time   reversed
+}""",
+    "rows of output": """
+recurrence ranked(R = 3) {
+  dim    N = 4, P = 3
+  input  q : [R, N]; k : [N]; v : [P]; f : scalar in (0, 1); c : [R]
+  state  S : real [N, P]
+  update S' = f * S + k v^T
+  output y[r] = c[r] * tanh(S'^T q[r]) + v
+}""",
+    "rows of numbers": """
+recurrence number_rows(R = 2) {
+  dim    N = 4
+  input  q : [R, N]; k : [N]; f : scalar in (0, 1)
+  state  s : real [N]
+  update s' = f * s + k
+  output y[r] = s'^T q[r]
+}""",
+    "sums of reads, of two walks, one of them read whole": """
+recurrence summed(R = 3) {
+  dim    N = 4, P = 3
+  input  q : [R, N]; k, a : [N]; v : [P]; f : scalar in (0, 1); c : [R]
+  state  S : real [N, P]; z : real [N]
+  update S' = f * S + k v^T
+         z' = diag(sigmoid(a)) z + k
+  output o = (sum r in 1..R: c[r] * tanh(S'^T q[r])) / norm(z') + v * (sum r in 1..R: z'^T q[r])
+}""",
+    "a column read whole and contracted": """
+recurrence whole_column {
+  dim    N = 4
+  input  q, k, x : [N]; f : scalar in (0, 1)
+  state  s : real [N]
+  update s' = f * s + k
+  output o = s' * x + (q . s')
+}""",
+    "every entry of a column fades by itself": """
+recurrence hgrn {
+  dim    N = 4
+  input  x, f_raw : [N]
+  gate   f : [N] in (0, 1) = sigmoid(f_raw)
+  state  h : real [N]
+  update h' = f * h + (1 - f) * silu(x)
+  output h'
+}""",
+    "maxima of keys and of heads beside a value of the token before": """
+recurrence gauges {
+  dim    N = 4, P = 3
+  input  q, k, i, g : [N]; v : [P]
+  param  c : scalar per head
+  let    log_f : [N] = -softplus(g + k[-1])
+  state  C : real [N, P]; n : real [N]; m : real [N]; r : real scalar
+  update r' = max(r, c + 0.2)
+         m' = max(log_f + m, i)
+         C' = diag(exp(log_f + m - m')) C + (exp(i - m') * k) v^T
+         n' = diag(exp(log_f + m - m')) n + exp(i - m') * k
+  output h = r' * C'^T q / max(abs(n'^T q), 1) - r * v
+}""",
+    "a declared running maximum, a correction, in reversed time": """
+recurrence stabilised {
+  dim        N = 4, P = 3
+  transition diagonal, delta
+  normaliser max
+  time       reversed
+}""",
+    "three members of which one is corrected, read before and after": """
+recurrence three {
+  dim    N = 4, P = 3
+  input  q, r, k, e : [N] unit; v : [P]; a, b, c, s : scalar in (0, 1); x : scalar
+  param  w : scalar per head
+  state  A, B, C : real [N, P]
+  update C' = c * C + k (v - A^T e)^T
+         B' = b * B + x * C'
+         A' = 0.9 * A + s * B' - w * C
+  output o = A'^T q + tanh(B^T r) - C'^T q
+}""",
+    "a smoothed memory in reversed time": """
+recurrence smooth {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v : [P]; a, b : scalar in (0, 1)
+  state  S, Z : real [N, P]
+  update Z' = b * Z + (1 - b) * k v^T
+         S' = a * S + (1 - a) * Z'
+  output o = S'^T q
+  time   reversed
+}""",
+    "a memory and its momentum beside another walk, groups and a maximum": """
+recurrence beside {
+  dim    N = 4, P = 3
+  input  q, k : [N] per group; l, f : [N]; v, w : [P]; a, b : scalar in (0, 1); g : scalar per layer in (0, 1)
+  state  S, Z, Y : real [N, P]; m : real scalar
+  update m' = max(m, a)
+         Z' = b * Z - g * unit(k) (Z^T unit(k) - v)^T
+         S' = S + exp(a - m') * Z
+         Y' = diag(sigmoid(f)) Y + l w^T
+  output o = S'^T q + v * (Y'^T l) + Z^T k[-1]
+}""",
+    "a number among decays of every key": """
+recurrence number_among {
+  dim    N = 4, P = 3
+  input  q, k, w : [N]; v : [P]; b : scalar in (0, 1)
+  state  S : real [N, P]
+  update S' = diag(sigmoid(w)) S + k v^T
+         S' = (I - b * unit(k) unit(k)^T) (0.9 * S') + b * unit(k) v^T
+  output o = S'^T q
+}""",
+    "a size with a name of Python's, in a parameter": """
+recurrence keyword {
+  dim    not = 4, P = 3
+  input  q, k : [not]; v : [P]
+  param  w : [not] per head init uniform(-1, 1)
+  state  S : real [not, P]
+  update S' = 0.9 * S + (w * k) v^T
+  output o = S'^T q
+}""",
 }
 
 
@@ -164,7 +338,7 @@ recurrence refused {
     "decay, words, edit",
     [
         ("exp(-exp(A)) * S", "no chunk form has both", "diag(w) S"),
-        ("S diag(sigmoid(w))", "must act on that axis", "from the other side"),
+        ("S diag(sigmoid(w))", "must all act on that axis", "to the side of the others"),
         ("diag(k) S", "each must be proved greater than 0", "sigmoid(x)"),
     ],
 )
@@ -177,13 +351,43 @@ def test_what_has_no_chunk_form_is_refused_with_an_edit(decay, words, edit):
     assert REFUSED.replace("DECAY", decay)[start:end] in (decay, "b * k (k^T S)")
 
 
+COUPLED = """
+recurrence coupled {
+  dim    N = 4, P = 3
+  input  q, k, f : [N]; v, u : [P]; a, b : scalar in (0, 1)
+  state  S, Z : real [N, P]
+  update Z' = FIRST + k v^T
+         S' = a * S + SECOND
+  output o = READ
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "first, second, read, words, edit",
+    [
+        ("b * Z + a * S", "Z'", "S'^T q", "each takes over the other", "take nothing over"),
+        ("diag(sigmoid(f)) Z", "Z'", "S'^T q", "more than one number a head", "times numbers"),
+        ("b * Z - f (S^T k)^T", "Z", "S'^T q + Z^T q", "corrects along another direction", "along the key"),
+        ("b * Z", "k (Z^T f)^T", "S'^T q", "is corrected and not written", "k v^T"),
+        ("b * Z", "Z'", "S' u", "read along their values", "along their keys"),
+        ("k * 0 v^T", "Z + k v^T", "S'^T q", "nothing of `Z` itself survives", "a * Z"),
+    ],
+)
+def test_states_that_feed_each_other_in_other_ways_are_refused_with_an_edit(first, second, read, words, edit):
+    with pytest.raises(SpecError) as refused:
+        build(Source("test.ssm", COUPLED.replace("FIRST", first).replace("SECOND", second).replace("READ", read)))
+    (diagnostic,) = refused.value.diagnostics
+    assert words in diagnostic.title and edit in diagnostic.help, (diagnostic.title, diagnostic.help)
+
+
 STRONG = """
 recurrence strong {
   dim    N = 4, P = 3
   input  q, k : [N]; v : [P]; g : [N] DOMAIN; beta in (0, 1) : scalar
   state  S : real [N, P]
   update S' = (I - beta * unit(k) unit(k)^T) diag(exp(g)) S + beta * unit(k) v^T
-  output o = S'^T q + S^T k
+  output o = S'^T q + S^T k + v * (k . (S' v))
 }
 """
 

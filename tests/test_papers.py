@@ -7,7 +7,7 @@ from built import example
 
 torch = pytest.importorskip("torch")
 
-from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm_sigmoid, retnet, simple_gla  # noqa: E402
+from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
 
 B, T, H, N, P = 2, 21, 3, 6, 5
 FORMS = ("reference", "op")
@@ -112,3 +112,47 @@ def test_mlstm_sigmoid(run):
     close(run("mlstm_sigmoid", q, k, v, i, f), mlstm_sigmoid.mlstm_sigmoid(q, k, v, i, f))
     expected = mlstm_sigmoid.mlstm_sigmoid(q, k, v, i, f, state)
     close(run("mlstm_sigmoid", q, k, v, i, f, initial_state=state), expected)
+
+
+def test_mlstm(run):
+    """The maximum cancels: what is stored is C e^-m and n e^-m, and gradients are those of sums that no maximum stabilised."""
+    q, k, v, i, f = 3 * randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P), 3 * randn(B, T, H), 2 * randn(B, T, H)
+    state = randn(B, H, N, P), randn(B, H, N), randn(B, H)
+    for start in (None, state):
+        given = [x.requires_grad_() for x in (q, k, v, i, f)] + [x.requires_grad_() for x in start or ()]
+        output = run("mlstm", *given[:5], **({} if start is None else {"initial_state": given[5:]}))
+        C, n, m = output.final_state
+        found = output.y, C * torch.exp(m)[..., None, None], n * torch.exp(m)[..., None]
+        expected = mlstm.mlstm(*given[:5], given[5:] or None)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        weights = [randn(*x.shape) for x in expected]
+        sums = [sum((x * w).sum() for x, w in zip(parts, weights, strict=True)) for parts in (found, expected)]
+        torch.testing.assert_close(*(torch.autograd.grad(total, given) for total in sums), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-300.0, 300.0])
+def test_mlstm_of_any_gate(run, shift):
+    """Gates of which no exponential exists in float32: the maximum holds what they add up to, and what is far below 1 is 0."""
+    q, k, v, i, f = 3 * randn(B, T, H, N), 9 * randn(B, T, H, N), randn(B, T, H, P), 20 * randn(B, T, H), 50 * randn(B, T, H)
+    narrow = [x.float().requires_grad_() for x in (q, k, v, i + shift, f)]
+    output = run("mlstm", *narrow)
+    assert all(torch.isfinite(x).all() for x in (output.y, *output.final_state, *torch.autograd.grad(output.y.sum(), narrow)))
+    if shift > 0:
+        wanted = mlstm.mlstm(*(x.detach().double() for x in narrow))[0]
+        assert (output.y.double() - wanted).norm() < 1e-4 * wanted.norm()
+    else:
+        assert output.y.abs().max() < 1e-20
+
+
+def test_titans(run):
+    """A memory and its momentum: values and gradients, from states of their own, with gates that forget all and nothing."""
+    q, k, v = randn(B, T, H, N), randn(B, T, H, N), randn(B, T, H, P)
+    for strength in (1, 60):
+        gates = [strength * randn(B, T, H) for _ in range(3)]
+        given = [x.requires_grad_() for x in (q, k, v, *gates, randn(B, H, N, P), randn(B, H, N, P))]
+        output = run("titans", *given[:6], initial_state=given[6:])
+        found, expected = (output.y, *output.final_state), rank_one.titans(*given)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        weights = [randn(*x.shape) for x in expected]
+        sums = [sum((x * w).sum() for x, w in zip(parts, weights, strict=True)) for parts in (found, expected)]
+        torch.testing.assert_close(*(torch.autograd.grad(total, given) for total in sums), rtol=1e-9, atol=1e-9)

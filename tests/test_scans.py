@@ -64,6 +64,16 @@ recurrence grid {
          z' = diag(u) z + a * v
   output o = S'^T q + z' + S^T r
 }""",
+    "a running maximum beside factors that fade along both axes, reversed": """
+recurrence relative {
+  dim    N = 6, P = 4
+  input  q, k, a : [N]; v, u : [P]; w, i : scalar
+  state  S : real [N, P]; m : real scalar
+  update m' = max(-softplus(w) + m, i)
+         S' = exp(-softplus(w) + m - m') * diag(tanh(a)) S diag(u) + exp(i - m') * k v^T
+  output y = S'^T q
+  time   reversed
+}""",
     "a state that drops everything, names that the package uses": """
 recurrence forgetful {
   dim    P = 4
@@ -106,6 +116,10 @@ def test_the_form_follows_from_the_axes():
     assert axes(spec.format("diag(sigmoid(a)) S + k (u * v)^T", "o = S'^T q"))["form"] == "chunk"
     assert axes(spec.format("S diag(u) + diag(a) k v^T", "o = S'^T q"))["form"] == "scan"
     assert axes(spec.format("diag(a) S diag(u) + k v^T", "o = S'^T q"))["form"] == "scan"
+    # what fades on one axis alone is met along it, by whichever axis queries are answered
+    assert axes(spec.format("S diag(sigmoid(u)) + k v^T", "o = S'^T q"))["form"] == "chunk"
+    assert axes(spec.format("diag(sigmoid(a)) S + k v^T", "o = S'^T q + norm(S v) * u"))["form"] == "chunk"
+    assert axes(spec.format("diag(a) S + k v^T", "o = S'^T q + norm(S v) * u"))["form"] == "scan"
     assert axes(spec.format("(a u^T) * S + k v^T", "o = S'^T q"))["form"] == "scan"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..kernel import (
     KEY,
+    MEMBER,
     ROW,
     SOURCE,
     TOKEN,
@@ -25,13 +26,16 @@ from ..kernel import (
     Minus,
     Negative,
     Node,
+    Part,
     Pick,
     Plus,
     Put,
     Sight,
     Solve,
+    Stack,
     Step,
     Sum,
+    Through,
     Tile,
     Times,
     operands,
@@ -67,11 +71,14 @@ def walk_function(program: ChunkProgram, name: str) -> WalkFunction:
     """Print `program` as the function `name`; it gives the outputs and what its last carry leaves."""
     late = program.after_states()
     last = program.carries[-1]
+    masks = _masks(program)
+    if any(carry.mix for carry in program.carries):
+        masks = (Line("log decays of all members have one type", "g", "g0"), *masks)
     return WalkFunction(
         name,
         program.title,
         ", ".join([*(t.name for t in program.inputs), *(c.state.name for c in program.carries), "chunks"]),
-        _masks(program),
+        masks,
         tuple(_line(s) for s in program.steps if s.target.name not in late),
         tuple(_scan(c, "final" if c is last else "_") for c in program.carries),
         tuple(_line(s) for s in program.steps if s.target.name in late),
@@ -91,10 +98,17 @@ def _line(step: Step) -> Line:
 def _scan(carry: Carry, final: str) -> Line:
     state = carry.state.name
     factor = "None" if carry.factor is None else carry.factor.name + _index(carry.factor.axes, carry.state.axes)
+    if carry.mix:
+        lines = (f"[{', '.join('None' if t is None else t.name for t in line)}]" for line in carry.mix)
+        factor = f"_mix([{', '.join(lines)}])"
     erased = "" if carry.write is None else f", erased=({carry.write.name}, {carry.read.name})"
     reverse = ", reverse=True" if carry.is_reverse else ""
     math = carry.math + (", from the last chunk to the first" if carry.is_reverse else "")
-    return Line(math, f"{state}, {final}", f"_scan({factor}, {carry.increment.name}, {state}, chunks{erased}{reverse})")
+    return Line(
+        math,
+        f"{state}, {final}",
+        f"_scan{'_members' * bool(carry.mix)}({factor}, {carry.increment.name}, {state}, chunks{erased}{reverse})",
+    )
 
 
 # --- masks -------------------------------------------------------------------------------------------------------
@@ -117,6 +131,8 @@ def _masks(program: ChunkProgram) -> tuple[Line, ...]:
                     words = "j >= i" if sight.is_strict else "j > i"
                 count = "k.shape[-2]" + (f" // {sight.right}" if sight.right > 1 else "")
                 text = f"torch.ones({count}, {count}, dtype=torch.bool, device=k.device).triu({0 if sight.is_strict else 1})"
+                if not _is_plain(sight):
+                    text = f"k.new_ones({count}, {count}).triu({0 if sight.is_strict else 1}).bool()"
                 text += f".repeat_interleave({sight.left}, 0)" if sight.left > 1 else ""
                 text += f".repeat_interleave({sight.right}, 1)" if sight.right > 1 else ""
                 name = _mask_name(sight)
@@ -182,6 +198,18 @@ def _text(node: Node, axes: tuple[str, ...]) -> str:
             return _masked(node)
         case Faded():
             return _faded(node)
+        case Through():
+            sides = ((node.left, node.is_left_transposed), (node.right, node.is_right_transposed))
+            return " @ ".join(f"({_text(x, node.axes)}){'.mT' * flag}" for x, flag in sides) + _index(node.axes, axes)
+        case Part():
+            behind = len(node.operand.axes) - 1 - node.operand.axes.index(MEMBER)
+            return f"({_text(node.operand, node.operand.axes)})[..., {node.member}{', :' * behind}]" + _index(node.axes, axes)
+        case Stack():
+            rest = tuple(a for a in node.axes if a != MEMBER)
+            texts = [None if item is None else _text(item, rest) for item in node.items]
+            given = next(t for t in texts if t is not None)
+            items = ", ".join(f"torch.zeros_like({given})" if t is None else t for t in texts)
+            return f"torch.stack([{items}], {node.axes.index(MEMBER) - len(node.axes)})" + _index(node.axes, axes)
         case Solve():
             matrix = f"{node.matrix.name}.mT, " if node.is_transposed else f"{node.matrix.name}, "
             side = "True" if node.is_transposed else "False"
@@ -197,7 +225,7 @@ def _factor(node: Node, axes: tuple[str, ...]) -> str:
 
 def _widened(node: Node) -> str:
     """Running sums of log decays are kept in float64, or a weak decay beside strong ones would drown in their sum."""
-    return ".double()" if {t.name for t in tiles(node)} <= {"g", "f"} else ""
+    return ".double()" if all(t.name in ("g", "f") or t.name[0] == "g" and t.name[1:].isdigit() for t in tiles(node)) else ""
 
 
 def _dims(dims: list[int]) -> str:

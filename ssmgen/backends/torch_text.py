@@ -137,10 +137,13 @@ _COMPOSED = re.compile(r"(d|read)_(?!model$)\w+|reads\d*|from_operands\d*|\w+_pr
 def identifier(name: str) -> str:
     """The Python name of a name of the language: itself, or with `_` behind when Python or the emitted text needs it.
 
-    Two names stay two: what is a needed name but for its own `_` behind gets one more. `x[-1]` is `x_previous`.
+    Two names stay two: what is a needed name but for its own `_` behind gets one more. `x[-1]` is `x_previous`, and
+    `m'` is `m_next`.
     """
     if name.endswith("[-1]"):
         return f"{identifier(name[:-4])}_previous"
+    if name.endswith("'"):
+        return f"{identifier(name[:-1])}_next"
     return f"{name}_" if _COMPOSED.fullmatch(name.rstrip("_")) else attribute(name)
 
 

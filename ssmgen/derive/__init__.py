@@ -12,6 +12,7 @@ from .adjoint import adjoint
 from .adjoint_text import adjoint_lines
 from .corrections import warn_unbounded
 from .dynamics import discretized_step
+from .maxima import without_maxima
 from .outputs import read_outputs, warn_unread
 from .taps import fold_taps
 from .update import update_steps
@@ -20,15 +21,18 @@ from .update import update_steps
 def derive(spec: Recurrence) -> recurrence.Recurrence:
     """The algebra of a recurrence: micro-steps in normal form, reads, outputs over them, and the adjoint.
 
-    A recurrence that is declared sequential, takes the state into its inputs, or keeps a running maximum has no affine
-    form: it comes back with `sequential` saying why, and no steps.
+    A running maximum of values of the token stands apart (`maxima`). A recurrence that is declared sequential, takes the
+    state into its inputs, or keeps another maximum of its states has no affine form: it comes back with `sequential` saying
+    why, and no steps.
 
     Raises SpecError when the update is not affine in the states, or the discretization is not defined for its structure.
     """
+    whole = spec
+    spec, maxima = without_maxima(whole)
     reason = _sequential(spec)
-    outputs = tuple((output.name, output.value) for output in spec.outputs)
     if reason:
-        return recurrence.Recurrence(spec, (), (), outputs, None, (), sequential=reason)
+        outputs = tuple((output.name, output.value) for output in whole.outputs)
+        return recurrence.Recurrence(whole, (), (), outputs, None, (), sequential=reason)
     report = Report(spec.source)
     if spec.dynamics:
         steps, discrete = discretized_step(spec, report)
@@ -37,9 +41,11 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
     report.raise_if_errors()
     steps = fold_taps(steps, spec)
     reads, outputs = read_outputs(spec)
-    warn_unread(spec, steps, reads, report)
+    warn_unread(spec, whole, steps, reads, report)
     warn_unbounded(spec, steps, report)
-    derived = recurrence.Recurrence(spec, steps, reads, outputs, discrete, (), warnings=tuple(report.found))
+    derived = recurrence.Recurrence(
+        spec, steps, reads, outputs, discrete, (), warnings=tuple(report.found), maxima=maxima, whole=whole if maxima else None
+    )
     return replace(derived, adjoint=adjoint_lines(derived, adjoint(spec, steps, reads)))
 
 

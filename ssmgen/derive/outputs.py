@@ -8,6 +8,7 @@ from .. import algebra
 from ..diagnostics import Report
 from ..expressions import children, key
 from ..recurrence import MicroStep, Read
+from ..small import all_nodes
 from ..source import Span
 from ..spec import Expr, Recurrence, Ref, SumOver, Type
 from .chains import Chain, Factor, Polynomial, Refusal, chain_expr, product_expr, times, transpose, transpose_factor
@@ -134,15 +135,17 @@ def _around(left: tuple[Factor, ...], value: Expr, right: tuple[Factor, ...]) ->
     return value if after is None else algebra.matmul(value, after)
 
 
-def warn_unread(spec: Recurrence, steps: tuple[MicroStep, ...], reads: tuple[Read, ...], report: Report) -> None:
-    """Warn about states that no output depends on, directly or through other states."""
+def warn_unread(spec: Recurrence, whole: Recurrence, steps: tuple[MicroStep, ...], reads: tuple[Read, ...], report: Report) -> None:
+    """Warn about states of `whole` that no output depends on, directly or through other states; to `spec`, its running maxima
+    are values of the token."""
     used = {read.state: None for read in reads}
+    used |= {n.name.removesuffix("'"): None for n in all_nodes(spec) if isinstance(n, Ref)}
     grown = True
     while grown:
         sources = [t.source for step in steps for t in step.transitions if t.target in used and t.source not in used]
         used.update(dict.fromkeys(sources))
         grown = bool(sources)
-    for state in spec.states:
+    for state in whole.states:
         if state.name not in used:
             report.warning(
                 "unread-state",

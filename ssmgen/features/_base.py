@@ -17,6 +17,7 @@ class Feature:
     one exists where every entry of the state runs by itself; None where it is no matter of the form.
     `evidence(facts)` gives the factor or term of the text that shows the value, for messages; `law(facts)` why it has no
     kernel and never will beside what else the group does, with the edit, where there is more to say than that there is none yet.
+    `need`: what a text that claims the value must have, where the sentence does not say it.
     """
 
     sentence: str
@@ -25,6 +26,7 @@ class Feature:
     priority: int = 0
     evidence: Callable[[Facts], object] = lambda facts: None
     law: Callable[[Facts], tuple[str, str] | None] = lambda facts: None
+    need: str = ""
     in_scan: bool | None = None
 
     def is_carried(self, form: str) -> bool:

@@ -42,8 +42,9 @@ class Facts:
 
     @property
     def coupling_terms(self) -> tuple[Transition, ...]:
-        """Terms that bring in another state."""
-        return tuple(t for t in self.transitions if t.source != t.target)
+        """Terms that bring in another state, of any state of the group."""
+        found = (t for step in self.recurrence.steps for t in step.transitions)
+        return tuple(t for t in found if t.target in self.states and t.source != t.target)
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -62,11 +63,27 @@ class Facts:
 
     @property
     def is_read_whole(self) -> bool:
-        """A vector state that no query contracts: its entries are value columns, and there is no key axis."""
+        """A vector state that no query contracts and that fades as a whole: its entries are value columns, there is no key axis."""
+        if self.kinds("left"):
+            return False
         is_vector = all(
             not self.recurrence.spec.state(s).type.is_scalar and self.recurrence.spec.state(s).type.is_column for s in self.states
         )
         return bool(self.reads) and is_vector and all(r.side == "whole" for r in self.reads)
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether the state is walked with its value axis as the key: what fades or mixes acts there alone, or, where nothing
+        does, every read contracts it."""
+        if self.kinds("left") or self.kinds("right"):
+            return not self.kinds("left")
+        return bool(self.reads) and all(r.side == "value" for r in self.reads)
+
+    def reads_values(self, read: Read) -> bool:
+        """Whether a read contracts the value columns of the walk."""
+        if read.side == "whole":
+            return not self.is_read_whole and not self.recurrence.spec.state(read.state).type.is_scalar
+        return (read.side == "value") != self.is_transposed
 
     def kinds(self, side: str) -> tuple[str, ...]:
         """The generator kinds that occur on `side` ('left' or 'right') of any transition term, each once."""

@@ -250,6 +250,8 @@ class ForwardWriter:
     def _arithmetic(self, node: spec.LayerArithmetic, i: int) -> Text:
         left, right = self.text(node.left, i), self.text(node.right, i)
         a, b = _width(node.left, i), _width(node.right, i)
+        if node.operator == ".":
+            return Text(f"{self._blocks(_binary('*', left, right), a).at(ATOM)}.sum(-1)")
         if a is None or b is None or bool(a.shape) == bool(b.shape) or not (a.lead == b.lead == "head" or a.lead == b.lead == "group"):
             return _binary(node.operator, left, right)
         # A scalar per head against a column per head: the heads get an axis of their own.

@@ -134,7 +134,10 @@ def _parameter(symbol: spec.Symbol, recurrence: spec.Recurrence, lane: str, coun
         numbers=numbers,
         tensors={s.name: f"self.{identifier(s.name)}" for s in recurrence.symbols if s.kind == "param" and s.definition is None},
     )
-    size = shape[0] if len(shape) == 1 else f"({', '.join(shape)})"
+    # in the constructor sizes are arguments, under the names that Python allows
+    own = {n: attribute(n) for n, _ in recurrence.dims}
+    words = [" ".join(own.get(word, word) for word in size.split(" ")) for size in shape]
+    size = words[0] if len(words) == 1 else f"({', '.join(words)})"
     creation = f"torch.empty({size}, device=device, dtype=torch.complex64)" if target.is_complex else f"torch.empty({size}, **factory)"
     return Parameter(name, creation, initial.words(symbol.init, recurrence.source), initial.fill(target, symbol.init))
 

@@ -321,6 +321,9 @@ class Builder:
         written = shown(self.report, target.span)
         if is_update and isinstance(left, s.Name) and left is target:
             fact, edit = "without a prime this is the state before the token", f"write `{written}' = ...`"
+        elif is_update and isinstance(target, s.Subscript):
+            fact = "a read between the steps of a token"
+            edit = "read the state that the last step leaves, `output y[r] = S'^T q[r]`, or make every step a token of its own"
         elif is_update:
             fact, edit = "not a state after the token", "write `S' = ...`, one equation a state"
         elif isinstance(left, s.Name):

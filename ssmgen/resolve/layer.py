@@ -211,6 +211,11 @@ class _LayerResolver:
         return spec.LayerShift((value.slot,), node.span, name)
 
     def _arithmetic(self, node, operator, left, right, names):
+        if operator == "." and self.sizes.count is not None:
+            a, b = self._value(left, names), self._value(right, names)
+            for x, y in zip(a.widths, b.widths, strict=False):
+                self.widths.combine(x, y, node.span)
+            return spec.LayerArithmetic((Slot(spec.Width(self.sizes.lead)),), node.span, ".", a, b)
         if operator in ("juxtapose", "."):
             self._error("unknown-layer-operation", "a layer has no matrix product", node.span, "a product without `*`",
                         note="values of a layer multiply element by element", help="write `*`, or a projection `linear(x)`")  # fmt: skip

@@ -30,7 +30,7 @@ def reach(node: spec.LayerValue, known: Mapping[str, Interval]) -> Interval:
             return known.get(name, WHOLE).hull(intervals.point(0))
         case spec.LayerNegative(operand=operand):
             return intervals.negate(reach(operand, known))
-        case spec.LayerArithmetic(operator=operator, left=left, right=right):
+        case spec.LayerArithmetic(operator=operator, left=left, right=right) if operator in _OPERATIONS:
             return _OPERATIONS[operator](reach(left, known), reach(right, known))
         case spec.LayerApply(function=function, operands=operands):
             return FUNCTIONS[function].transfer(*(reach(operand, known) for operand in operands))

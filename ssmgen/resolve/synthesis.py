@@ -3,6 +3,8 @@
 With T the transition (forget and turn, then correct), W the write of one token and c = 1 - lam:
 
     S' = T (S + c * W[-1]) + lam * W          n' = T (n + c * w[-1]) + lam * w          y = N^-1/2 * S'^T q / max(abs(n'^T q), 1)
+
+Under a running maximum, m' = max(g + m, max(i, 0)), T has the factor exp(m - m'), W the factor exp(i - m'), and the 1 is exp(-m').
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class _Writer:
         self.rows = structure.rank or structure.steps or structure.mimo
         self.index = "j" if structure.steps else "r"
         self.has_delta = structure.correction == "delta"
+        self.is_stabilised = structure.normaliser == "running_max"
 
     # --- nodes ---
 
@@ -166,8 +169,8 @@ class _Writer:
         elif structure.correction == "low_rank":
             self.input("e", self.type(self.N, flags=("unit",)))
             self.gate("eta", self.type(self.N), 0, 1, "sigmoid")
-        if structure.normaliser == "running_max":
-            self.input("i_raw", self.rowed())
+        if self.is_stabilised:
+            self.input("i_raw", self.type())
 
     def _declare_states(self) -> None:
         field = "complex" if self.structure.angles != "none" else "real"
@@ -175,12 +178,31 @@ class _Writer:
         self.add(s.StateDecl(self.span, self.state, replace(self.type(self.N, self.P, field=field), rotates=rotates), self.span))
         if self.structure.normaliser != "none":
             self.add(s.StateDecl(self.span, "n", replace(self.type(self.N, field=field), rotates=rotates), self.span))
+        if self.is_stabilised:
+            self.add(s.StateDecl(self.span, "m", self.type(), self.span))
+
+    def _less(self, left: s.Node, prime: bool) -> s.Node:
+        """`left - m'`, or `left - m` of the maximum before the token."""
+        return self.op("-", left, self.name("m", prime=prime))
+
+    def _maximum(self) -> list[s.Node]:
+        """The running maximum of the exponents, and of 0: where all are small nothing is divided."""
+        if not self.is_stabilised:
+            return []
+        carried = self.name("m")
+        if self.structure.decay == "scalar":
+            carried = self.op("+", self.name("g"), carried)
+        largest = self.call("max", self.name("i_raw"), self.number(0))
+        return [self._assign("m", self.call("max", carried, largest))]
 
     def _forget(self, operand: s.Node) -> s.Node:
         structure = self.structure
         if structure.angles != "none":
             operand = self.matmul(self.call("rot", structure.rotation or self.name("theta")), operand)
-        decay = self.call("exp", self.name("g"))
+        log = self.name("g")
+        if self.is_stabilised and structure.decay == "scalar":
+            log = self._less(self.op("+", log, self.name("m")), prime=True)
+        decay = self.call("exp", log)
         match structure.decay:
             case "scalar" | "elementwise":
                 return self.times(decay, operand)
@@ -208,17 +230,22 @@ class _Writer:
         key = self.of_row("k", delayed)
         if self.has_delta:
             key = self.times(self.of_row("beta", delayed), key)
-        if self.structure.normaliser == "running_max":
-            key = self.times(self.call("exp", self.of_row("i_raw", delayed)), key)
+        if self.is_stabilised:
+            gate = self.name("i_raw")
+            if delayed:
+                gate = s.Subscript(self.span, gate, s.Unary(self.span, self.number(1)))
+            key = self.times(self.call("exp", self._less(gate, prime=not delayed)), key)
         return self.over_rows(self.matmul(key, self.transposed(self.of_row("v", delayed))) if value else key, delayed)
 
     def _entering(self, state: str, value: bool) -> s.Node:
         """The state as the transition meets it: with two taps, the previous write enters again."""
         before = self.name(state)
-        if self.structure.taps == 1:
-            return before
-        older = self.op("-", self.number(1), self.name("lam"))
-        return self.op("+", before, self.times(older, self._written(value, delayed=True)))
+        if self.structure.taps == 2:
+            older = self.op("-", self.number(1), self.name("lam"))
+            before = self.op("+", before, self.times(older, self._written(value, delayed=True)))
+        if self.is_stabilised and self.structure.decay != "scalar":
+            before = self.times(self.call("exp", self._less(self.name("m"), prime=True)), before)
+        return before
 
     def _now(self, value: bool) -> s.Node:
         written = self._written(value)
@@ -246,6 +273,8 @@ class _Writer:
         written = self.matmul(key, self.transposed(self.of_row("v"))) if value else key
         if self.structure.taps == 2:
             written = self.times(self.name("lam"), written)
+        if self.is_stabilised:
+            written = self.times(self.call("exp", self._less(self.name("i_raw"), prime=True)), written)
         step = self._assign(state, self.op("+", self.op("-", after, taken), written))
         return s.ForLoop(self.span, self.index, self.number(1), rows, (step,))
 
@@ -253,7 +282,7 @@ class _Writer:
         return s.Assign(self.span, state, True, None, value, self.span)
 
     def _update(self) -> s.Update:
-        body = self._next(self.state, value=True)
+        body = [*self._maximum(), *self._next(self.state, value=True)]
         if self.structure.normaliser != "none":
             body += self._next("n", value=False)
         return s.Update(self.span, tuple(body))
@@ -273,6 +302,9 @@ class _Writer:
         read = self.matmul(self.times(scale, self.transposed(state)), query)
         if structure.normaliser != "none":
             total = self.matmul(self.transposed(self.name("n", prime=not is_before)), query)
-            read = self.op("/", read, self.call("max", self.call("abs", self.times(scale, total)), self.number(1)))
+            least = self.number(1)
+            if self.is_stabilised:
+                least = self.call("exp", s.Unary(self.span, self.name("m", prime=not is_before)))
+            read = self.op("/", read, self.call("max", self.call("abs", self.times(scale, total)), least))
         subscript = self.name("r") if structure.mimo is not None else None
         return s.Output(self.span, (s.Assign(self.span, "y", False, subscript, read, self.span),))

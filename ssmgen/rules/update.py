@@ -33,6 +33,15 @@ _MATRIX_DYNAMICS = _CONTINUOUS.replace("A : scalar < 0", "A : [N, N]").replace("
 
 RULES = (
     Rule(
+        "unmet-claim",
+        "A declared structure that the equations do not have",
+        "`transition`, `taps`, `normaliser` and their like beside an equation say what it is, and it is something else.",
+        "A claim is held against what the compiler infers, so that a slip of the pen does not become another model. A running maximum "
+        "needs exponential write gates, taps need a write of the previous token, micro-steps a loop.",
+        with_line("output o", "normaliser max\n  output o"),
+        with_line("output o", "normaliser none\n  output o"),
+    ),
+    Rule(
         "unbounded-correction",
         "A correction along a key of unknown length",
         "A term `b k k^T S` is taken from the state, and nothing says how long k is.",

@@ -336,7 +336,7 @@ def watched(module: ModuleType, *launchers: str) -> Iterator[dict[str, object]]:
 def sliced(module: ModuleType, trial: Trial) -> Iterator[None]:
     """Inside, the states at chunk edges may take no memory, where the trial says so: backward runs in as many slices as it can."""
     before = getattr(module, "STATES_LIMIT", None)
-    if before is None:  # kernels that keep no states at chunk edges
+    if before is None:  # kernels that have no slices
         yield
         return
     module.STATES_LIMIT = 1 if trial.is_sliced else before

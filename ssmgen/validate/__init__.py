@@ -21,7 +21,7 @@ from ..scan import ScanProgram
 from ..small import all_nodes
 from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
-from . import scans, sequential
+from . import members, scans, sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
 from .programs import Grid, Runner
@@ -29,6 +29,10 @@ from .sequential import Gradients, Tokens
 
 LENGTHS = ((1, 2), (3, 4), (4, 4), (5, 4), (11, 4), (3, 1))
 """(tokens, rows a chunk) of question 2: one token, one short of a chunk, a chunk, one more, several and a rest."""
+
+
+FEW = ((1, 2), (2, 1), (3, 2), (5, 2))
+"""The same where a token has three rows or more."""
 
 
 SHORT = 3
@@ -64,13 +68,30 @@ def validate(plan: Plan, kernels: Kernels) -> Validation:
     """
     identities = numbers = 0
     for walk in kernels.walks:
+        if walk.walk.members:
+            found = _members(walk)
+            identities, numbers = identities + found[0], numbers + found[1]
+            continue
         identities += _symbolic(walk)
-        for length, rows in LENGTHS:
+        for length, rows in _lengths(walk):
             numbers += _rational(walk, length, rows)
     if kernels.scan is not None:
         return Validation(0, _scan(plan, kernels.scan), ())
     numbers += _meaning(plan, kernels)
-    return Validation(identities, numbers, LENGTHS)
+    return Validation(identities, numbers, tuple(dict.fromkeys(pair for walk in kernels.walks for pair in _lengths(walk))))
+
+
+def _lengths(walk: WalkKernels) -> tuple[tuple[int, int], ...]:
+    return FEW if len(walk.walk.rows) > 2 else LENGTHS
+
+
+def _members(walk: WalkKernels) -> tuple[int, int]:
+    """Questions 1 and 2 for states that feed each other: (identities, numbers)."""
+    try:
+        identities = members.identities(walk, SHORT - 1, 2) + members.identities(walk, SHORT - 1, 1)
+        return identities, sum(members.numbers(walk, length, rows, Functions(length * 100 + rows)) for length, rows in LENGTHS)
+    except members.Difference as difference:
+        raise ValidationError(f"walk of {', '.join(walk.walk.states)}: {difference}") from None
 
 
 # --- 1 and 2: programs against the law ---------------------------------------------------------------------------
@@ -87,7 +108,8 @@ def _symbolic(walk: WalkKernels) -> int:
     loss = Polynomial()
     for r, d_read in enumerate(d_reads):
         for t in range(length):
-            loss = loss + reads[r][t][0] * d_read[t][0]
+            for read, weight in zip(reads[r][t], d_read[t], strict=True):
+                loss = loss + read * weight
     for n in range(2):
         loss = loss + states[-1][n][0] * d_final[n][0]
     slopes = loss.gradient()
@@ -123,8 +145,9 @@ def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, dec
         decays = [[number_like(number())]] * (length * rows)
     else:
         decays = [d for _ in range(length * rows // size) for d in [[decay() for _ in range(width)]] * size]
+    sides = [(columns, keys) if r.is_value else (keys, columns) for r in readings]
     tokens = Tokens(
-        [[[number() for _ in range(keys)] for _ in range(length)] for _ in readings],
+        [[[number() for _ in range(contracted)] for _ in range(length)] for contracted, _ in sides],
         [[number() for _ in range(keys)] for _ in range(length * rows)],
         [[number() for _ in range(columns)] for _ in range(length * rows)],
         [[number() for _ in range(keys)] for _ in range(length * rows)] if walk.walk.has_erase else None,
@@ -133,8 +156,9 @@ def _tokens(walk: WalkKernels, length: int, keys: int, columns: int, number, dec
         [r.is_inclusive for r in readings],
         rows,
         size,
+        tuple(r.is_value for r in readings),
     )
-    d_reads = [[[number() for _ in range(columns)] for _ in range(length)] for _ in readings]
+    d_reads = [[[number() for _ in range(given)] for _ in range(length)] for _, given in sides]
     return tokens, d_reads, [[number() for _ in range(columns)] for _ in range(keys)]
 
 
@@ -153,8 +177,12 @@ def _compare(walk: WalkKernels, tokens: Tokens, d_reads, d_final, chunk: int, re
     token = TOKEN if tokens.rows > 1 else ROW
     chunks = []
     for c in range(-(-tokens.length // chunk)):
-        tiles = {f"q{s}": _rows(tokens.queries[r], c, chunk, (token, KEY), keys) for r, s in enumerate(names)}
-        tiles |= {f"do{s}": _rows(d_reads[r], c, chunk, (token, VALUE), columns) for r, s in enumerate(names)}
+        tiles = {}
+        for r, s in enumerate(names):
+            sides = ((KEY, keys), (VALUE, columns))
+            (own, width), (other, given) = reversed(sides) if tokens.is_of_values(r) else sides
+            tiles[f"q{s}"] = _rows(tokens.queries[r], c, chunk, (token, own), width)
+            tiles[f"do{s}"] = _rows(d_reads[r], c, chunk, (token, other), given)
         tiles |= {"k": _rows(tokens.keys, c, rows, (ROW, KEY), keys), "v": _rows(tokens.values, c, rows, (ROW, VALUE), columns)}
         if tokens.erases is not None:
             tiles["e"] = _rows(tokens.erases, c, rows, (ROW, KEY), keys)
@@ -258,7 +286,7 @@ def number_like(sample):
 def _meaning(plan: Plan, kernels: Kernels) -> int:
     """Five tokens of the spec's own equations against operands, law and readout of the walks."""
     recurrence = plan.classified.recurrence
-    spec = recurrence.spec
+    spec = recurrence.written
     functions = Functions(7)
     sizes = _sizes(recurrence)
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
@@ -277,8 +305,10 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         # the spec's equations
         states_after = _update(recurrence, states, token)
         token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in states_after.items()}}
-        expected = [token.matrix(o.value) for o in spec.outputs]
-        # the walks
+        expected = [value for o in spec.outputs for value in _rows_of_output(o, token)]
+        # the walks, which take running maxima as values of the token
+        for m in recurrence.maxima:
+            token.values |= {m.before: states[m.state], m.after: states_after[m.state]}
         reads = {}
         for index, kernel in enumerate(kernels.walks):
             walk_states[index] = _walk_token(kernel.walk, walk_states[index], token, reads)
@@ -297,7 +327,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
 def _scan(plan: Plan, program: ScanProgram) -> int:
     """Tokens of the spec's own equations against those of the program."""
     recurrence = plan.classified.recurrence
-    spec = recurrence.spec
+    spec = recurrence.written
     functions = Functions(11)
     sizes = _sizes(recurrence)
     static = _static(recurrence, sizes, functions)
@@ -335,10 +365,21 @@ def _static(recurrence, sizes, functions: Functions) -> dict[str, list[list[Frac
     return static | {name: [[Fraction(2)]] for name in ("layer", "layers") if name not in static}
 
 
+def _rows_of_output(output, token: Meaning) -> list:
+    """The values of an output, one a row."""
+    found = []
+    for row in range(1, (1 if output.count is None else int(output.count.value(token.sizes))) + 1):
+        token.indices[output.index] = row
+        found.append(token.matrix(output.value))
+    return found
+
+
 def _counts(recurrence) -> set[str]:
     """The dims that count rows: a build has them as they are."""
     steps = recurrence.steps
     counted = [s.count for s in steps] + [t.rank for s in steps for t in (*s.transitions, *s.writes)]
+    counted += [o.count for o in recurrence.spec.outputs]
+    counted += [node.count for o in recurrence.spec.outputs for node in nodes(o.value) if isinstance(node, SumOver)]
     counted += [node.count for _, e in recurrence.outputs for node in nodes(e) if isinstance(node, SumOver)]
     counted += [n.count for s in recurrence.spec.symbols if s.definition is not None for n in nodes(s.definition) if isinstance(n, SumOver)]
     counted += [s.type.rows for s in recurrence.spec.symbols if s.type.rows != ONE and s.type.cols != ONE]
@@ -365,7 +406,7 @@ def _in_domain(functions: Functions, domain) -> Fraction:
 
 def _update(recurrence, states, token: Meaning):
     """The states after a token: the spec's assignments in order, or the discretized terms where the spec has dynamics."""
-    spec = recurrence.spec
+    spec = recurrence.written
     if spec.update:
         token.states = {(n, False): m for n, m in states.items()} | {(n, True): m for n, m in states.items()}
         after = dict(states)
@@ -409,7 +450,9 @@ def _mapped(term, matrix, token: Meaning):
 
 
 def _stack(walk: Walk, states):
-    """The walk's state [n][p] from the spec's."""
+    """The walk's state [n][p] from the spec's; of several members, one after the other."""
+    if walk.members:
+        return [states[name] for name in walk.states]
     rows: list[list[Fraction]] = []
     for column in walk.columns:
         matrix = states[column.state]
@@ -423,6 +466,8 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
     """One token of a walk from its operand expressions; adds the named reads to `reads`."""
     column = lambda expr: [Fraction(1)] if expr is None else [x for row in token.matrix(expr) for x in row]  # noqa: E731
     before, blocks = state, [column(c.value) for c in walk.columns]
+    if walk.members:
+        return _members_token(walk, state, token, column, reads)
     for first in range(0, len(walk.rows), walk.size):
         state = _walk_step(walk.rows[first : first + walk.size], state, token, column)
     for cut in walk.slices:
@@ -430,11 +475,36 @@ def _walk_token(walk: Walk, state, token: Meaning, reads):
         factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
         query = [factor * x for x in column(reading.query)]
         source = state if reading.is_inclusive else before
+        if reading.is_value:
+            reads[cut.read.name] = [[sum((x * u for x, u in zip(line, query, strict=True)), Fraction(0))] for line in source]
+            continue
         read = [sum((query[n] * source[n][p] for n in range(len(query))), Fraction(0)) for p in range(len(source[0]))]
         start = sum(len(b) for b in blocks[: cut.column])
         part = read[start : start + len(blocks[cut.column])]
         reads[cut.read.name] = [[x] for x in part]
     return state
+
+
+def _members_token(walk: Walk, before, token: Meaning, column, reads):
+    """One token of states that feed each other."""
+    row = walk.rows[0]
+    written = column(row.values[0])
+    if row.erase is not None:
+        read = sequential.read(column(row.erase), before[row.erases])
+        written = [w - x for w, x in zip(written, read, strict=True)]
+    key, after = column(row.key), []
+    for a, member in enumerate(walk.members):
+        decay = exponential(token.logarithms(member.log_decay)[0], token.functions)
+        parts = [(decay, before[a]), *((token.scalar(number), before[b]) for b, number in member.takes)]
+        share = Fraction(0) if member.share is None else token.scalar(member.share)
+        lines = [[sum((c * s[n][p] for c, s in parts), Fraction(0)) for p in range(len(written))] for n in range(len(key))]
+        after.append([[x + share * k * w for x, w in zip(line, written, strict=True)] for k, line in zip(key, lines, strict=True)])
+    for cut in walk.slices:
+        reading = next(r for r in walk.readings if r.name == cut.reading)
+        factor = Fraction(1) if walk.scale is None else token.scalar(walk.scale)
+        source = (after if reading.is_inclusive else before)[reading.member]
+        reads[cut.read.name] = [[x] for x in sequential.read([factor * x for x in column(reading.query)], source)]
+    return after
 
 
 def _walk_step(rows: tuple[Row, ...], old, token: Meaning, column):

@@ -8,6 +8,7 @@ from itertools import product
 
 from ..kernel import (
     KEY,
+    MEMBER,
     ROW,
     SOURCE,
     TOKEN,
@@ -24,12 +25,15 @@ from ..kernel import (
     Minus,
     Negative,
     Node,
+    Part,
     Pick,
     Plus,
     Put,
     Solve,
+    Stack,
     Step,
     Sum,
+    Through,
     Tile,
     Times,
 )  # fmt: skip
@@ -73,13 +77,23 @@ class Runner:
             if carry.factor is not None:
                 kept = self._broadcast(tiles[carry.factor.name], state, lambda a, b: a * b)
                 kept = self._aligned(kept, state.axes)
+            if carry.mix:
+                kept = self._mixed(carry, tiles, state)
             after = self._broadcast(kept, tiles[carry.increment.name], lambda a, b: a + b)
             if carry.write is not None:
-                read = self._contract(tiles[carry.read.name], state, (ROW, *(a for a in state.axes if a != KEY)))
+                read = self._contract(tiles[carry.read.name], state, (ROW, *(a for a in state.axes if a not in (MEMBER, KEY))))
                 erased = self._contract(tiles[carry.write.name], read, state.axes)
                 after = self._broadcast(after, erased, lambda a, b: a - b)
             state = after
         return state
+
+    def _mixed(self, carry: Carry, tiles: dict[str, Grid], state: Grid) -> Grid:
+        """What every member keeps of all."""
+        cells = {}
+        for (a, *rest), _ in state.cells.items():
+            parts = [(tiles[t.name].cells[()], state.cells[b, *rest]) for b, t in enumerate(carry.mix[a]) if t is not None]
+            cells[a, *rest] = sum((factor * part for factor, part in parts), 0)
+        return Grid(state.axes, cells)
 
     def value(self, node: Node, tiles: dict[str, Grid]) -> Grid:
         """The numbers of a node."""
@@ -131,7 +145,31 @@ class Runner:
                 return self._faded(node, tiles)
             case Solve():
                 return self._solve(node, tiles)
+            case Through():
+                return self._through(node, tiles)
+            case Part():
+                grid = self.value(node.operand, tiles)
+                at = grid.axes.index(MEMBER)
+                return Grid(node.axes, {(*i[:at], *i[at + 1 :]): x for i, x in grid.cells.items() if i[at] == node.member})
+            case Stack():
+                return self._stack(node, tiles)
         raise ValueError(f"no meaning for {node}")
+
+    def _through(self, node: Through, tiles: dict[str, Grid]) -> Grid:
+        left, right = (self._aligned(self.value(x, tiles), node.axes) for x in (node.left, node.right))
+        rows = range(self.sizes[ROW])
+        a = {(j, i) if node.is_left_transposed else (i, j): x for (i, j), x in left.cells.items()}
+        b = {(j, i) if node.is_right_transposed else (i, j): x for (i, j), x in right.cells.items()}
+        return Grid(node.axes, {(i, j): sum((a[i, u] * b[u, j] for u in rows), 0) for i in rows for j in rows})
+
+    def _stack(self, node: Stack, tiles: dict[str, Grid]) -> Grid:
+        at, cells = node.axes.index(MEMBER), {}
+        rest = tuple(a for a in node.axes if a != MEMBER)
+        for number, item in enumerate(node.items):
+            grid = None if item is None else self._aligned(self.value(item, tiles), rest)
+            for index in self._indices(rest):
+                cells[(*index[:at], number, *index[at:])] = 0 if grid is None else grid.cells[index]
+        return Grid(node.axes, cells)
 
     def _size(self, axis: str) -> int:
         return self.sizes[ROW if axis == SOURCE else axis]

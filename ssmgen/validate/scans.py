@@ -26,16 +26,22 @@ def compare(plan: Plan, program: ScanProgram, draw, update, sizes, functions: Fu
     draw(t): the values of every name at token t. update(states, token): the spec's states after it. Raises Difference.
     """
     recurrence = plan.classified.recurrence
-    spec = recurrence.spec
+    spec = recurrence.written
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
     lines = {b.name: b.value for b in (*program.statics, *program.token, *program.update, *program.carried, program.output)}
-    states: dict[str, Matrix] = {name: draw(None)[name] for name, _ in program.states}
+    whole: dict[str, Matrix] = draw(None)
+    states = {name: whole[name] for name, _ in program.states}
     count = 0
     for t in range(TOKENS):
         values = draw(t)
         token = Meaning({k: v for k, v in values.items() if k not in states}, definitions, {}, sizes, functions)
-        after = update(states, token)
-        token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in after.items()}}
+        later = update(whole, token)
+        token.states = {**{(n, False): m for n, m in whole.items()}, **{(n, True): m for n, m in later.items()}}
+        after = {name: later[name] for name in states}
+        # running maxima are values of the token
+        values = values | {
+            name: found for m in recurrence.maxima for name, found in ((m.before, whole[m.state]), (m.after, later[m.state]))
+        }
         wanted = {**{f"{n}'": m for n, m in after.items()}, program.output.name: token.matrix(spec.outputs[0].value)}
         kept = {f"kept {n}": [[functions.number() for _ in row] for row in m] for n, m in states.items()}
         own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
@@ -48,7 +54,7 @@ def compare(plan: Plan, program: ScanProgram, draw, update, sizes, functions: Fu
             left, added = _full(written, program, f"kept {name}'", states[name]), _full(written, program, f"{name}'", states[name])
             total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(left, added, strict=True)]
             count += _same(f"what carries `{name}` at token {t}", total, after[name])
-        states = after
+        whole, states = later, after
     return count
 
 

@@ -22,10 +22,15 @@ class Tokens:
     inclusive: list[bool]
     rows: int = 1
     size: int = 1
+    of_values: tuple[bool, ...] = ()  # readings whose query contracts the columns; none when empty
 
     @property
     def length(self) -> int:
         return len(self.keys) // self.rows
+
+    def is_of_values(self, reading: int) -> bool:
+        """Whether the query of `reading` contracts the columns of the state."""
+        return bool(self.of_values) and self.of_values[reading]
 
     def decay(self, i: int) -> list:
         """What every key is multiplied by at row `i`'s step."""
@@ -41,19 +46,25 @@ def forward(tokens: Tokens) -> tuple[list[list[list]], list[list[list]]]:
         for first in range(t * tokens.rows, (t + 1) * tokens.rows, tokens.size):
             states.append(_stepped(tokens, first, states[-1]))
         for r, inclusive in enumerate(tokens.inclusive):
-            reads[r].append(_read(tokens.queries[r][t], states[-1] if inclusive else before))
+            state = states[-1] if inclusive else before
+            reads[r].append(read(tokens.queries[r][t], _turned(state) if tokens.is_of_values(r) else state))
     return reads, states
 
 
-def _read(query: list, state: list[list]) -> list:
+def read(query: list, state: list[list]) -> list:
+    """query^T state."""
     return [sum((q * row[p] for q, row in zip(query, state, strict=True)), 0) for p in range(len(state[0]))]
+
+
+def _turned(state: list[list]) -> list[list]:
+    return [list(column) for column in zip(*state, strict=True)]
 
 
 def _missing(tokens: Tokens, i: int, old: list[list]) -> list:
     """What row `i` writes: its value less what its erase key reads."""
     if tokens.erases is None:
         return tokens.values[i]
-    return [v - x for v, x in zip(tokens.values[i], _read(tokens.erases[i], old), strict=True)]
+    return [v - x for v, x in zip(tokens.values[i], read(tokens.erases[i], old), strict=True)]
 
 
 def _stepped(tokens: Tokens, first: int, old: list[list]) -> list[list]:
@@ -93,8 +104,13 @@ def backward(tokens: Tokens, d_reads: list[list[list]], d_final: list[list]) -> 
     def reads(t: int, inclusive: bool, state: list[list], dS: list[list]) -> list[list]:
         for r, is_inclusive in enumerate(tokens.inclusive):
             if is_inclusive == inclusive:
-                dS = [[dS[n][p] + tokens.queries[r][t][n] * d_reads[r][t][p] for p in columns] for n in rows]
-                dq[r][t] = [sum((state[n][p] * d_reads[r][t][p] for p in columns), 0) for n in rows]
+                query, d_read = tokens.queries[r][t], d_reads[r][t]
+                if tokens.is_of_values(r):
+                    dS = [[dS[n][p] + d_read[n] * query[p] for p in columns] for n in rows]
+                    dq[r][t] = read(d_read, state)
+                else:
+                    dS = [[dS[n][p] + query[n] * d_read[p] for p in columns] for n in rows]
+                    dq[r][t] = read(d_read, _turned(state))
         return dS
 
     for t in range(tokens.length - 1, -1, -1):

@@ -49,6 +49,17 @@ def gla(q, k, v, g_raw):
     return run(q.shape[1], zeros(k, v), token)
 
 
+def iplr(q, k, a, b, v, beta_raw):
+    an, bn, beta = unit(a), unit(b), -sigmoid(beta_raw)
+
+    def token(t, S):
+        moved = beta[:, t, :, None] * recall(S, an[:, t])
+        S = S + outer(bn[:, t], moved) + outer(k[:, t], v[:, t])
+        return recall(S, q[:, t]) * q.shape[-1] ** -0.5, S
+
+    return run(q.shape[1], zeros(q, v), token)
+
+
 def hgrn2(q, f_raw, v, bound):
     low = sigmoid(bound)
     f = low + (1 - low) * sigmoid(f_raw)
@@ -152,3 +163,15 @@ def gated_deltaproduct(q, k, v, beta_raw, a, A_log, dt_bias):
         return recall(S, q[:, t]) * q.shape[-1] ** -0.5, S
 
     return run(q.shape[1], zeros(k[..., 0, :], v[..., 0, :]), token)
+
+
+def titans(q, k, v, eta_raw, theta_raw, alpha_raw, M, Z):
+    """Reads, and the last memory and momentum, from those of the token before."""
+    q, k = unit(q), unit(k)
+    eta, theta, alpha = (sigmoid(x)[..., None, None] for x in (eta_raw, theta_raw, alpha_raw))
+    outputs = []
+    for t in range(q.shape[1]):
+        Z = eta[:, t] * Z - theta[:, t] * outer(k[:, t], recall(M, k[:, t]) - v[:, t])
+        M = (1 - alpha[:, t]) * M + Z
+        outputs.append(recall(M, q[:, t]))
+    return torch.stack(outputs, 1), M, Z

@@ -3,7 +3,7 @@
 exp(G_in - G_jn) stays inside the sum over keys, one node with its exponents: exp(G_i) exp(-G_j) would overflow.
 """
 
-from ...kernel import AsSource, Faded, Sight, Step, Tile
+from ...kernel import SOURCE, AsSource, Causal, Contract, Faded, Sight, Step, Tile
 from .._base import Feature
 from .._facts import Facts
 from ._sight import sight_text
@@ -31,4 +31,15 @@ def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sigh
             target,
             Faded(left, AsSource(right), later, AsSource(earlier), sight, target.axes),
         )
+    ]
+
+
+def recall(target: Tile, left: Tile, written: Tile, keys: Tile, later: Tile, earlier: Tile, sight: Sight) -> list[Step]:
+    """sum_j (u_i . w_j) k_jn exp(G_in - G_jn): the products do not fade, their keys do."""
+    row, products = left.axes[0], Tile(f"B{target.name[1:]}", (left.axes[0], SOURCE))
+    visible = Causal(Contract(left, AsSource(written), products.axes), sight, "0")
+    faded = f"sum_j {products.name}_{row}j {keys.name}_jn exp({later.name}_{row}n - {earlier.name}_jn)"
+    return [
+        Step(f"{products.name}_{row}j = {left.name}_{row} . {written.name}_j, {sight_text(sight, row)}", products, visible),
+        Step(f"{target.name}_{row}n = {faded}", target, Faded(products, AsSource(keys), later, AsSource(earlier), sight, target.axes)),
     ]

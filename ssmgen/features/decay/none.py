@@ -3,6 +3,7 @@
 from ...kernel import AsSource, Causal, Contract, Sight, Step, Tile
 from .._base import Feature
 from .._facts import Facts
+from ._recall import through
 from ._sight import sight_text
 
 
@@ -23,3 +24,7 @@ def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sigh
     row = left.axes[0]
     value = Causal(Contract(left, AsSource(right), target.axes), sight, "0")
     return [Step(f"{target.name}_{row}j = {left.name}_{row} . {right.name}_j, {sight_text(sight, row)}", target, value)]
+
+
+recall = through(pair)
+"""sum_j of what `pair` gives for u_i and w_j, times k_j."""

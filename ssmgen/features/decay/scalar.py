@@ -7,6 +7,7 @@ a NaN of inf * 0.
 from ...kernel import AsSource, Causal, Contract, Exp, Minus, Sight, Step, Tile, Times
 from .._base import Feature
 from .._facts import Facts
+from ._recall import through
 from ._sight import sight_text
 
 
@@ -33,3 +34,7 @@ def pair(target: Tile, left: Tile, right: Tile, later: Tile, earlier: Tile, sigh
         Step(f"P{target.name}_{row}j = {left.name}_{row} . {right.name}_j", products, Contract(left, AsSource(right), target.axes)),
         Step(f"{target.name}_{row}j = M{name}_{row}j P{target.name}_{row}j", target, Times(weights, products)),
     ]
+
+
+recall = through(pair)
+"""sum_j of what `pair` gives for u_i and w_j, times k_j."""

@@ -4,7 +4,7 @@ from .._base import Feature
 from .._facts import Facts
 from . import scalar
 
-IS_WIDE, pair = scalar.IS_WIDE, scalar.pair
+IS_WIDE, pair, recall = scalar.IS_WIDE, scalar.pair, scalar.recall
 
 
 def matches(facts: Facts) -> bool:

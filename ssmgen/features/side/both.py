@@ -1,17 +1,21 @@
-"""Some reads contract the key axis and some the value axis."""
+"""Some reads contract the axis along which the state fades and is corrected, and some the other.
+
+With w what the rows really write, S = sum_j k_j w_j^T, and u^T is held against w as q is against k: S u = sum_j k_j (w_j . u).
+"""
 
 from .._base import Feature
 from .._facts import Facts
 
 
 def matches(facts: Facts) -> bool:
-    """Reads on both sides, or the whole state read beside a contraction."""
-    sides = {r.side for r in facts.reads}
-    if "value" in sides:
-        return len(sides) > 1
-    return "whole" in sides and not facts.is_read_whole and any(w.key is not None for w in facts.writes)
+    """A read of value columns."""
+    return any(facts.reads_values(r) for r in facts.reads)
 
 
 FEATURE = Feature(
-    "the state is read on both sides, or whole", matches, is_lowered=False, priority=20, evidence=lambda f: f.reads[-1], in_scan=True
+    "queries contract an axis that neither fades nor is corrected",
+    matches,
+    is_lowered=True,
+    priority=20,
+    evidence=lambda f: next(r for r in f.reads if f.reads_values(r)),
 )

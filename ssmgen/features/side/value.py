@@ -5,8 +5,8 @@ from .._facts import Facts
 
 
 def matches(facts: Facts) -> bool:
-    """Every read is on the value side."""
-    return bool(facts.reads) and all(r.side == "value" for r in facts.reads)
+    """The walk is that of the transposed state."""
+    return facts.is_transposed
 
 
 FEATURE = Feature(

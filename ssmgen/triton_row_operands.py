@@ -1,0 +1,409 @@
+"""A token's rows on tiles: what they read, erase and write, the readout, and what the gradients of all of these make of the arguments."""
+
+from __future__ import annotations
+
+import re
+
+from . import algebra
+from .backends.torch_pointwise import UnsupportedOperand
+from .backends.torch_text import identifier
+from .backends.triton_value import Text, loaded, size_text
+from .bounds import bounds_of
+from .differentiate import cotangents, inner_of
+from .kernel import KEY, ROW, VALUE, Kernels
+from .plan import Row
+from .schedule import widths
+from .spec import Dim, Expr, Ref
+from .tokens import TokenWriter
+from .triton_gradients import MADE, made
+from .triton_operands import added, atom
+from .triton_package import Walked
+from .triton_site import KERNEL_WORDS, Site, masked, pointer
+from .triton_tokens import Gradients, RowSite, RowTokens, number_line, operand_line
+
+FLOOR = 110
+"""exp of less than minus this is 0 in float32: sums stay small, and with them their rounding."""
+
+_ZERO = object()
+
+
+class RowOperands:
+    def __init__(self, kernels: Kernels):
+        self.plan = kernels.plan
+        classified = self.plan.classified
+        if len(kernels.walks) != 1:
+            raise UnsupportedOperand("several walks")
+        self.walk = kernels.walks[0].walk
+        self.spec = classified.recurrence.spec
+        self.tokens = TokenWriter(classified)
+        self.names = RowTokens(self.tokens, self.walk)
+        (_, output), *more = self.tokens.outputs
+        if more or self.walk.members or any(r.is_value for r in self.walk.readings):
+            raise UnsupportedOperand("several outputs, states that feed each other, or a query of the values")
+        self.output = self.names.named(output)
+        if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
+            raise UnsupportedOperand("a size with the name of a kernel's own")
+        self.count, self.step = len(self.walk.rows), self.walk.size
+        self.has_decay, self.is_wide, self.has_erase = self.walk.log_decay is not None, self.walk.is_wide, self.walk.has_erase
+        key_size, value_size = widths(self.walk)
+        self.K, self.V = atom(size_text(key_size).text), atom(size_text(value_size).text)
+        vectors = {c.value.type.rows for c in self.walk.columns if c.value is not None and not c.value.type.is_scalar}
+        if len(vectors) > 1:
+            raise UnsupportedOperand("columns of several widths")
+        self.value_size: Dim | None = next(iter(vectors), None)
+        self.axis_of: dict[Dim, str] = {self.value_size: VALUE} if self.value_size is not None else {}
+        if self.walk.key is not None and not self.walk.key.type.is_scalar:
+            self.axis_of[self.walk.key.type.rows] = KEY
+        self.texts: list[str] = []
+        self.scale = self.walk.scale
+        self.read_text = {}
+
+    # --- sites ---
+
+    def _site(self, rows: str) -> tuple[RowSite, RowSite]:
+        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
+        return head, RowSite(self.tokens, {ROW: rows}, ROW, head)
+
+    def _walked(self, *sites: Site) -> Walked:
+        head = sites[0]
+        for site in sites:
+            self.texts += [line.text for line in site.lines]
+        names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
+        names += ["position"] if head.uses_position else []
+        names += [pointer(n) for n, _ in self.spec.constants if n in head.arguments]
+        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), tuple(line for s in sites[1:] for line in s.lines))
+
+    # --- operands ---
+
+    def _columns(self) -> list[tuple[int, str, str]]:
+        """(index, axis, offset) of the walk's columns as they lie beside each other."""
+        found, offset = [], []
+        for index, column in enumerate(self.walk.columns):
+            is_single = column.value is None or column.value.type.is_scalar
+            found.append((index, "" if is_single else VALUE, " + ".join(offset) or "0"))
+            offset.append("1" if is_single else self.P)
+        return found
+
+    @property
+    def P(self) -> str:
+        return atom(size_text(self.value_size).text) if self.value_size is not None else "1"
+
+    def _operands(self) -> tuple[Walked, tuple[str, ...]]:
+        """The kernel that makes every row's operands, and what it stores."""
+        head, site = self._site("CT")
+        stores: list[str] = []
+        where = "(i_s * CT + o_i)[:, None]"
+        for r in self.walk.readings:
+            name = operand_line(
+                site, f"b_q{r.name[1:]}", self._named(r.query), KEY, f"q{r.name[1:]}", " * scale" if self.scale is not None else ""
+            )
+            stores.append(self._stored(f"made_q{r.name[1:]}", where, self.K, "o_n", name, "m_n"))
+        sums = ""
+        for number, row in enumerate(self.walk.rows):
+            tail = f"_{number + 1}" if self.count > 1 else ""
+            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            stores.append(self._row_store("k", tail, at, row.key if row.is_written or row.erase is not None else _ZERO, site))
+            if self.has_erase:
+                stores.append(self._row_store("e", tail, at, _ZERO if row.erase is None else row.erase, site))
+            stores += self._value_stores(row, tail, at, site)
+            if self.has_decay and number % self.step == 0:
+                sums = self._log_decay(row, tail, site)
+                if sums and self.count > 1:
+                    stores.append(f"b_f{tail} = {sums}")
+        if self.has_decay:
+            stores += self._sum_stores()
+        return self._walked(head, site), tuple(stores)
+
+    def _named(self, expr: Expr | None) -> Expr | None:
+        return None if expr is None else self.names.named(expr)
+
+    def _row_store(self, letter: str, tail: str, at: str, expr: Expr | None | object, site: Site) -> str:
+        if expr is _ZERO:
+            name = "tl.zeros((CT, BK), tl.float32)"
+        else:
+            name = operand_line(site, f"b_{letter}{tail}", self._named(expr), KEY, letter + tail)
+        return self._stored(f"made_{letter}", f"{at}[:, None]", self.K, "o_n", name, "m_n")
+
+    def _value_stores(self, row: Row, tail: str, at: str, site: Site) -> list[str]:
+        stores = []
+        for index, axis, offset in self._columns():
+            value = row.values[index] if row.is_written else None
+            target = f"b_v{tail}" + (f"_c{index}" if len(self.walk.columns) > 1 else "")
+            shift = f"{offset} + " if offset != "0" else ""
+            if row.is_written:
+                scaled = value if row.coefficient is None else row.coefficient if value is None else algebra.mul(row.coefficient, value)
+                if axis:
+                    name = operand_line(site, target, self._named(scaled), VALUE, f"v{tail}")
+                elif scaled is None:
+                    name = "tl.where(m_t, 1.0, 0.0)"
+                else:
+                    name = number_line(site, target, self._named(scaled), f"v{tail}")
+            else:
+                name = "tl.zeros((CT, BV), tl.float32)" if axis else "tl.zeros((CT,), tl.float32)"
+            if axis:
+                stores.append(self._stored("made_v", f"{at}[:, None]", self.V, f"{shift}o_p", name, "m_p"))
+            else:
+                stores.append(f"tl.store(made_v + {at} * {self.V} + {offset}, {name}.to(made_v.dtype.element_ty))")
+        return stores
+
+    @staticmethod
+    def _stored(buffer: str, at: str, width: str, columns: str, value: str, mask: str) -> str:
+        return f"tl.store({buffer} + {at} * {width} + ({columns})[None, :], {value}.to({buffer}.dtype.element_ty), mask={mask}[None, :])"
+
+    def _log_decay(self, row: Row, tail: str, site: Site) -> str:
+        """A line for a row's log decay in base 2; its name, '' where the row does not decay."""
+        if row.log_decay is None:
+            return ""
+        expr = self._named(row.log_decay)
+        name = (
+            operand_line(site, f"b_g{tail}", expr, KEY, f"g{tail}") if self.is_wide else number_line(site, f"b_g{tail}", expr, f"g{tail}")
+        )
+        is_bounded = bounds_of(self.spec).of(row.log_decay).low > -FLOOR
+        return f"{name} * LOG2E" if is_bounded else f"tl.maximum({name}, -{FLOOR}) * LOG2E"
+
+    def _sum_stores(self) -> list[str]:
+        """Running sums over the rows of a chunk, every token's rows side by side."""
+        logs = [(n, f"b_f_{n + 1}") for n, row in enumerate(self.walk.rows) if n % self.step == 0 and row.log_decay is not None]
+        if self.count == 1:
+            site = RowSite(self.tokens, {ROW: "CT"}, ROW, axis_of=self.axis_of)
+            return [self._sum_store("0", f"tl.cumsum({self._log_decay_text(site)}, 0)")]
+        total = " + ".join(name for _, name in logs)
+        lines = [f"b_f = {total}", "b_a = tl.cumsum(b_f, 0) - b_f"]
+        for number in range(self.count):
+            lines += [f"b_a += {name}" for n, name in logs if n == number]
+            lines.append(self._sum_store(str(number), "b_a"))
+        return lines
+
+    def _log_decay_text(self, site: Site) -> str:
+        row = self.walk.rows[0]
+        is_bounded = bounds_of(self.spec).of(row.log_decay).low > -FLOOR
+        return "b_g * LOG2E" if is_bounded else f"tl.maximum(b_g, -{FLOOR}) * LOG2E"
+
+    def _sum_store(self, number: str, value: str) -> str:
+        at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+        if self.is_wide:
+            return f"tl.store(made_sums + {at}[:, None] * {self.K} + o_n[None, :], {value}, mask=m_n[None, :])"
+        return f"tl.store(made_sums + {at}, {value})"
+
+    @property
+    def is_read_whole(self) -> bool:
+        """The output is what the walk reads, as it is."""
+        cuts = self.walk.slices
+        return (
+            len(self.walk.columns) == 1
+            and len(self.walk.readings) == 1
+            and len(cuts) == 1
+            and isinstance(self.output, Ref)
+            and self.output.name == cuts[0].read.name
+            and self._columns()[0][1] == VALUE
+        )
+
+    def _read_name(self, suffix: str) -> str:
+        return "y" if self.is_read_whole else f"reads{suffix}"
+
+    def _read_gradient_name(self, suffix: str) -> str:
+        return "dy" if self.is_read_whole else f"d_reads{suffix}"
+
+    # --- readout ---
+
+    def _cuts(self) -> list[tuple[str, str, str, str]]:
+        """(read, buffer, axis, offset) of every value that the output reads."""
+        columns = {index: (axis, offset) for index, axis, offset in self._columns()}
+        return [(s.read.name, self._read_name(s.reading[1:]), *columns[s.column]) for s in self.walk.slices]
+
+    def _read_loads(self) -> dict:
+        loads = {}
+        for number, (read, buffer, axis, offset) in enumerate(self._cuts()):
+            place = f"{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}"
+            if axis:
+                text, axes = f"tl.load({place} + o_p[None, :], mask=m_t[:, None] & m_p[None, :], other=0.0)", (ROW, VALUE)
+            else:
+                text, axes = f"tl.load({place}, mask=m_t, other=0.0)", (ROW,)
+            loads[read, axis] = lambda site, text=text, axes=axes, n=number: added(site, f"b_read{n}", text, axes)
+        return loads
+
+    def _dy_load(self) -> dict:
+        if self.output.type.is_scalar:
+            text, axes = "tl.load(dy + row * H + i_h, mask=m_t, other=0.0).to(tl.float32)", (ROW,)
+        else:
+            text, axes = f"_tile(dy, row * H + i_h, {self.output_width}, BV, o_p, m_t).to(tl.float32)", (ROW, VALUE)
+        return {(MADE + "dy", axes[1] if len(axes) > 1 else ""): lambda site: added(site, "b_dy", text, axes)}
+
+    @property
+    def output_width(self) -> str:
+        size = self.output.type.cols if self.output.type.is_row else self.output.type.rows
+        if self.axis_of.get(size) not in (VALUE, None) and size != self.value_size:
+            raise UnsupportedOperand("an output that does not lie along the values")
+        return atom(size_text(size).text)
+
+    def _readout(self) -> tuple[Walked, str]:
+        head, site = self._site("BT")
+        site.loads |= self._read_loads()
+        if self.output.type.is_scalar:
+            value = site.text(self.output)
+            store = f"tl.store(y + row * H + i_h, {value.text}, mask=m_t)"
+        else:
+            value = site.text(self.output, VALUE)
+            store = f"_store(y, row * H + i_h, {self.output_width}, o_p, m_t, {value.text})"
+        self.texts.append(value.text)
+        return self._walked(head, site), store
+
+    def _readout_gradient(self) -> tuple[Walked, tuple[str, ...]]:
+        head, site = self._site("BT")
+        site.loads |= self._read_loads() | self._dy_load()
+        found: dict[str, list[Expr]] = {}
+        for name, expr in self._output_cotangents():
+            found.setdefault(name, []).append(expr)
+        stores = []
+        for read, buffer, axis, offset in self._cuts():
+            target = f"d_{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}"
+            mask = "m_t[:, None] & m_p[None, :]" if axis else "m_t"
+            columns = " + o_p[None, :]" if axis else ""
+            if read not in found:
+                stores.append(f"tl.store({target}{columns}, tl.zeros({'(BT, BV)' if axis else '(BT,)'}, tl.float32), mask={mask})")
+                continue
+            value = site.text(algebra.add(*found[read]), axis or KEY)
+            self.texts.append(value.text)
+            stores.append(f"tl.store({target}{columns}, {value.text}, mask={mask})")
+        unread = self._unread_columns()
+        return self._walked(head, site), (*stores, *unread)
+
+    def _unread_columns(self) -> list[str]:
+        """Zeros for columns of a reading that the output does not use."""
+        stores = []
+        for r in self.walk.readings:
+            used = {s.column for s in self.walk.slices if s.reading == r.name}
+            buffer = self._read_gradient_name(r.name[1:])
+            for index, axis, offset in self._columns():
+                if index not in used:
+                    target = (
+                        f"{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}{' + o_p[None, :]' if axis else ''}"
+                    )
+                    shape, mask = ("(BT, BV)", "m_t[:, None] & m_p[None, :]") if axis else ("(BT,)", "m_t")
+                    stores.append(f"tl.store({target}, tl.zeros({shape}, tl.float32), mask={mask})")
+        return stores
+
+    def _output_cotangents(self) -> list[tuple[str, Expr]]:
+        return cotangents(self.output, made("dy", self.output.type))
+
+    # --- gradients of arguments ---
+
+    def _gradient(self) -> tuple[Walked, tuple[str, ...], list, set[str], list[str]]:
+        head, site = self._site("BT")
+        gradients = Gradients(self.names, self.axis_of)
+        site.loads |= self._read_loads() | self._dy_load()
+        buffers: list[str] = []
+
+        def load(name: str, buffer: str, text: str, axes: tuple[str, ...]) -> None:
+            def loader(site: Site) -> Text:
+                if buffer not in buffers:
+                    buffers.append(buffer)
+                site.add(f"b_{name}", text, "", site.shape(axes))
+                return loaded(f"b_{name}", axes)
+
+            site.loads[MADE + name, axes[1] if len(axes) > 1 else ""] = loader
+
+        def column(buffer: str, at: str, width: str, offset: str, axis: str) -> str:
+            mask = f"m_t[:, None] & m_{axis}[None, :]"
+            return f"tl.load({buffer} + {at}[:, None] * {width} + ({offset}o_{axis})[None, :], mask={mask}, other=0.0).to(tl.float32)"
+
+        reads = {s.read.name for s in self.walk.slices}
+        for name, expr in self._output_cotangents():
+            if name not in reads:
+                gradients.push("" if expr.type.is_scalar else self.axis_of_output(expr), name, expr)
+        for r in self.walk.readings:
+            if r.query is not None:
+                name = f"grad_q{r.name[1:]}"
+                text = column(name, "(i_s * CT + o_i)", self.K, "", KEY) + (" * scale" if self.scale is not None else "")
+                self._vector(gradients, site, load, name, name, text, r.query)
+        for number, row in enumerate(self.walk.rows):
+            tail = f"_{number + 1}" if self.count > 1 else ""
+            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            if row.key is not None and (row.is_written or row.erase is not None):
+                self._vector(gradients, site, load, f"grad_k{tail}", "grad_k", column("grad_k", at, self.K, "", KEY), row.key)
+            if row.erase is not None:
+                self._vector(gradients, site, load, f"grad_e{tail}", "grad_e", column("grad_e", at, self.K, "", KEY), row.erase)
+            if row.is_written:
+                self._value_gradient(gradients, load, row, tail, at, column)
+            if row.log_decay is not None:
+                if self.is_wide:
+                    text = column("grad_g", at, self.K, "", KEY)
+                    self._vector(gradients, site, load, f"grad_g{tail}", "grad_g", text, row.log_decay)
+                else:
+                    load(f"grad_g{tail}", "grad_g", f"tl.load(grad_g + {at}, mask=m_t, other=0.0)", (ROW,))
+                    gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
+        lines = gradients.lines(site)
+        stores, outputs = [], []
+        for stored, value in lines:
+            store, output = self._argument_store(site, stored, value)
+            stores.append(store)
+            outputs.append((stored, output))
+        walked = self._walked(head, site)
+        needs_dy = any("(dy" in line.text for line in walked.rows)
+        used_reads = {b for _, b, _, _ in self._cuts() if any(re.search(rf"\b{b} \+", line.text) for line in walked.rows)}
+        order = [b for b in self._gradient_names() if b in buffers]
+        return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
+
+    def axis_of_output(self, expr: Expr) -> str:
+        size = expr.type.cols if expr.type.is_row else expr.type.rows
+        return self.axis_of.get(size, VALUE)
+
+    def _gradient_names(self) -> list[str]:
+        queries = [f"grad_q{r.name[1:]}" for r in self.walk.readings]
+        return [*queries, "grad_k", "grad_v", *(["grad_e"] if self.has_erase else []), *(["grad_g"] if self.has_decay else [])]
+
+    def _vector(self, gradients: Gradients, site: Site, load, name: str, buffer: str, text: str, expr: Expr) -> None:
+        """The gradient of an operand along the keys; a scalar operand is one column."""
+        if expr.type.is_scalar:
+            load(name, buffer, f"tl.sum({text}, 1)", (ROW,))
+        else:
+            load(name, buffer, text, (ROW, KEY))
+        gradients.spread(KEY, expr, made(name, expr.type))
+
+    def _value_gradient(self, gradients: Gradients, load, row: Row, tail: str, at: str, column) -> None:
+        share: Expr | None = None
+        for index, axis, offset in self._columns():
+            value = row.values[index]
+            name = f"grad_v{tail}" + (f"_c{index}" if len(self.walk.columns) > 1 else "")
+            if axis:
+                load(name, "grad_v", column("grad_v", at, self.V, "" if offset == "0" else f"{offset} + ", VALUE), (ROW, VALUE))
+            else:
+                load(name, "grad_v", f"tl.load(grad_v + {at} * {self.V} + {offset}, mask=m_t, other=0.0).to(tl.float32)", (ROW,))
+            piece = made(name) if value is None else made(name, value.type)
+            if value is not None:
+                gradients.spread(VALUE, value, piece if row.coefficient is None else algebra.mul(row.coefficient, piece))
+            part = piece if value is None else inner_of(piece, value)
+            share = part if share is None else algebra.add(share, part)
+        if row.coefficient is not None:
+            gradients.spread("", row.coefficient, share)
+
+    def _argument_store(self, site: Site, stored, value: Text) -> tuple[str, str]:
+        """(the store of an argument's gradient, 'input', 'partial')."""
+        symbol = next(s for s in self.tokens.arguments if s.name == stored.name)
+        sizes = [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)] if not symbol.type.is_scalar else []
+        whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
+        inner = sizes[1:] if stored.row else sizes
+        width = atom(size_text(inner[0]).text) if inner else "1"
+        shift = f"{stored.row - 1} * {width} + " if stored.row > 1 else ""
+        self.texts.append(value.text)
+        if symbol.kind == "param":
+            value = masked(site, value, (ROW, stored.axis) if stored.axis else (ROW,))
+            if ROW not in value.axes:
+                raise UnsupportedOperand(f"`{stored.name}`, whose gradient is the same for all tokens")
+            at = f"(place * H + i_h) * ({whole})"
+            total = f"tl.sum({value.text}, 0)"
+            if stored.axis:
+                return f"tl.store({stored.buffer} + {at} + {shift}o_{stored.axis}, {total}, mask=m_{stored.axis})", "partial"
+            return f"tl.store({stored.buffer} + {at} + {shift}0, {total})", "partial"
+        if stored.axis:
+            target = f"{stored.buffer} + (row * H + i_h)[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
+            text = (
+                value.text
+                if value.axes == (ROW, stored.axis)
+                else f"{value.along((ROW, stored.axis))} + tl.zeros(({site.blocks[ROW]}, {site.blocks[stored.axis]}), tl.float32)"
+            )
+            return (
+                f"tl.store({target}, ({text}).to({stored.buffer}.dtype.element_ty), mask=m_t[:, None] & m_{stored.axis}[None, :])",
+                "input",
+            )
+        return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"

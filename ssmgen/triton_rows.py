@@ -1,0 +1,381 @@
+"""kernels -> what kernels.py says where a token's rows erase, where every key fades at its own rate, or where a token has several rows.
+
+The walk knows operands alone: q, k, v, e and the sums of log decays, laid out chunk by chunk. Erasing is one more read: its
+key reads what is stored like a query, and what the rows of a chunk write is given a gradient through it like an output.
+Operands come from `triton_tokens`; `templates/triton/rows.py.jinja` lays everything out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .backends.torch_pointwise import UnsupportedOperand
+from .backends.torch_text import identifier
+from .backends.triton_text import helpers
+from .backends.triton_value import size_text
+from .bounds import bounds_of
+from .column_text import pack, unpack
+from .head_text import equations, title_of
+from .kernel import Kernels
+from .schedule import widths
+from .spec import Dim
+from .tokens import level
+from .triton_package import Output, Walked
+from .triton_row_operands import RowOperands
+from .triton_rows_package import Buffer, Faded, Reader, RowsPackage
+from .triton_site import CodeLine, pointer
+
+
+def rows_package(kernels: Kernels) -> RowsPackage | None:
+    """The context of kernels.py in the form of rows; None where an operand does not fit on tiles, or several walks run."""
+    try:
+        return _Writer(kernels).package()
+    except UnsupportedOperand:
+        return None
+
+
+class _Writer(RowOperands):
+    # --- readers ---
+
+    def _readers(self) -> list[Reader]:
+        readers = []
+        for number, r in enumerate(self.walk.readings):
+            readers.append(self._reader(number, r.name[1:], False, r.is_inclusive))
+        if self.has_erase:
+            readers.append(self._reader(len(readers), "e", True, False))
+        return readers
+
+    def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
+        name = "e" if is_erase else f"q{suffix}"
+        later = "b_G" if is_inclusive else "b_Gx"
+        letter, G = ("J", "Gx") if is_erase else (f"A{suffix}", "G" if is_inclusive else "Gx")
+        if is_erase and self.step > 1:
+            sees = "o_i[:, None] // STEP > o_i[None, :] // STEP"
+        else:
+            sees = f"o_i[:, None] {'>=' if is_inclusive else '>'} o_i[None, :]"
+        narrow = self.has_decay and not self.is_wide
+        order = "j <= i" if is_inclusive else "j < i"
+        faded = f"sum_n {name}_in k_jn exp({G}_in - G_jn)" if self.is_wide else f"{f'exp({G}_i - G_j) ' if narrow else ''}{name}_i . k_j"
+        mine = f"exp({G}_i) " if self.has_decay else ""
+        walked = None
+        if not is_erase:
+            own = f"faded_{name}" if self.is_wide else name
+            walked = Faded(own, 0 if not is_inclusive else self.count - 1, self.count > 1 and not self.is_wide)
+        return Reader(
+            index=index,
+            name=name,
+            at_tokens=self.count > 1 and not is_erase,
+            walked=walked,
+            is_erase=is_erase,
+            is_inclusive=is_inclusive,
+            is_before=not is_inclusive,
+            is_first=index == 0,
+            is_by_row=is_erase or self.count == 1,
+            place=self.count - 1 if is_inclusive else 0,
+            later=later,
+            sees=sees,
+            pairs="inverse" if is_erase else f"pairs{suffix}",
+            made="erased" if is_erase else f"pairs{suffix}",
+            pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
+            own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
+            faded=f"faded_{name}",
+            faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 else ''}" if self.is_wide else "",
+            when="if tl.program_id(2) == 0" if index == 0 else f"elif tl.program_id(2) == {index}",
+            fade=f" * tl.exp2({later})[:, None]" if narrow else "",
+            faded_gradient=f"(b_do * tl.exp2({later})[:, None]).to(DOT)" if narrow else "b_do",
+            read=self._read_name(suffix) if not is_erase else "",
+            read_gradient=self._read_gradient_name(suffix) if not is_erase else "grad_v",
+            gradient=f"grad_{name}",
+            moved="b_q * b_dq" if self.is_wide else "tl.sum(b_q * b_dq, 1)",
+            pair_math=f"{letter}_ij = {faded}, {order}" + (": what row i reads of what row j writes; (1 + J)^-1" if is_erase else ""),
+            gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
+            math=f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
+        )
+
+    def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:
+        """What the launcher allocates for gradients, and the gradient of every argument."""
+        outputs: dict[str, Output] = {}
+        partials: dict[str, Output] = {}
+        results = []
+        for symbol in self.tokens.arguments:
+            name = pointer(symbol.name)
+            own = dict.fromkeys(stored.buffer for stored, _ in lines if stored.name == symbol.name)
+            kinds = {kind for stored, kind in lines if stored.name == symbol.name}
+            if not own:
+                results.append(f"torch.zeros_like({name})")
+                continue
+            place = level(symbol.per)
+            sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
+            width = "".join(f", {size_text(s).text}" for s in sizes)
+            texts = []
+            for buffer in own:
+                if kinds == {"partial"}:
+                    partials[buffer] = Output(buffer, f"places, H{width}")
+                    texts.append(_over_heads(f"{buffer}.sum(0)", place, 0))
+                elif place == "h":
+                    outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
+                    texts.append(buffer)
+                else:
+                    outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
+                    texts.append(_over_heads(buffer, place, 2))
+            total = " + ".join(texts)
+            results.append(total if total in own and kinds == {"input"} else f"({total}).to({name}.dtype)")
+        return tuple(outputs.values()), tuple(partials.values()), tuple(results)
+
+    # --- the package ---
+
+    def package(self) -> RowsPackage:
+        operands, operand_stores = self._operands()
+        readers = self._readers()
+        queries = [r for r in readers if not r.is_erase]
+        nothing = Walked("", (), ())
+        has_readout = not self.is_read_whole
+        readout, readout_store = self._readout() if has_readout else (nothing, "")
+        readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
+        gradient, gradient_stores, lines, extra, order = self._gradient()
+        outputs, partials, results = self._outputs(lines)
+        texts = [*self.texts, *operand_stores, *gradient_stores]
+        inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        given = [s for s in self.tokens.given if s.kind == "input"]
+        like = next((s for s in inputs if s.type == self.output.type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
+        first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
+        sizes = {line.target: line.text for line in self.tokens.sizes()}
+        names = [identifier(n) for n in dict.fromkeys(n for s in self._all_sizes() for n, _ in s.terms)]
+        if any(n not in sizes for n in names):
+            raise UnsupportedOperand("a size that no argument shows")
+        group = next((s for s in self.tokens.arguments if s.per == "group"), None)
+        query_names = [r.name for r in queries]
+        erase = ["e"] if self.has_erase else []
+        sums = ["sums"] if self.has_decay else []
+        operand_names = [*query_names, "k", "v", *erase, *sums]
+        faded = [f"faded_{n}" for n in ("k", *query_names, *erase)] if self.is_wide else []
+        pair_outputs = [*(r.made for r in readers), *faded]
+        walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
+        walked += ["v", *(["faded_e" if self.is_wide else "e"] if self.has_erase else []), *sums, *(r.pairs for r in readers)]
+        gradient_outputs = [r.gradient for r in readers] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
+        position = ["position"] if self.plan.uses_position else []
+        constants = [pointer(n) for n, _ in self.spec.constants]
+        arguments = [pointer(s.name) for s in self.tokens.arguments]
+        prepared = [*arguments, *position, *constants]
+        states = [identifier(s.name) for s in self.spec.states]
+        by_name = {column.state: identifier(column.state) for column in self.walk.columns}
+        states = [f"initial_{s}" for s in states]
+        moved = [f"moved_{s.removeprefix('initial_')}" for s in states]
+        reads_before = any(not r.is_inclusive for r in readers)
+        unpacked, used = unpack(self.walk)
+        unpack_sizes = [_renamed(sizes[n]) for n in used]
+        K_value, V_value = self.K, self.V
+        G = "G" if self.has_decay else ""
+        narrow = self.has_decay and not self.is_wide
+        count_text = {1: "a row"}.get(self.count, f"{self.count} rows")
+        if self.step > 1:
+            count_text += f", {self.step} of which act together"
+        token_inputs = [*(["dy"] if "dy" in extra else []), *(b for b in dict.fromkeys(c[1] for c in self._cuts()) if b in extra), *order]
+        scale_text = self.tokens.printer.text(self.scale) if self.scale is not None else ""
+        decay_text = f"exp({G}_C) " if self.has_decay else ""
+        fade_text = f"exp({G}_C - {G}_j) " if self.has_decay else ""
+        x = "exp(Gx_i) " if self.has_decay else ""
+        write_math = f"w = (1 + J)^-1 (v - {x}e S)"
+        logs = [row.log_decay for row in self.walk.rows if row.log_decay is not None]
+        written = "written, " if self.has_erase else 'made["v"], '
+        kept = [r.read for r in queries] if self.plan.stores_reads else []
+        return RowsPackage(
+            title=title_of(self.spec),
+            equations=equations(self.spec),
+            legend=self._legend(readers),
+            helpers=helpers(texts),
+            count=self.count,
+            has_several=self.count > 1,
+            has_steps=self.step > 1,
+            has_parts=len(readers) > 1,
+            reader_count=len(readers),
+            is_narrow=narrow,
+            is_uniform=not self.is_wide,
+            count_padded=1 << (self.count - 1).bit_length(),
+            count_text=count_text,
+            step=self.step,
+            block=str(self.plan.block * self.count) if self.plan.is_bounded else str(self.step),
+            far="b_Gx" if reads_before else "b_G",
+            span_parameters="BLOCK: tl.constexpr, LIMIT: tl.constexpr, " if self.is_wide else "",
+            span_arguments="BLOCK, LIMIT, " if self.is_wide else "",
+            span_values='*_spans(options["BC"], dtype), ' if self.is_wide else "",
+            all_sums="".join(f"{n}, " for n in sums),
+            is_falling=self.is_wide and all(bounds_of(self.spec).of(log).high <= 0 for log in logs),
+            spans='*_spans(options["BC"], dtype), ' if self.is_wide else "",
+            sums_pointer="sums, " if narrow else "",
+            given_pointer="grad_v, " if self.has_erase else "",
+            pair_gradient_names=tuple(n for r in readers for n in (r.pair_gradient, r.own) if n),
+            made_written=written,
+            made_sums='made["sums"], ' if narrow else "",
+            is_wide=self.is_wide,
+            has_decay=self.has_decay,
+            has_erase=self.has_erase,
+            has_groups=group is not None,
+            has_readout=has_readout,
+            stores_reads=self.plan.stores_reads,
+            uses_position=self.plan.uses_position,
+            reads_before=reads_before,
+            moves_before=reads_before and self.has_decay,
+            is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
+            inverse_precision="tf32x3",
+            row="bos + length - 1 - o_t" if self.plan.is_reversed else "bos + o_t",
+            numbers="".join(f"{n}: tl.constexpr, " for n in names),
+            number_arguments="".join(f"{n}, " for n in names),
+            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names),
+            key_width=self.K,
+            value_width=self.P,
+            K_value=K_value,
+            V_value=V_value,
+            first=pointer(first.name),
+            first_state=states[0],
+            state_count=len(states),
+            state_tuple="".join(f"{s}, " for s in states).rstrip() if len(states) == 1 else ", ".join(states),
+            moved_tuple=f"{moved[0]}," if len(moved) == 1 else ", ".join(moved),
+            joined_sizes=", ".join(["sequences", "H", K_value, V_value, *unpack_sizes]),
+            heads=self._heads(),
+            name=self.spec.name,
+            groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
+            vectors=", ".join(pointer(s.name) for s in given if not s.type.is_scalar) or pointer(given[0].name),
+            argument_list=", ".join(arguments),
+            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
+            states=", ".join(states),
+            state_gradient_list=", ".join(moved),
+            constants="".join(f", {c}" for c in constants),
+            pack=_prefixed(pack(self.walk), by_name),
+            unpack=unpacked,
+            unpack_arguments=", ".join(["S", *used]),
+            unpack_call=", ".join(["final", *unpack_sizes]),
+            unpack_gradient_call=", ".join(["d_initial", *unpack_sizes]),
+            state_offsets="o_n[:, None] * V + o_p[None, :]",
+            operands=operands,
+            operand_names=tuple(f"made_{n}" for n in operand_names),
+            operand_stores=operand_stores,
+            scale_pointer="scale, " if self.scale is not None else "",
+            scale_value=f"{scale_text}, " if self.scale is not None else "",
+            prepared=tuple(prepared),
+            buffers=tuple(self._buffers(readers)),
+            made_operands="".join(f'made["{n}"], ' for n in operand_names),
+            made_pairs="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, *pair_outputs)),
+            made_walk="".join(f'made["{n}"], ' for n in walked),
+            made_gradient="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums)) + written,
+            pair_inputs=(*query_names, "k", *erase, *sums),
+            pair_outputs=tuple(pair_outputs),
+            pair_title="What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else "."),
+            readers=tuple(readers),
+            queries=tuple(queries),
+            walk_inputs=tuple(walked),
+            walked_key="faded_k" if self.is_wide else "k",
+            walked_erase="faded_e" if self.is_wide else "e",
+            read_names=tuple(r.read for r in queries),
+            own_reads=tuple(r.read for r in queries) if has_readout else (),
+            read_list=", ".join(r.read for r in queries),
+            kept_names=tuple(kept),
+            read_gradient_names=tuple(r.read_gradient for r in queries),
+            forward_title=self._title(),
+            write_math=write_math,
+            carry_math=f"S = {decay_text}S + sum_j {fade_text}k_j w_j^T",
+            written_gradient_math=f"dw = A^T do + {f'exp({G}_C - {G}_i) ' if self.has_decay else ''}k D",
+            given_gradient_math="r = (1 + J)^-T dw",
+            erase_fade=" * tl.exp2(b_Gx)[:, None]" if narrow else "",
+            key_fade=" * tl.exp2(b_last - b_G)[:, None]" if narrow else "",
+            carried_write="b_w * tl.exp2(b_last - b_G)[:, None]" if narrow else "b_w",
+            erased_gradient="b_r * tl.exp2(b_Gx)[:, None]" if narrow else "b_r",
+            state_fade=" * tl.exp2(b_last)" if narrow else " * tl.exp2(b_last)[:, None]" if self.is_wide else "",
+            state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
+            written="written" if self.has_erase else "v",
+            written_output="written, " if self.has_erase else "",
+            gradient_inputs=(*query_names, "k", *erase, *sums, "written" if self.has_erase else "v"),
+            gradient_outputs=tuple(gradient_outputs),
+            gradient_buffers=tuple(self._gradient_buffers(readers)),
+            readout=readout,
+            readout_store=readout_store,
+            readout_gradient=readout_gradient,
+            readout_gradient_stores=readout_gradient_stores,
+            output_shape="batch, T, H" if self.output.type.is_scalar else f"batch, T, H, {self.output_width}",
+            output_like=pointer(like.name),
+            gradient=gradient,
+            gradient_stores=gradient_stores,
+            token_inputs=tuple(token_inputs),
+            token_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),
+            outputs=outputs,
+            partials=partials,
+            results=results,
+            pair_block="64" if self.is_wide else "128",
+            gradient_block="block",
+            gradient_warps="8" if self.is_wide and self.has_erase else "4",
+            operand_warps="8" if self.count == 1 else "4",
+        )  # fmt: skip
+
+    def _heads(self) -> str:
+        """The number of heads, from the shape of an argument that has them."""
+        for symbol in sorted(self.tokens.arguments, key=lambda s: s.kind != "input"):
+            if level(symbol.per) == "h":
+                return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
+        for symbol in self.tokens.arguments:
+            if symbol.kind == "input" and level(symbol.per) == "g":
+                return f"{pointer(symbol.name)}.shape[2]"
+        return "1"
+
+    def _buffers(self, readers: list[Reader]) -> list[Buffer]:
+        typed = "dtype=dtype"
+        found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if not r.is_erase]
+        found += [Buffer(n, f"BC, {self.K}, {typed}") for n in ("k", *(["e"] if self.has_erase else []))]
+        found.append(Buffer("v", f"BC, {self.V}, {typed}"))
+        if self.has_decay:
+            found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
+        found += [Buffer(r.pairs, f"BT, BT, {typed}") for r in readers]
+        if self.has_erase:
+            found.append(Buffer("erased", "BT, BT"))
+        if self.is_wide:
+            found += [Buffer(r.faded, f"BC, {self.K}, {typed}") for r in readers]
+            found.append(Buffer("faded_k", f"BC, {self.K}, {typed}"))
+        return found
+
+    def _gradient_buffers(self, readers: list[Reader]) -> list[Buffer]:
+        found = [Buffer(r.gradient, f'torch.empty_like(made["{r.name}"])') for r in readers]
+        found.append(Buffer("grad_k", 'torch.empty_like(made["k"])'))
+        if self.is_wide:
+            found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
+        return found
+
+    def _all_sizes(self):
+        for symbol in self.tokens.arguments:
+            yield symbol.type.rows
+            yield symbol.type.cols
+        yield from widths(self.walk)
+
+    def _title(self) -> str:
+        decay = "" if not self.has_decay else "diag(exp(g_t)) " if self.is_wide else "exp(g_t) "
+        write = "k_t (v_t - S_{t-1}^T e_t)^T" if self.has_erase else "k_t v_t^T"
+        reads = {r.is_inclusive for r in self.walk.readings}
+        return f"S_t = {decay}S_{{t-1}} + {write},   o_t = S_{'t' if reads == {True} else '{t-1}'}^T q_t"
+
+    def _legend(self, readers: list[Reader]) -> tuple[str, ...]:
+        lines = [r.pair_math for r in readers]
+        if self.has_erase:
+            x = "exp(Gx_i) " if self.has_decay else ""
+            lines.append(f"w    = (1 + J)^-1 (v - {x}e S), what the rows really write")
+        else:
+            lines.append("w    = v")
+        lines += [r.math for r in readers if not r.is_erase]
+        if self.has_decay:
+            lines.append(
+                "G    = running sum of g" + (", Gx the one before the row's own" if any(not r.is_inclusive for r in readers) else "")
+            )
+        return tuple(lines)
+
+
+def _over_heads(text: str, place: str, axis: int) -> str:
+    """The text of a sum over the heads that share a value."""
+    if place == "h":
+        return text
+    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
+
+
+def _renamed(text: str) -> str:
+    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
+
+
+def _prefixed(text: str, names: dict[str, str]) -> str:
+    """The text with every state under the name of what it starts from."""
+    return re.sub(r"[A-Za-z_]\w*", lambda m: f"initial_{m[0]}" if m[0] in names.values() else m[0], text)

@@ -1,0 +1,189 @@
+"""What the template of kernels.py is given in the form of rows: text, and booleans for what a recurrence has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .triton_package import Output, Walked
+from .triton_site import CodeLine
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor that the launcher allocates."""
+
+    name: str
+    allocation: str
+
+
+@dataclass(frozen=True)
+class Faded:
+    """A query as the walk reads it; `at_tokens`: laid out token by token, not row by row."""
+
+    name: str
+    place: int
+    at_tokens: bool
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads the state and what earlier rows of the chunk write: a query, or an erase key."""
+
+    index: int
+    name: str  # the buffer of its keys
+    at_tokens: bool
+    walked: Faded | None  # the same, faded up to its rows, where the walk reads that
+    is_erase: bool
+    is_inclusive: bool
+    is_before: bool  # stands before what its row writes
+    is_first: bool
+    is_by_row: bool  # its keys lie row by row, not token by token
+    place: int  # the row of a token at which a query stands
+    later: str  # the sum at which it stands
+    sees: str  # which sources a row sees
+    pairs: str  # what the walk reads: weights of sources, or the inverse
+    made: str  # what the pairs make
+    pair_gradient: str
+    own: str  # the gradient of a row's read of itself, where it is kept apart
+    faded: str
+    faded_pointer: str
+    when: str
+    fade: str
+    faded_gradient: str
+    read: str
+    read_gradient: str
+    gradient: str
+    moved: str
+    pair_math: str
+    gradient_math: str
+    math: str
+
+
+@dataclass(frozen=True)
+class RowsPackage:
+    """Everything kernels.py says in this form."""
+
+    title: str
+    equations: tuple[str, ...]
+    legend: tuple[str, ...]
+    helpers: tuple[str, ...]
+    count: int
+    has_several: bool  # rows a token
+    has_steps: bool  # rows that act together
+    has_parts: bool  # several readers
+    reader_count: int
+    is_narrow: bool  # one decay a head
+    is_uniform: bool  # keys do not fade at their own rates
+    count_padded: int
+    count_text: str
+    step: int
+    block: str
+    far: str
+    span_parameters: str
+    span_arguments: str
+    span_values: str
+    spans: str
+    all_sums: str
+    is_falling: bool
+    sums_pointer: str
+    given_pointer: str
+    pair_gradient_names: tuple[str, ...]
+    made_written: str
+    made_sums: str
+    is_wide: bool
+    has_decay: bool
+    has_erase: bool
+    has_groups: bool
+    has_readout: bool
+    stores_reads: bool
+    uses_position: bool
+    reads_before: bool
+    moves_before: bool
+    is_first: str
+    inverse_precision: str
+    row: str
+    numbers: str
+    number_arguments: str
+    sizes: tuple[CodeLine, ...]
+    key_width: str
+    value_width: str
+    K_value: str
+    V_value: str
+    first: str
+    first_state: str
+    state_count: int
+    state_tuple: str
+    moved_tuple: str
+    joined_sizes: str
+    heads: str
+    name: str
+    groups: str
+    vectors: str
+    argument_list: str
+    given_list: str
+    states: str
+    state_gradient_list: str
+    constants: str
+    pack: str
+    unpack: str
+    unpack_arguments: str
+    unpack_call: str
+    unpack_gradient_call: str
+    state_offsets: str
+    operands: Walked
+    operand_names: tuple[str, ...]
+    operand_stores: tuple[str, ...]
+    scale_pointer: str
+    scale_value: str
+    prepared: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    made_operands: str
+    made_pairs: str
+    made_walk: str
+    made_gradient: str
+    pair_inputs: tuple[str, ...]
+    pair_outputs: tuple[str, ...]
+    pair_title: str
+    readers: tuple[Reader, ...]
+    queries: tuple[Reader, ...]
+    walk_inputs: tuple[str, ...]
+    walked_key: str
+    walked_erase: str
+    read_names: tuple[str, ...]
+    own_reads: tuple[str, ...]
+    read_list: str
+    kept_names: tuple[str, ...]
+    read_gradient_names: tuple[str, ...]
+    forward_title: str
+    write_math: str
+    carry_math: str
+    written_gradient_math: str
+    given_gradient_math: str
+    erase_fade: str
+    key_fade: str
+    carried_write: str
+    erased_gradient: str
+    state_fade: str
+    state_fade_assigned: str
+    written: str
+    written_output: str
+    gradient_inputs: tuple[str, ...]
+    gradient_outputs: tuple[str, ...]
+    gradient_buffers: tuple[Buffer, ...]
+    readout: Walked
+    readout_store: str
+    readout_gradient: Walked
+    readout_gradient_stores: tuple[str, ...]
+    output_shape: str
+    output_like: str
+    gradient: Walked
+    gradient_stores: tuple[str, ...]
+    token_inputs: tuple[str, ...]
+    token_outputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    partials: tuple[Output, ...]
+    results: tuple[str, ...]
+    pair_block: str
+    gradient_block: str
+    gradient_warps: str
+    operand_warps: str

@@ -1,0 +1,112 @@
+"""The emitted kernels of walks over rows against the float64 reference, interpreted on the processor in float32.
+
+The same harness as test_kernels: a process of its own, memory that begins as NaN. What differs are the claims: rows that erase,
+decays of every key, several rows a token, in batches and in packed documents, at sizes that fill no block.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from built import write
+from conftest import ROOT
+from test_kernels import CARRIED, EXAMPLES, OTHERS, fused, interpreted
+
+pytest.importorskip("torch")
+
+import torch  # noqa: E402
+
+from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.verify_kernels import ODD, SLACK, Trial, compare, sizes_near, trials  # noqa: E402
+from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+
+INVENTIONS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples" / "inventions").glob("*.ssm"))}
+STRONG = """
+recurrence strong {
+  dim    N = 16, P = 16
+  input  q, k : [N]; v : [P]; g_raw : [N]
+  gate   g : [N] <= 0 = -30 * softplus(4 * g_raw)
+  state  S : real [N, P]
+  update S' = diag(exp(g)) S + k v^T
+  output o = S'^T q
+}
+"""
+"""Log decays from nearly 0 to beyond -100 a token: no block is short enough for its exponents to be split."""
+
+SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {"strong decays": STRONG}
+
+
+def has_row_kernels(folder: Path) -> bool:
+    kernels = folder / "kernels.py"
+    return kernels.exists() and "def pairs_kernel(" in kernels.read_text(encoding="utf-8")
+
+
+def interpret(name: str, folder: Path) -> None:
+    """Called where triton interprets. Float32 takes chunks of 32 rows; those of the shorter types are tried as well."""
+    written, spec = write(SPECS[name], folder)
+    subject, kernels = fused(written, spec)
+    own = kernels._forward_options
+    odd = sizes_near(subject, ODD)
+    for is_long, trial in (
+        (True, Trial(1, 70, 2, odd)),
+        (False, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
+    ):
+        if is_long:
+            kernels._forward_options = lambda K, V, dtype: own(K, V, torch.bfloat16) | {"PRECISION": "ieee"}
+        measured = compare(subject, kernels, trial, "float32")
+        kernels._forward_options = own
+        assert measured
+        # a gate's gradient is a difference of sums over a chunk; exponents of strong decays are large numbers in float32
+        limit = 3e-3 if name == "strong decays" else 1e-4
+        wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < limit]
+        if wrong:
+            print("\n".join(wrong))
+            return
+    print("held")
+
+
+def interpreting(*arguments: object) -> str:
+    program = f"import pathlib, test_row_kernels; test_row_kernels.interpret{arguments!r}".replace("PosixPath", "pathlib.Path")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECS)
+def test_interpreted_row_kernels(name, tmp_path):
+    folder, _ = write(SPECS[name], tmp_path)
+    if not has_row_kernels(folder):
+        pytest.skip("in another form")
+    assert interpreting(name, tmp_path) == "held"
+
+
+def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
+    """One walk in the form of rows, whatever its rows: all have kernels."""
+    carried = {name for name in SPECS if has_row_kernels(write(SPECS[name], tmp_path / name)[0])}
+    assert carried >= {
+        "comba", "deltanet", "deltaproduct", "dplr", "gated_deltanet", "gated_deltaproduct", "gdn2", "gla", "hgrn2", "kda",
+        "rwkv5", "rwkv6", "rwkv7", "strong decays", *OTHERS, "backward_delta", "channel_deltaproduct", "damped_reflection",
+        "delta_with_bonus", "forget_correct_forget", "normalised_dplr", "novelty", "rank_three_hgrn2", "rwkv6_two_taps",
+        "simultaneous_delta", "unlearning",
+    }  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", SLACK)
+@pytest.mark.parametrize("name", SPECS)
+def test_rows_on_a_gpu(name, dtype, tmp_path):
+    folder, spec = write(SPECS[name], tmp_path)
+    if not has_row_kernels(folder):
+        pytest.skip("in another form")
+    subject = Subject(load(folder), spec, "cuda")
+    kernels = subject.kernels("_kernels")
+    measured = [one for trial in trials(subject) for one in compare(subject, kernels, trial, dtype)]
+    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
+    assert measured and not wrong, wrong
