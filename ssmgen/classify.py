@@ -18,6 +18,7 @@ from .features._facts import Facts
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
 from .rows import Problem, rows_of, unrolled_reads
+from .scans import scan_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
 
@@ -31,8 +32,9 @@ def classify(recurrence: Recurrence) -> Classified:
     recurrence = unrolled_reads(recurrence)
     groups = [Facts(recurrence, names) for names in _groups(recurrence)]
     axes, refusals = [], []
+    form = _value("form", groups).value
     for axis in AXES:
-        value = _value(axis, groups)
+        value = _value(axis, groups, form)
         axes.append(value)
         # of a recurrence with no affine form only its form is known
         if not value.is_lowered and (not recurrence.sequential or axis == "form"):
@@ -41,6 +43,11 @@ def classify(recurrence: Recurrence) -> Classified:
     if unmet := _unmet(recurrence, axes, groups):
         raise SpecError(recurrence.written.source, unmet)
     walks, outputs = [], recurrence.outputs
+    if not refusals and form == "scan":
+        scan = scan_of(recurrence)
+        if isinstance(scan, Problem):
+            return Classified(recurrence, tuple(axes), (), outputs, (scan.diagnostic(),))
+        return Classified(recurrence, tuple(axes), (), outputs, (), scan)
     if not refusals:
         walks, refusals = _walks(groups)
     if not refusals:
@@ -81,17 +88,17 @@ def _coupled(recurrence: Recurrence) -> dict[str, int]:
     return found
 
 
-def _value(axis: str, groups: list[Facts]) -> AxisValue:
-    """The most general value that any group takes on `axis`."""
+def _value(axis: str, groups: list[Facts], form: str = "chunk") -> AxisValue:
+    """The most general value that any group takes on `axis`; what is lowered depends on the form."""
     best: tuple[int, str, Feature, Facts] | None = None
     for facts in groups:
         ranked = sorted(values(axis).items(), key=lambda item: -item[1].priority)
         name, feature = next((n, f) for n, f in ranked if f.matches(facts))
-        if best is None or (not feature.is_lowered, feature.priority) > (not best[2].is_lowered, best[0]):
+        if best is None or (not feature.is_carried(form), feature.priority) > (not best[2].is_carried(form), best[0]):
             best = (feature.priority, name, feature, facts)
     _, name, feature, facts = best
     evidence = feature.evidence(facts)
-    return AxisValue(axis, name, feature.sentence, feature.is_lowered, getattr(evidence, "span", None) or NOWHERE)
+    return AxisValue(axis, name, feature.sentence, feature.is_carried(form), getattr(evidence, "span", None) or NOWHERE)
 
 
 def _unmet(recurrence: Recurrence, axes: list[AxisValue], groups: list[Facts]) -> tuple[Diagnostic, ...]:
@@ -144,7 +151,7 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     is_transposed = facts.is_transposed
     found = rows_of(facts, is_transposed)
     if isinstance(found, Problem):
-        return Diagnostic(found.slug, Severity.ERROR, found.title, Label(found.span, found.label), (), found.note, found.help)
+        return found.diagnostic()
     rows, size = found
     logs = [row.log_decay for row in rows if row.log_decay is not None]
     decay = "none" if not logs else "diagonal" if any(not log.type.is_scalar for log in logs) else _value("decay", [facts]).value
@@ -159,7 +166,7 @@ def _coupled_walk(facts: Facts) -> Walk | Diagnostic:
     """The walk of states that feed each other."""
     found = members_of(facts)
     if isinstance(found, Problem):
-        return Diagnostic(found.slug, Severity.ERROR, found.title, Label(found.span, found.label), (), found.note, found.help)
+        return found.diagnostic()
     row, members = found
     column = Column(members[0].state, row.values[0], facts.recurrence.spec.state(members[0].state).type)
     readings: list[Reading] = []

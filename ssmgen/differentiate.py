@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
-from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose, Type
 
 HALF = Fraction(1, 2)
 
@@ -100,7 +100,14 @@ def _product(left: Expr, right: Expr, dy: Expr, found: list) -> None:
 
 def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
     left, right = expr.left, expr.right
-    if isinstance(left, Diag):
+    if isinstance(left, Diag) and not right.type.is_column:
+        _visit(left.operand, apply("row_sum", mul(dy, right), type=left.operand.type), None, found)
+        _visit(right, matmul(left, dy), None, found)
+    elif isinstance(right, Diag) and not left.type.is_row:
+        _visit(left, matmul(dy, right), None, found)
+        flat = Type(const(1).type.rows, right.operand.type.rows)
+        _visit(right.operand, transpose(apply("column_sum", mul(dy, left), type=flat)), None, found)
+    elif isinstance(left, Diag):
         _product(left.operand, right, dy, found)
     elif left.type.is_scalar or right.type.is_scalar:
         _product(left, right, dy, found)
@@ -112,7 +119,9 @@ def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
     elif (other := regrouped(expr)) != expr:
         _visit(other, dy, None, found)
     else:
-        raise ValueError(f"no derivative for a product of {left.type} and {right.type}")
+        for own, pulled in ((left, lambda: matmul(dy, transpose(right))), (right, lambda: matmul(transpose(left), dy))):
+            if _has_name(own):
+                _visit(own, pulled(), None, found)
 
 
 def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
@@ -164,6 +173,10 @@ def inner_of(left: Expr, right: Expr) -> Expr:
         return mul(right, apply("sum", left, type=const(1).type))
     if left.type.is_scalar:
         return mul(left, right)
+    if isinstance(right, Const):
+        return mul(const(right.value), apply("sum", left, type=const(1).type))
+    if not (left.type.is_row or left.type.is_column):
+        return apply("sum", mul(left, right), type=const(1).type)
     as_row = left if left.type.is_row else transpose(left)
     return matmul(as_row, right if right.type.is_column else transpose(right))
 

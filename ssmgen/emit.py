@@ -15,6 +15,7 @@ from .triton_decode import decode_package
 from .triton_kernels import triton_package
 from .triton_layer import layer_launches
 from .triton_rows import rows_package
+from .triton_scan import scan_package
 from .wrap import wrapped
 
 FORMAT = 3
@@ -29,10 +30,11 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     # kernels give one column a token, from states that do not feed each other
     has_rows = any(output.index is not None for output in spec.outputs)
     decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
-    is_apart = not has_rows and not any(w.walk.members for w in kernels.walks)
-    fused = triton_package(kernels) if is_apart else None
-    rows = rows_package(kernels) if is_apart and fused is None else None
-    has_kernels, has_gates = fused is not None or rows is not None, fused is not None and fused.has_gates
+    has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
+    fused = triton_package(kernels) if has_chunks else None
+    rows = rows_package(kernels) if has_chunks and fused is None else None
+    scan = scan_package(kernels) if kernels.scan is not None else None
+    has_kernels, has_gates = any(found is not None for found in (fused, rows, scan)), fused is not None and fused.has_gates
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
@@ -50,6 +52,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         files["tuning.py"] = render("triton/tuning.py.jinja")
     if rows is not None:
         files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
+    if scan is not None:
+        files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
     if decode is not None:
         files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
     for launch in launches.values():

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from textwrap import fill, indent
 
-from . import compiler, kernel_text, layer_text
+from . import compiler, kernel_text, layer_text, scan_text
 from .decode_words import layer_words, recurrence_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
@@ -72,6 +72,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("ranges proved", _ranges(spec)),
         ("stability", [line for each in stability(derived) for line in _stability(each)]),
         ("chunk form", [] if kernels is None else [line for walk in kernels.walks for line in _chunk(walk)]),
+        ("scan form", [] if kernels is None or kernels.scan is None else _scan(kernels.scan)),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
         ("how it runs", _refused(classified) if plan is None else _how(plan)),
@@ -134,6 +135,12 @@ def _chunk(walk) -> list[str]:
 def _how(plan: Plan) -> list[str]:
     token = recurrence_words(plan.classified.recurrence)
     return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
+
+
+def _scan(program) -> list[str]:
+    forward, gradient = scan_text.forward_lines(program), scan_text.gradient_lines(program)
+    lines = ["a token, every entry of the state by itself", *(f"  {line}" for line in forward)]
+    return [*lines, "from the right, D what reaches a state from later tokens", *(f"  {line}" for line in gradient)]
 
 
 def _reasons(plan: Plan) -> list[tuple[str, str]]:
@@ -257,7 +264,11 @@ def _features(_) -> list[tuple[str, str]]:
     from .plan import AXES
 
     rows = [(f"{axis} {name}", feature) for axis in AXES for name, feature in values(axis).items()]
-    return [(name, feature.sentence + ("" if feature.is_lowered else "  (no kernel yet)")) for name, feature in rows]
+
+    def words(feature) -> str:
+        return "" if feature.is_lowered else "  (in scans)" if feature.in_scan else "  (no kernel yet)"
+
+    return [(name, feature.sentence + words(feature)) for name, feature in rows]
 
 
 def _rules(_) -> list[tuple[str, str]]:

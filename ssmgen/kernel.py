@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .plan import Plan, Walk
+from .scan import ScanProgram
 
 TOKEN, ROW, SOURCE, MEMBER, KEY, VALUE = "t", "i", "j", "m", "n", "p"
 
@@ -384,10 +385,11 @@ class WalkKernels:
 
 @dataclass(frozen=True)
 class Kernels:
-    """A plan with the programs that carry it."""
+    """A plan with the programs that carry it: chunk programs of its walks, or one scan program."""
 
     plan: Plan
     walks: tuple[WalkKernels, ...]
+    scan: ScanProgram | None = None
 
     def __str__(self) -> str:
         from .kernel_text import kernels_text
@@ -399,6 +401,8 @@ class Kernels:
         for walk in self.walks:
             for program in programs(walk):
                 program.verify()
+        if self.scan is not None:
+            self.scan.verify()
 
 
 def programs(walk: WalkKernels) -> tuple[ChunkProgram, ...]:

@@ -35,6 +35,8 @@ from .kernel import (
 
 def kernels_text(kernels: Kernels) -> str:
     """Every program of every walk."""
+    if kernels.scan is not None:
+        return str(kernels.scan)
     return "\n\n".join(program_text(program) for walk in kernels.walks for program in programs(walk))
 
 

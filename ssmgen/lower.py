@@ -45,13 +45,16 @@ from .kernel import (
     Times,
     WalkKernels,
 )  # fmt: skip
+from .lower_scan import lower_scan
 from .member_program import forward_program
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
 
 
 def lower(plan: Plan) -> Kernels:
-    """Compose the chunk programs of every walk from its axes' laws."""
+    """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
+    if plan.form == "scan":
+        return Kernels(plan, (), lower_scan(plan))
     return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))
 
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .aliases import shared_gradients
 from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
 from .backends.torch_text import HELPERS, identifier
 from .bounds import bounds_of
@@ -17,6 +18,7 @@ from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
+from .op_scan import NO_READOUT, ScanText, ScanWriter
 from .op_shapes import Shapes
 from .plan import Plan, Walk
 from .previous_text import Maximum, Previous, maxima, previous_values
@@ -107,6 +109,10 @@ class OpPackage:
     first: str
     helpers: tuple[str, ...]
     walks: tuple[WalkText, ...]
+    scan: ScanText | None
+    has_walks: bool
+    has_walk_positions: bool
+    uses_functional: bool
     readout: TokenFunction
     readout_backward: TokenFunction
     has_readout: bool
@@ -212,6 +218,9 @@ class _Writer(Shapes):
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
         walks = self.plan.classified.walks
+        self.scan = None
+        if kernels.scan is not None:
+            self.scan = ScanWriter(kernels.scan, self.tokens, self.states, [self._d(s) for s in self.states])
         self.has_groups = any(
             self.tokens.operand_place(w, n).level != "h" for w in walks if _is_plain(w) for n in self._operands(w) if n != "g"
         )
@@ -359,7 +368,9 @@ class _Writer(Shapes):
     def package(self) -> OpPackage:
         several = len(self.kernels.walks) > 1
         walks = tuple(self.walk(w, str(i) if several else "") for i, w in enumerate(self.kernels.walks))
-        readout, readout_backward = broken_function(self.tokens.readout()), broken_function(self.tokens.readout_backward())
+        scan = self.scan.text() if self.scan is not None else None
+        read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
+        readout, readout_backward = map(broken_function, read)
         functions = [readout, readout_backward, *(f for w in walks for f in (w.operands, w.operands_backward))]
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         tensors = [*self.names, *self.states]
@@ -400,8 +411,12 @@ class _Writer(Shapes):
             arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
             constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
-            helpers=tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
+            helpers=scan.helpers if scan else tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
             walks=walks,
+            scan=scan,
+            has_walks=scan is None,
+            has_walk_positions=self.plan.uses_position and scan is None,
+            uses_functional=scan is None or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
             readout=readout,
             readout_backward=readout_backward,
             has_readout=not _is_identity(readout),
@@ -410,10 +425,10 @@ class _Writer(Shapes):
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout=f"[{', '.join(['B', 'T', 'H', *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
+            output_layout=f"[{', '.join(['B', 'T', self._lane(), *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
-            uses_math="math." in text,
+            uses_math=scan.uses_math if scan else "math." in text,
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
             has_erase=any(w.has_erase for w in self.plan.classified.walks if not w.members),
@@ -513,13 +528,19 @@ class _Writer(Shapes):
         )
 
     def _body(self, tensors: list[str]) -> list[str]:
+        if self.scan is not None:
+            return [*self._cast(tensors), f"T = {identifier(self.inputs[0].name)}.shape[1]",
+                    f"chunks = _chunks(T, chunk, cu_seqlens, {identifier(self.inputs[0].name)}.device)"]  # fmt: skip
         groups = f"{self._groups()}, " if self.has_groups else ""
         first = identifier(self.inputs[0].name)
+        return [*self._cast(tensors), f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)"]
+
+    @staticmethod
+    def _cast(tensors: list[str]) -> list[str]:
         return [
             f"kinds = [t.dtype for t in {_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
             f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
-            f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)",
         ]
 
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
@@ -553,8 +574,8 @@ class _Writer(Shapes):
 
     def _backward_results(self, walks: tuple[WalkText, ...], readout: TokenFunction) -> list[str]:
         results = []
-        shared = _shared([w.operands_backward for w in walks], readout)
-        for index, name in enumerate(self.names):
+        shared = shared_gradients([w.operands_backward for w in walks], readout)
+        for index, name in enumerate(self.names if self.scan is None else ()):
             parts = [
                 f"from_operands{w.suffix}[{w.operands_backward.gives.index(name)}]" for w in walks if name in w.operands_backward.gives
             ]
@@ -566,28 +587,16 @@ class _Writer(Shapes):
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
+        for index, symbol in enumerate(self.tokens.arguments if self.scan is not None else ()):
+            text = self.scan.gradient(symbol) or f"torch.zeros_like({self.names[index]})"
+            results.append(f"{text}.to(kinds[{index}]).contiguous()")
         first = identifier(self.inputs[0].name)
         return results + [
             f"{self._d(s)}.to(kinds[{len(self.names) + i}]).contiguous() if is_given else {_none(first)}" for i, s in enumerate(self.states)
         ]
 
-
-def _shared(operands: list[TokenFunction], readout: TokenFunction) -> set[str]:
-    """Arguments whose gradient is a tensor that came in, or one that another argument has as well: an operator must copy it."""
-    found: set[str] = set()
-    for function in (readout, *operands):
-        seen = {"dy"}
-        views = {line.target: line.text for line in function.lines}
-        returned = function.returns[len(function.returns) - len(function.gives) :]
-        for name, value in zip(function.gives, returned, strict=True):
-            text = value.text
-            while (view := re.fullmatch(r"(\w+)(\[[^\]]*\])*", text)) and view[1] in views:
-                text = views[view[1]]
-            if view and view[1] in seen:
-                found.add(name)
-            elif view:
-                seen.add(view[1])
-    return found
+    def _lane(self) -> str:
+        return "C" if any(state.per == "channel" for state in self.spec.states) else "H"
 
 
 # --- functions that say nothing ---

@@ -151,8 +151,29 @@ class Walk:
 
 
 @dataclass(frozen=True)
+class ScanStep:
+    """One affine map of a state, entry by entry: `name = value`; `kept` is the part that carries what `kept S` stands for."""
+
+    state: str
+    name: str  # S' of the token's last step, S'1, S'2 of those before it
+    value: Expr
+    kept: Expr
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`.
+
+    All names are `Ref`s here: the state before the token `S`, after it `S'`, the value that the token before had `x[-1]`.
+    """
+
+    steps: tuple[ScanStep, ...]
+    output: tuple[str, Expr]
+
+
+@dataclass(frozen=True)
 class Classified:
-    """A recurrence with its place on every axis. `walks` is empty when an axis has no chunk form yet.
+    """A recurrence with its place on every axis. `walks` and `scan` are empty when an axis has no form yet; else one of them is.
 
     `outputs` are the recurrence's, over the reads of the walks: a number in front of a read has moved into the walk, a sum
     over rows is written out, and an output of several rows is one a row.
@@ -163,6 +184,7 @@ class Classified:
     walks: tuple[Walk, ...]
     outputs: tuple[tuple[str, Expr], ...]
     refusals: tuple[Diagnostic, ...] = ()
+    scan: Scan | None = None
 
     def __str__(self) -> str:
         from .plan_text import classified_text
@@ -180,7 +202,7 @@ class Classified:
         """Raise AssertionError unless every axis has exactly one value and each read is served by one walk."""
         names = [a.axis for a in self.axes]
         assert names == list(AXES), names
-        if not self.refusals:
+        if not self.refusals and self.scan is None:
             served = sorted(s.read.name for w in self.walks for s in w.slices)
             assert served == sorted(r.name for r in self.recurrence.reads), served
 
@@ -204,7 +226,7 @@ class Plan:
     """The chosen form: chunk length, direction of time, what backward keeps, and why."""
 
     classified: Classified
-    form: str  # 'chunk'
+    form: str  # 'chunk' | 'scan'
     chunk: int
     is_reversed: bool
     stores_reads: bool  # the readout is not linear in the reads: backward needs their values
@@ -221,5 +243,6 @@ class Plan:
 
     def verify(self) -> None:
         """Raise AssertionError unless the plan can be lowered."""
-        assert self.form == "chunk" and self.chunk > 0
-        assert not self.classified.refusals and self.classified.walks
+        assert self.form in ("chunk", "scan") and self.chunk > 0
+        assert not self.classified.refusals
+        assert bool(self.classified.walks) == (self.form == "chunk") and bool(self.classified.scan) == (self.form == "scan")

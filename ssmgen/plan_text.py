@@ -17,6 +17,8 @@ def classified_text(classified: Classified) -> str:
     lines = columns(axis_rows(classified))
     for index, walk in enumerate(classified.walks):
         lines += [f"walk {index}" if len(classified.walks) > 1 else "walk", *(f"  {line}" for line in walk_lines(walk))]
+    for step in classified.scan.steps if classified.scan is not None else ():
+        lines.append(f"scan  {step.name} = {expr_text(step.value)}")
     lines += [f"then  {name} = {expr_text(value)}" for name, value in classified.outputs]
     lines += [f"refused  {diagnostic.title}" for diagnostic in classified.refusals]
     return "\n".join(lines)
@@ -82,7 +84,8 @@ def plan_text(plan: Plan) -> str:
 
 def form_words(plan: Plan) -> str:
     """`chunk, 64 tokens`."""
-    return f"{plan.form}, {plan.chunk} tokens" + (", last token to first" if plan.is_reversed else "")
+    what = "chunks of " if plan.form == "scan" else ""
+    return f"{plan.form}, {what}{plan.chunk} tokens" + (", last token to first" if plan.is_reversed else "")
 
 
 def cost_rows(cost: Cost, unit: str = "head") -> list[tuple[str, str]]:

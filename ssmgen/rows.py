@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from . import algebra
+from .diagnostics import Diagnostic, Label, Severity
 from .expressions import key, nodes, uses_index
 from .features._facts import PURE, Facts
 from .plan import Row
@@ -31,6 +32,10 @@ class Problem:
     note: str
     help: str
     slug: str = "unsupported-lowering"
+
+    def diagnostic(self) -> Diagnostic:
+        """The same as the checker says it."""
+        return Diagnostic(self.slug, Severity.ERROR, self.title, Label(self.span, self.label), (), self.note, self.help)
 
 
 @dataclass

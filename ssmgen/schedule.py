@@ -11,6 +11,7 @@ from .expressions import nodes
 from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
 from .member_program import forward_program
 from .plan import Classified, Column, Cost, Plan, Walk
+from .scan_cost import scan_cost
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
@@ -30,6 +31,8 @@ def schedule(classified: Classified) -> Plan:
     """
     if classified.refusals:
         raise SpecError(classified.recurrence.spec.source, classified.refusals)
+    if classified.scan is not None:
+        return _scan(classified)
     rows = max(len(walk.rows) for walk in classified.walks)
     chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK >> min(2, (rows - 1).bit_length())))
     stores_reads = not _is_linear_in_reads(classified)
@@ -43,6 +46,18 @@ def schedule(classified: Classified) -> Plan:
     return Plan(
         classified, "chunk", chunk, classified.recurrence.spec.time == "reversed", stores_reads,
         _uses_position(classified), (*reasons, *words), _cost(classified, chunk), block, is_bounded,
+    )  # fmt: skip
+
+
+def _scan(classified: Classified) -> Plan:
+    """Tokens one after the other in every chunk, all chunks at once; any factor does, 0 and negative ones too."""
+    chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK))
+    reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
+    reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
+    reasons.append("backward keeps nothing but the inputs: states come again from the edges of blocks")
+    return Plan(
+        classified, "scan", chunk, classified.recurrence.spec.time == "reversed", False,
+        _uses_position(classified), tuple(reasons), scan_cost(classified),
     )  # fmt: skip
 
 
@@ -101,6 +116,8 @@ def _uses_position(classified: Classified) -> bool:
     recurrence = classified.recurrence
     values = [s.definition for s in recurrence.spec.symbols if s.definition is not None]
     values += [v for _, v in recurrence.outputs] + [v for _, v in recurrence.hoisted]
+    if classified.scan is not None:
+        values += [v for step in classified.scan.steps for v in (step.value, step.kept)]
     for walk in classified.walks:
         values += [v for row in walk.rows for v in (row.key, row.coefficient, row.log_decay, row.erase, *row.values) if v is not None]
         values += [r.query for r in walk.readings if r.query is not None]

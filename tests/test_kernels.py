@@ -112,6 +112,8 @@ CARRIED = (
     "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
+SCANS = ("hgrn", "mamba1", "rg_lru", "s4d")
+"""Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
 SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
 
 
@@ -193,7 +195,9 @@ OTHERS = {
 def test_kernels_only_where_they_carry(name, tmp_path):
     folder, _ = write((EXAMPLES | OTHERS)[name], tmp_path)
     kernels = folder / "kernels.py"
-    assert (kernels.exists() and "def pairs_kernel(" not in kernels.read_text(encoding="utf-8")) == (name in CARRIED)
+    text = kernels.read_text(encoding="utf-8") if kernels.exists() else ""
+    kind = "rows" if "def pairs_kernel(" in text else "scan" if "def _lanes(" in text else "fused" if text else "none"
+    assert (kind == "fused", kind == "scan") == (name in CARRIED, name in SCANS)
 
 
 @interpreted

@@ -314,6 +314,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         return Text(f"{_MATH[expr.function]}({', '.join(arg.text for arg in args)})", is_number=True)
     if expr.function == "rope":
         return Text(f"_rope({_tensor(args[0])}, {names.position}, {axis_of(expr.args[0])})")
+    if expr.function in INTERNAL:
+        return Text(INTERNAL[expr.function](*(arg.text for arg in args), names=names, axis=axis_of(expr.args[0])))
     if expr.function in AXIS_FUNCTIONS:
         return Text(AXIS_FUNCTIONS[expr.function](_tensor(args[0]), axis_of(expr.args[0])))
     if expr.function in ("Re", "Im", "conj") and expr.args[0].type.field == "real":
@@ -322,6 +324,18 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         # The bounds of a clamp may stay numbers when they are written out.
         return Text(FUNCTIONS[expr.function](*(arg.text if arg.binds >= SIGN else _tensor(arg) for arg in args)))
     return Text(FUNCTIONS[expr.function](*(_tensor(arg) for arg in args)))
+
+
+INTERNAL = {
+    "at_least": lambda x, y, **_: f"({x} >= {y}).float()",
+    "sign": lambda x, **_: f"torch.sign({x})",
+    "erf": lambda x, **_: f"torch.erf({x})",
+    "sum": lambda x, **_: f"torch.sum({x}, (-2, -1), keepdim=True)",
+    "row_sum": lambda x, **_: f"torch.sum({x}, -1, keepdim=True)",
+    "column_sum": lambda x, **_: f"torch.sum({x}, -2, keepdim=True)",
+    "rope_back": lambda x, *, names, axis: f"_rope({x}, -{names.position}, {axis})",
+}
+"""Functions that only derivatives use."""
 
 
 def _tensor(value: Text) -> str:

@@ -124,7 +124,8 @@ RESERVED = frozenset(
     "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "
     "outputs t index start end head channel position initial_state final_state cu_seqlens chunk self "
     "kinds dy y final operands from_readout chunks given ratio ctx inputs output gradients sequences next_position value "
-    "slots present held rows functools warnings forward_ad NAMESPACE any bool float getattr int len list range reversed super tuple "
+    "slots present held at kept adjoints "
+    "rows functools warnings forward_ad NAMESPACE any bool float getattr int len list range reversed super tuple "
     "zip gates is_given found".split()
 )
 """Names that the emitted text uses for itself."""

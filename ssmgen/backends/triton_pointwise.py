@@ -329,6 +329,8 @@ class Printer:
                 f"tl.interleave({inner.text}, {inner.text})", ATOM, axes, {a: inner.past(HALF if a == rows + cols else a) for a in axes}
             )
         type_ = operand.type
+        if name in ("row_sum", "column_sum") or (name == "sum" and not (type_.is_row or type_.is_column)):
+            return self._matrix_sum(name, operand, rows, cols)
         if name in ("sum", "norm"):
             # the result is a scalar: the operand's own size says where it lies
             refused = None
@@ -360,6 +362,15 @@ class Printer:
             f"_{name}({text}{size})", ATOM, value.axes, {a: b if b == 0 else None if b is not ANYTHING else b for a, b in beyond.items()}
         )
 
+    def _matrix_sum(self, name: str, operand: Expr, rows: str, cols: str) -> Text:
+        """The sum of a matrix along its rows, its columns, or both."""
+        down = rows or self.axis_of.get(operand.type.rows, KEY)
+        across = cols or self.axis_of.get(operand.type.cols, VALUE)
+        value = self._print(operand, down, across)
+        for axis in {"row_sum": (across,), "column_sum": (down,), "sum": (down, across)}[name]:
+            value = self._reduced("sum", value, axis)
+        return value
+
     def _reduced(self, name: str, value: Text, axis: str) -> Text:
         if axis not in value.axes:
             raise UnsupportedOperand(f"`{name}` of what does not lie along `{axis}`")
@@ -389,7 +400,7 @@ class Printer:
         return Text(f"_rope({value.along(axes)}, {where}, {entry}, {size_text(size).text})", ATOM, axes, dict(value.beyond))
 
 
-COLUMN_FUNCTIONS = ("unit", "rmsnorm", "softmax", "norm", "rope", "rope_back", "pairs", "sum")
+COLUMN_FUNCTIONS = ("unit", "rmsnorm", "softmax", "norm", "rope", "rope_back", "pairs", "sum", "row_sum", "column_sum")
 """Functions over the entries of a column, with those that only derivatives use."""
 
 

@@ -13,7 +13,8 @@ class Feature:
     """A value on an axis.
 
     `matches(facts)` says whether a group of states has this value; within an axis the values are tried by falling
-    `priority`, so that the general one comes first. `sentence` is for `explain`. `is_lowered`: a kernel exists.
+    `priority`, so that the general one comes first. `sentence` is for `explain`. `is_lowered`: a kernel exists. `in_scan`: whether
+    one exists where every entry of the state runs by itself; None where it is no matter of the form.
     `evidence(facts)` gives the factor or term of the text that shows the value, for messages; `law(facts)` why it has no
     kernel and never will beside what else the group does, with the edit, where there is more to say than that there is none yet.
     `need`: what a text that claims the value must have, where the sentence does not say it.
@@ -26,3 +27,8 @@ class Feature:
     evidence: Callable[[Facts], object] = lambda facts: None
     law: Callable[[Facts], tuple[str, str] | None] = lambda facts: None
     need: str = ""
+    in_scan: bool | None = None
+
+    def is_carried(self, form: str) -> bool:
+        """Whether a kernel of this form carries the value."""
+        return self.is_lowered if form != "scan" or self.in_scan is None else self.in_scan

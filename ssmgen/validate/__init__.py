@@ -17,10 +17,11 @@ from fractions import Fraction
 from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
+from ..scan import ScanProgram
 from ..small import all_nodes
 from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
-from . import members, sequential
+from . import members, scans, sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
 from .programs import Grid, Runner
@@ -54,6 +55,8 @@ class Validation:
     lengths: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
+        if not self.lengths:
+            return f"{self.numbers} exact numbers, token by token"
         lengths = ", ".join(f"{t} tokens by {c}" for t, c in self.lengths)
         return f"{self.identities} polynomial identities at {SHORT} tokens or fewer; {self.numbers} exact numbers at {lengths}"
 
@@ -72,6 +75,8 @@ def validate(plan: Plan, kernels: Kernels) -> Validation:
         identities += _symbolic(walk)
         for length, rows in _lengths(walk):
             numbers += _rational(walk, length, rows)
+    if kernels.scan is not None:
+        return Validation(0, _scan(plan, kernels.scan), ())
     numbers += _meaning(plan, kernels)
     return Validation(identities, numbers, tuple(dict.fromkeys(pair for walk in kernels.walks for pair in _lengths(walk))))
 
@@ -283,13 +288,9 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(7)
-    counts = _counts(recurrence)
-    sizes = {name: size if name in counts else 2 + 2 * i for i, (name, size) in enumerate(spec.dims)} | dict(spec.counts)
+    sizes = _sizes(recurrence)
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
-    static = {s.name: _random(s.type, sizes, functions) for s in spec.symbols if s.kind == "param" and s.name not in definitions}
-    static |= {name: [[Fraction(value)]] for name, value in spec.constants}
-    static |= {"head": [[Fraction(1)]], "heads": [[Fraction(4)]], "channel": [[Fraction(1)]], "channels": [[Fraction(4)]]}
-    static |= {name: [[Fraction(2)]] for name in ("layer", "layers") if name not in static}
+    static = _static(recurrence, sizes, functions)
     states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
     walk_states = [_stack(w.walk, states) for w in kernels.walks]
     count = 0
@@ -321,6 +322,47 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         states = states_after
         before = {name: token.matrix(Ref(type, NOWHERE, name)) for name, type in delayed.items()}
     return count
+
+
+def _scan(plan: Plan, program: ScanProgram) -> int:
+    """Tokens of the spec's own equations against those of the program."""
+    recurrence = plan.classified.recurrence
+    spec = recurrence.written
+    functions = Functions(11)
+    sizes = _sizes(recurrence)
+    static = _static(recurrence, sizes, functions)
+    states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
+    delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
+    found = {f"{name}[-1]": type for name, type in delayed.items()}
+
+    def draw(t: int | None):
+        if t is None:
+            return states
+        values = dict(static) | {"position": [[Fraction(t)]]}
+        values |= {name: _random(type, sizes, functions) for name, type in found.items()}
+        return values | {s.name: _random(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
+
+    try:
+        return scans.compare(plan, program, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
+    except scans.Difference as difference:
+        raise ValidationError(str(difference)) from None
+
+
+def _sizes(recurrence) -> dict[str, int]:
+    """Small sizes; the dims that count rows as they are."""
+    counts = _counts(recurrence)
+    spec = recurrence.spec
+    return {name: size if name in counts else 2 + 2 * i for i, (name, size) in enumerate(spec.dims)} | dict(spec.counts)
+
+
+def _static(recurrence, sizes, functions: Functions) -> dict[str, list[list[Fraction]]]:
+    """Random parameters, and the numbers that stand beside them."""
+    spec = recurrence.spec
+    defined = {s.name for s in spec.symbols if s.definition is not None} | {name for name, _ in recurrence.hoisted}
+    static = {s.name: _random(s.type, sizes, functions) for s in spec.symbols if s.kind == "param" and s.name not in defined}
+    static |= {name: [[Fraction(value)]] for name, value in spec.constants}
+    static |= {"head": [[Fraction(1)]], "heads": [[Fraction(4)]], "channel": [[Fraction(1)]], "channels": [[Fraction(4)]]}
+    return static | {name: [[Fraction(2)]] for name in ("layer", "layers") if name not in static}
 
 
 def _rows_of_output(output, token: Meaning) -> list:
@@ -382,7 +424,7 @@ def _update(recurrence, states, token: Meaning):
             terms = []
             for t in (t for t in step.transitions if t.target == state.name):
                 scale = token.scalar(t.coefficient)
-                terms.append([[scale * x for x in row] for row in states[t.source]])
+                terms.append(_mapped(t, [[scale * x for x in row] for row in states[t.source]], token))
             for w in (w for w in step.writes if w.target == state.name):
                 scale = token.scalar(w.coefficient)
                 key = [r[0] for r in token.matrix(w.key)] if w.key is not None else [Fraction(1)]
@@ -391,6 +433,20 @@ def _update(recurrence, states, token: Meaning):
                 terms.append(outer if w.key is not None or state.type.is_scalar else [[x] for x in outer[0]])
             after[state.name] = [[sum(cells, Fraction(0)) for cells in zip(*rows)] for rows in zip(*terms)]
     return after
+
+
+def _mapped(term, matrix, token: Meaning):
+    """A state under the diagonals and elementwise factors of a term."""
+    for side, generators in (("left", reversed(term.left)), ("right", term.right)):
+        for generator in generators:
+            if generator.kind not in ("diagonal", "elementwise"):
+                continue
+            column = token.matrix(generator.column)
+            for i, row in enumerate(matrix):
+                for j in range(len(row)):
+                    whole = generator.kind == "elementwise"
+                    row[j] *= column[i][j] if whole else column[i][0] if side == "left" else column[j][0]
+    return matrix
 
 
 def _stack(walk: Walk, states):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
+from ..expressions import factors
 from ..spec import (
     Add,
     Apply,
@@ -151,6 +152,9 @@ class Meaning:
         if isinstance(expr, Mul) and isinstance(expr.left, Const) and expr.left.value.denominator == 1:
             entries = [[(x, int(expr.left.value) * times) for x, times in entry] for entry in self.logarithms(expr.right)]
             return entries * (self._shape(expr)[0] if len(entries) == 1 else 1)
+        if isinstance(expr, Mul) and (number := factors(expr)[0]).denominator == 1 and number not in (0, 1):
+            # a whole number deeper inside counts as well, however the product is put together
+            return [[(x / number, int(number))] for row in self.matrix(expr) for x in row]
         if isinstance(expr, Ref) and expr.name in self.definitions:
             return self.logarithms(self.definitions[expr.name])
         return [[(x, 1)] for row in self.matrix(expr) for x in row]

@@ -2,7 +2,7 @@
 
 from .._base import Feature
 from .._facts import Facts
-from ._terms import erases_what_it_writes
+from ._terms import erases_what_it_writes, scan_law
 
 
 def matches(facts: Facts) -> bool:
@@ -11,5 +11,11 @@ def matches(facts: Facts) -> bool:
 
 
 FEATURE = Feature(
-    "a rank-one delta correction along the write key", matches, is_lowered=True, priority=20, evidence=lambda f: f.correction_terms[0]
+    "a rank-one delta correction along the write key",
+    matches,
+    is_lowered=True,
+    in_scan=False,
+    law=scan_law,
+    priority=20,
+    evidence=lambda f: f.correction_terms[0],
 )

@@ -9,4 +9,4 @@ def matches(facts: Facts) -> bool:
     return True
 
 
-FEATURE = Feature("the old state is dropped at every token", matches, is_lowered=False, priority=0)
+FEATURE = Feature("the old state is dropped at every token", matches, is_lowered=False, priority=0, in_scan=True)

@@ -14,6 +14,7 @@ FEATURE = Feature(
     "the state is read whole",
     lambda facts: bool(whole(facts)),
     is_lowered=False,
+    in_scan=True,
     priority=30,
     evidence=lambda f: whole(f)[0],
     law=lambda f: (

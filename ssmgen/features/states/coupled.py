@@ -5,11 +5,25 @@ until it took it over, and keeps of it since: the product of two matrices of pai
 """
 
 from .._base import Feature
+from .._facts import Facts
+
+
+def law(facts: Facts) -> tuple[str, str] | None:
+    """Why no scan has states that feed each other."""
+    if not facts.coupling_terms:
+        return None
+    return (
+        "states that feed each other are carried by chunks; a scan runs every entry of a state by itself, s' = a s + b",
+        "drop the term, or let every state be a matrix of a head that fades by one number, `state S : real [N, P]`",
+    )
+
 
 FEATURE = Feature(
     "states that feed each other",
     lambda facts: bool(facts.coupling_terms),
     is_lowered=True,
+    in_scan=False,
+    law=law,
     priority=10,
     evidence=lambda f: f.coupling_terms[0],
 )

@@ -1,0 +1,207 @@
+"""plan -> the scan program: a token's lines, and their gradient by reverse mode.
+
+What depends on parameters alone is taken out of the token, its gradient too: a token adds to a sum, and the sum is carried
+through at the end. Functions of a token get names, since a derivative reads the function's value again.
+"""
+
+from __future__ import annotations
+
+from . import algebra
+from .differentiate import cotangents
+from .expressions import key, nodes
+from .plan import Plan
+from .rows import sizes_of, unrolled
+from .scan import Binding, ScanProgram, needed
+from .small import arguments_of
+from .source import NOWHERE
+from .spec import Apply, Delayed, Diag, Expr, Identity, Ref
+
+PLAIN = ("pi", "i", "min", "max", "abs", "relu", "square")
+"""Functions that cost no more than reading their value back."""
+
+
+def lower_scan(plan: Plan) -> ScanProgram:
+    """The program of one token."""
+    return _Lowering(plan).program()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan):
+        self.scan = plan.classified.scan
+        self.recurrence = plan.classified.recurrence
+        self.spec = self.recurrence.spec
+        self.sizes = sizes_of(self.spec)
+        inputs, params = arguments_of(self.spec)
+        self.inputs = {s.name: s.type for s in inputs}
+        self.params = {s.name: s.type for s in params}
+        found = dict(self.recurrence.hoisted) | {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
+        self.definitions = {name: self._flat(value) for name, value in found.items()}
+        self.states = tuple((s.name, s.type) for s in self.spec.states)
+        self.taken = {s.name for s in (*self.spec.symbols, *self.spec.states)} | set(self.definitions)
+        self.taken |= {name for name, _ in (*self.spec.dims, *self.spec.counts, *self.spec.constants)}
+        self.statics: list[Binding] = []
+        self.token: list[Binding] = []
+        self.named: dict[str, Ref] = {}
+
+    def _flat(self, expr: Expr) -> Expr:
+        def named(node: Expr) -> Expr | None:
+            return Ref(node.type, node.span, f"{node.name}[-1]") if isinstance(node, Delayed) else None
+
+        return algebra.rewrite(unrolled(expr, None, 0, self.sizes), named)
+
+    def program(self) -> ScanProgram:
+        steps, output = self.scan.steps, self.scan.output
+        update = tuple(Binding(s.name, self._lifted(s.value)) for s in steps)
+        carried = tuple(Binding(f"kept {s.name}", self._lifted(s.kept)) for s in steps)
+        readout = Binding(f"out {output[0]}", self._lifted(output[1]))
+        token = needed(tuple(self.token), [b.value for b in (*update, *carried, readout)])
+        gradient, found = self._reverse((*token, *update), readout)
+        adjoint = tuple(Binding(f"before {n}", algebra.add(*found[n]) if n in found else algebra.const(0, t)) for n, t in self.states)
+        arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n))
+        still = {b.name for b in self.statics} | set(self.params)
+        sums = tuple(Binding(f"sum {n}", algebra.add(*found[n])) for n in found if n in still)
+        gradient = needed(gradient, [b.value for b in (*adjoint, *arguments, *sums)])
+        own = {f"{name}'" for name, _ in self.states}
+        used = [b.value for b in (*token, *update, *carried, readout, *gradient, *adjoint, *arguments, *sums)]
+        statics = needed(tuple(self.statics), used)
+        static_gradient, parameters = self._through_statics(statics, {b.name.removeprefix("sum "): b.value for b in sums})
+        assert own <= {b.name for b in update}
+        return ScanProgram(
+            self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters
+        )
+
+    def _is_input(self, name: str) -> bool:
+        return name in self.inputs or name.endswith("[-1]")
+
+    # --- lines ---
+
+    def _lifted(self, expr: Expr) -> Expr:
+        """The expression over names: definitions bound where they belong, statics and functions under names of their own."""
+
+        def lift(node: Expr) -> Expr | None:
+            if isinstance(node, Ref):
+                self._bind(node.name)
+                return node
+            if isinstance(node, (Diag, Identity)):
+                return None
+            if self._is_worth_taking_out(node):
+                return self._as_static(node)
+            if isinstance(node, Apply) and node.args and node.function not in PLAIN and not self._reads_state(node):
+                inner = algebra.rebuild(node, tuple(self._lifted(a) for a in node.args))
+                return self._under_a_name(inner, self.token, node.function)
+            return None
+
+        return algebra.rewrite(expr, lift)
+
+    def _bind(self, name: str) -> None:
+        """The line of a definition, once, after those of what it is made of."""
+        if name not in self.definitions or any(b.name == name for b in (*self.statics, *self.token)):
+            return
+        value = self.definitions[name]
+        if self._is_static(value):
+            fixed = algebra.rebuild(value, tuple(map(self._fixed, value.args))) if isinstance(value, Apply) else self._fixed(value)
+            self.statics.append(Binding(name, fixed))
+        elif isinstance(value, Apply):
+            # the definition is the function's name
+            self.token.append(Binding(name, algebra.rebuild(value, tuple(self._lifted(a) for a in value.args))))
+        else:
+            self.token.append(Binding(name, self._lifted(value)))
+
+    def _as_static(self, node: Expr) -> Ref:
+        value = self._fixed(node)
+        return value if isinstance(value, Ref) else self._under_a_name(value, self.statics, "fixed")
+
+    def _fixed(self, expr: Expr) -> Expr:
+        """What no token changes over names: definitions bound, functions under names of their own."""
+
+        def fix(node: Expr) -> Expr | None:
+            if isinstance(node, Ref):
+                self._bind(node.name)
+                return node
+            if isinstance(node, Apply) and node.args and node.function not in PLAIN:
+                value = algebra.rebuild(node, tuple(map(self._fixed, node.args)))
+                return self._under_a_name(value, self.statics, node.function)
+            return None
+
+        return algebra.rewrite(expr, fix)
+
+    def _under_a_name(self, value: Expr, lines: list[Binding], word: str) -> Ref:
+        text = key(value)
+        if text not in self.named:
+            first = next((n.name for n in nodes(value) if isinstance(n, Ref)), "")
+            name = f"{word}_{first.removesuffix('[-1]')}" if first.removesuffix("[-1]").isidentifier() else word
+            while name in self.taken:
+                name += "_"
+            self.taken.add(name)
+            lines.append(Binding(name, value))
+            self.named[text] = Ref(value.type, NOWHERE, name)
+        return self.named[text]
+
+    def _is_worth_taking_out(self, node: Expr) -> bool:
+        """A function, sum or product of parameters: once for all tokens."""
+        if not self._is_static(node) or isinstance(node, Ref):
+            return False
+        names = {n.name for n in nodes(node) if isinstance(n, Ref)}
+        return bool(names & ({*self.params} | {b.name for b in self.statics} | {n for n in self.definitions}))
+
+    def _is_static(self, expr: Expr) -> bool:
+        for node in nodes(expr):
+            if isinstance(node, Ref):
+                if node.name in self.definitions:
+                    if not self._is_static(self.definitions[node.name]):
+                        return False
+                elif self._is_input(node.name) or node.name == "position" or self._is_of_state(node.name):
+                    return False
+                elif any(b.name == node.name for b in self.token):
+                    return False
+            if isinstance(node, Apply) and node.function == "rope":
+                return False
+        return True
+
+    def _reads_state(self, expr: Expr) -> bool:
+        return any(isinstance(n, Ref) and self._is_of_state(n.name) for n in nodes(expr))
+
+    def _is_of_state(self, name: str) -> bool:
+        base = name.removeprefix("kept ").split("'")[0]
+        return any(base == state for state, _ in self.states)
+
+    # --- gradients ---
+
+    def _reverse(self, lines: tuple[Binding, ...], output: Binding):
+        """(lines of the gradient, contributions to names that are not lines)."""
+        found: dict[str, list[Expr]] = {}
+        gradient: list[Binding] = []
+        after = {f"{name}'": Ref(type, NOWHERE, f"D {name}") for name, type in self.states}
+        for name, seed in after.items():
+            found[name] = [seed]
+        for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, "d y")):
+            found.setdefault(inner, []).append(part)
+        for line in reversed(lines):
+            parts = found.pop(line.name, None)
+            if parts is None:
+                continue
+            total = algebra.add(*parts)
+            if not isinstance(total, Ref):
+                gradient.append(Binding(f"d {line.name}", total))
+                total = Ref(line.value.type, NOWHERE, f"d {line.name}")
+            for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
+                found.setdefault(inner, []).append(part)
+        return tuple(gradient), found
+
+    def _through_statics(self, statics: tuple[Binding, ...], sums: dict[str, Expr]):
+        """(lines, gradients of the parameters) from the sums over tokens."""
+        types = {b.name: b.value.type for b in statics} | self.params
+        found = {name: [Ref(types[name], NOWHERE, f"sum {name}")] for name in sums}
+        lines: list[Binding] = []
+        for line in reversed(statics):
+            parts = found.pop(line.name, None)
+            if parts is None:
+                continue
+            total = algebra.add(*parts)
+            if not isinstance(total, Ref):
+                lines.append(Binding(f"d {line.name}", total))
+                total = Ref(line.value.type, NOWHERE, f"d {line.name}")
+            for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
+                found.setdefault(inner, []).append(part)
+        parameters = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in self.params if n in found)
+        return needed(tuple(lines), [b.value for b in parameters]), parameters

@@ -1,0 +1,386 @@
+"""A scan program -> what kernels.py of the emitted package says: token after token, the state in registers.
+
+A program is a block of lanes, each with its entries of the state: channels, or the value columns of one head. Expressions are printed
+on tiles [lanes, keys] by the printer that the other kernels use. Everything is decided here; `templates/triton/scan.py.jinja` lays
+it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import algebra
+from .backends.torch_pointwise import UnsupportedOperand
+from .backends.torch_text import identifier
+from .backends.triton_text import helpers
+from .head_text import equations, title_of
+from .kernel import KEY, ROW, Kernels
+from .scan import Binding, ScanProgram, needed
+from .source import NOWHERE
+from .spec import ONE, Const, Dim, Expr, Ref, Type
+from .tokens import TokenWriter
+from .triton_scan_package import Gradient, ScanPackage, State
+from .triton_scan_site import Lanes, ScanSite, plain, pointer
+from .triton_site import CodeLine
+
+HELD, BESIDE = 160, 8
+"""Numbers that a thread's registers hold of a block of tokens while backward runs over it, and those of a token that are no state's."""
+
+MOST_KEYS, MOST_WARPS = 16, 8
+"""Keys of a lane in one thread, and warps that share out more."""
+
+WIDEST = 256
+"""Keys of a lane at most: beyond the warps' share a thread holds more of them, and spills."""
+
+FEW = 2
+"""Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
+
+LONGEST = 16
+"""Tokens of a block at most."""
+
+FORWARD, BACKWARD = 16, 8
+"""Warps for which a multiprocessor has registers, about."""
+
+
+def scan_package(kernels: Kernels) -> ScanPackage | None:
+    """The context of kernels.py.
+
+    None where a token has no text on tiles: lanes that read each other, several widths of keys, positions, groups of channels.
+    """
+    try:
+        return _Writer(kernels).package()
+    except UnsupportedOperand:
+        return None
+
+
+class _Writer:
+    def __init__(self, kernels: Kernels):
+        self.plan, self.program = kernels.plan, kernels.scan
+        self.tokens = TokenWriter(kernels.plan.classified)
+        self.spec = self.tokens.spec
+        if kernels.plan.uses_position:
+            raise UnsupportedOperand("a position")
+        self.lanes = _lanes(self.program, self.tokens)
+
+    # --- passes ---
+
+    def _pass(self, roots: list[Expr], bindings: tuple[Binding, ...], *, reads_output_gradient: bool = False) -> ScanSite:
+        """The lines of a kernel that lead to `roots`: what it makes once, and of every token."""
+        site = ScanSite(self.tokens, self.lanes, self.program)
+        if reads_output_gradient:
+            site.bind_output_gradient(self.program.output.value.type)
+        lines = needed((*self.program.statics, *bindings), roots)
+        fixed = {b.name for b in self.program.statics}
+        for binding in lines:
+            site.write(binding, is_fixed=binding.name in fixed)
+        return site
+
+    def _next(self) -> list[Expr]:
+        return [Ref(t, NOWHERE, f"{n}'") for n, t in self.program.states]
+
+    def _kept(self) -> list[Expr]:
+        return [Ref(t, NOWHERE, f"kept {n}'") for n, t in self.program.states]
+
+    def _advance(self, site: ScanSite, prefix: str, target: str) -> tuple[str, ...]:
+        """`b_S = S'` for every state; names that another line still reads are left alone until all are made."""
+        lines = []
+        for number, (name, type) in enumerate(self.program.states):
+            text = site.spread(Ref(type, NOWHERE, f"{prefix}{name}'"), self.lanes.state(type))
+            lines.append(f"b_{target}{number} = tl.where(here, {text}, b_{target}{number})")
+        return tuple(lines)
+
+    # --- the package ---
+
+    def package(self) -> ScanPackage:
+        program = self.program
+        forward_lines = (*program.token, *program.update)
+        both = (*forward_lines, *program.carried)
+
+        site = self._pass([*self._next(), *self._kept()], both)
+        summary, texts = site.finished(), [*site.texts]
+        summary_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
+
+        site = self._pass([program.output.value, *self._next()], forward_lines)
+        output = site.spread(program.output.value, self.lanes.output(program.output.value.type))
+        walk_next = self._advance(site, "", "s")
+        walk = site.finished()
+        texts += [*site.texts, output]
+        if site.sums_lanes:
+            raise UnsupportedOperand("a token reads across lanes")
+
+        asked = self._asked()
+        site = self._pass([*self._next(), *self._kept(), *(b.value for b in asked)], (*both, *self._asking()), reads_output_gradient=True)
+        pulled = []
+        for number, (binding, (_, type)) in enumerate(zip(asked, program.states, strict=True)):
+            if not isinstance(binding.value, Const):
+                pulled.append(f"b_p{number} += b_k{number} * ({site.spread(binding.value, self.lanes.state(type))})")
+        states_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
+        states = site.finished()
+        texts += [*site.texts, *pulled]
+
+        site = self._pass(self._next(), forward_lines)
+        again_next = self._advance(site, "", "s")
+        again = site.finished()
+        texts += site.texts
+
+        roots = [b.value for b in (*program.adjoint, *program.arguments, *program.sums)]
+        site = self._pass(roots, (*forward_lines, *program.gradient), reads_output_gradient=True)
+        stores, gradients = self._argument_stores(site)
+        starts, sums = self._sums(site)
+        before = []
+        for number, (binding, (_, type)) in enumerate(zip(program.adjoint, program.states, strict=True)):
+            before.append(f"b_d{number} = tl.where(here, {site.spread(binding.value, self.lanes.state(type))}, b_d{number})")
+        lines = tuple(site.lines)
+        ends, end_stores, parameters = self._parameters(site)
+        gradient = site.finished()
+        # the same kernel makes a block's states again: it loads what that takes as well
+        ahead = (*gradient.ahead, *(load for load in again.ahead if load not in gradient.ahead))
+        head = (*again.head, *(line for line in gradient.head if line.target not in {own.target for own in again.head}))
+        gradient = replace(gradient, lines=lines, head=head, ahead=ahead, pointers=site.pointers(again))
+        texts += [*site.texts, *before, *stores, *sums, *end_stores]
+
+        constants = [pointer(n) for n, _ in self.spec.constants]
+        sizes = {line.target: line.text for line in self.tokens.sizes()}
+        names = [n for n in self._sizes() if n in sizes]
+        inputs = [s for s in self.tokens.arguments if s.kind != "param"]
+        output_type = program.output.value.type
+        like = next((s for s in inputs if s.type == output_type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
+        group = next((s for s in self.tokens.arguments if s.per == "group"), None)
+        everything = (*gradients, *parameters)
+        passes = (summary, walk, states, again, gradient)
+        texts += [line.text for made in passes for line in (*made.head, *made.lines)] + [line.text for line in ends]
+        return ScanPackage(
+            title=title_of(self.spec),
+            equations=equations(self.spec),
+            helpers=helpers(texts),
+            lane_words=self.lanes.words,
+            key_words="" if self.lanes.key is None else f", {self.lanes.key_text} keys each",
+            has_keys=self.lanes.key is not None,
+            has_groups=group is not None,
+            by_head=self.lanes.by_head,
+            is_reversed=self.plan.is_reversed,
+            lanes=self.lanes.width,
+            key=self.lanes.key_text,
+            states=tuple(self._state(number, type) for number, (_, type) in enumerate(program.states)),
+            summary=summary, summary_next=summary_next,
+            walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
+            asking=states, pulled=tuple(pulled), states_next=states_next,
+            again=again, again_next=again_next,
+            gradient=gradient, stores=tuple(stores), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
+            ends=tuple(ends), end_stores=tuple(end_stores),
+            edge="(edge + t0 // U) * H + i_h" if self.lanes.by_head else "edge + t0 // U",
+            edge_count="edges * H" if self.lanes.by_head else "edges",
+            targets="".join(f"{g.target}, " for g in everything),
+            buffers=tuple(CodeLine("", g.target, g.buffer) for g in everything),
+            numbers="".join(f"{n}, " for n in constants),
+            argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
+            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
+            constants="".join(f", {n}" for n in constants),
+            size_names="".join(f"{n}: tl.constexpr, " for n in names),
+            size_arguments="".join(f"{n}, " for n in names),
+            sizes=tuple(CodeLine("", n, self._renamed(sizes[n])) for n in names),
+            first=pointer(inputs[0].name),
+            heads=self._heads(),
+            widest=WIDEST,
+            like=pointer(like.name),
+            group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
+            programs="sequences * H" if self.lanes.by_head else "sequences",
+            forward_programs=FORWARD,
+            backward_programs=BACKWARD,
+            finals=", ".join(f"final_{n}" for n in range(len(program.states))) + "," * (len(program.states) == 1),
+            output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
+            results=tuple(self._results(gradients, parameters)),
+            entries=self._entries(),
+            held=HELD, beside=BESIDE, few=FEW, longest=LONGEST, most_keys=MOST_KEYS, most_warps=MOST_WARPS,
+            key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
+        )  # fmt: skip
+
+    def _entries(self) -> str:
+        """How many numbers the states of a lane have."""
+        keyed = sum(KEY in self.lanes.state(t) for _, t in self.program.states)
+        parts = [self.lanes.key_text if keyed == 1 else f"{keyed} * {self.lanes.key_text}"] if keyed else []
+        alone = len(self.program.states) - keyed
+        return " + ".join([*parts, *([str(alone)] if alone else [])])
+
+    def _renamed(self, text: str) -> str:
+        name, dot, rest = text.partition(".")
+        symbol = next((s for s in self.tokens.arguments if identifier(s.name) == name), None)
+        return f"{pointer(symbol.name)}{dot}{rest}" if symbol is not None else text
+
+    def _sizes(self) -> list[str]:
+        types = [*(t for _, t in self.program.states), *(s.type for s in self.tokens.arguments), self.program.output.value.type]
+        found = [n for t in types for size in (t.rows, t.cols) for n, _ in size.terms]
+        return list(dict.fromkeys(identifier(n) for n in found))
+
+    def _state(self, number: int, type: Type) -> State:
+        axes = self.lanes.state(type)
+        both = KEY in axes
+        return State(
+            number=number,
+            shape=self.lanes.shape(axes),
+            place=self.lanes.place(type, "i_n"),
+            entry="o_k[None, :] * L + o_l[:, None]" if both else "o_l",
+            width=f"{self.lanes.key_text} * L" if both else "L",
+            buffer=f"{self.lanes.key_text}, {self.lanes.width}" if both else self.lanes.width,
+            dims=", ".join(["sequences, H", *(self.lanes.size_text(size) for size in (type.rows, type.cols) if size != ONE)]),
+            mask=self.lanes.mask(axes, ""),
+        )
+
+    def _heads(self) -> str:
+        """How many heads, or channels, there are: as an argument shows."""
+        for symbol in self.tokens.arguments:
+            if symbol.per in ("head", "channel"):
+                return f"{pointer(symbol.name)}.shape[{0 if symbol.kind == 'param' else 2}]"
+        raise UnsupportedOperand("no argument of a head")
+
+    # --- backward ---
+
+    def _asking(self) -> tuple[Binding, ...]:
+        """The gradient's lines where nothing reaches the states from later tokens."""
+        return tuple(Binding(b.name, self._without(b.value)) for b in self.program.gradient)
+
+    def _asked(self) -> tuple[Binding, ...]:
+        return tuple(Binding(b.name, self._without(b.value)) for b in self.program.adjoint)
+
+    def _without(self, value: Expr) -> Expr:
+        seeds = {f"D {name}": type for name, type in self.program.states}
+
+        def gone(node: Expr) -> Expr | None:
+            return algebra.const(0, seeds[node.name]) if isinstance(node, Ref) and node.name in seeds else None
+
+        return algebra.rewrite(value, gone)
+
+    def _argument_stores(self, site: ScanSite) -> tuple[list[str], list[Gradient]]:
+        stores, gradients = [], []
+        for binding in self.program.arguments:
+            name = binding.name.removeprefix("d ")
+            symbol = next(s for s in self.tokens.arguments if s.name == name)
+            own = self.lanes.own(symbol)
+            text = site.narrowed(binding.value, own, symbol.type)
+            target = f"d_{pointer(name)}"
+            has_lanes = ROW in own
+            is_direct = self.lanes.is_direct(symbol)
+            at = self.lanes.place(symbol.type, "row")
+            if not has_lanes:
+                at = f"(i_l * size + row) * {self.lanes.inner(symbol.type, has_lanes)} + {self.lanes.within(symbol.type, has_lanes)}"
+            stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, 'here')})")
+            if is_direct:
+                gradients.append(Gradient(pointer(name), target, f"torch.empty_like({pointer(name)})", target))
+            else:
+                buffer = f"torch.empty({self._buffer(symbol, has_lanes)}, device=device)"
+                gradients.append(Gradient(pointer(name), target, buffer, self._reduced(symbol, target, has_lanes)))
+        return stores, gradients
+
+    def _buffer(self, symbol, has_lanes: bool) -> str:
+        shape = [] if has_lanes else ["blocks"]
+        shape += ["batch", "T"]
+        if self.lanes.by_head or has_lanes:
+            shape.append("H")
+        shape += [self.lanes.size_text(size) for size in (symbol.type.rows, symbol.type.cols) if size != ONE]
+        return ", ".join(shape)
+
+    def _reduced(self, symbol, target: str, has_lanes: bool) -> str:
+        """The gradient of an argument from its buffer."""
+        text = target if has_lanes else f"{target}.sum(0)"
+        if self.lanes.by_head and symbol.per == "group":
+            text += f".unflatten(2, ({pointer(symbol.name)}.shape[2], -1)).sum(3)"
+        elif self.lanes.by_head and symbol.per not in ("head", "channel"):
+            text += ".sum(2)"
+        return f"{text}.to({pointer(symbol.name)}.dtype)"
+
+    def _sums(self, site: ScanSite) -> tuple[list[str], list[str]]:
+        starts, sums = [], []
+        for binding in self.program.sums:
+            name = f"b_{plain(binding.name)}"
+            own = site.axes_of(binding.name.removeprefix("sum "))
+            text, axes = site.summed_over_tokens(binding.value, own)
+            starts.append(f"{name} = {self.lanes.zeros(axes)}")
+            sums.append(f"{name} += tl.where(here, {text}, 0.0)")
+            site.bind_sum(binding, name, axes)
+        return starts, sums
+
+    def _parameters(self, site: ScanSite) -> tuple[list, list[str], list[Gradient]]:
+        """The gradients of parameters from the sums of this program's tokens, and where they go."""
+        site.lines = []
+        for binding in self.program.static_gradient:
+            site.write(binding, is_fixed=False)
+        stores, gradients = [], []
+        for binding in self.program.parameters:
+            name = binding.name.removeprefix("d ")
+            symbol = next(s for s in self.tokens.arguments if s.name == name)
+            own = self.lanes.own(symbol)
+            has_lanes = ROW in own
+            text = site.narrowed(binding.value, own, symbol.type)
+            target = f"d_{pointer(name)}"
+            part = "i_q" if self.lanes.by_head else "i_n"
+            inner, within = self.lanes.inner(symbol.type, has_lanes, heads=False), self.lanes.within(symbol.type, has_lanes, heads=False)
+            if has_lanes and not self.lanes.by_head:
+                at = f"({part} * segments + i_s) * H * {inner} + {within}"
+            elif has_lanes:
+                at = f"({part} * segments + i_s) * {inner} + {within}"
+            else:
+                at = f"(({part} * segments + i_s) * blocks + i_l) * {inner} + {within}"
+            stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, '')})".replace(", mask=)", ")"))
+            buffer = f"torch.empty({self._part(symbol, has_lanes)}, device=device)"
+            gradients.append(Gradient(pointer(name), target, buffer, self._total(symbol, target, has_lanes)))
+        ends = site.lines
+        return ends, stores, gradients
+
+    def _part(self, symbol, has_lanes: bool) -> str:
+        shape = ["sequences"]
+        if self.lanes.by_head:
+            shape.append("H")
+        shape.append("segments")
+        if not has_lanes:
+            shape.append("blocks")
+        elif not self.lanes.by_head:
+            shape.append("H")
+        shape += [self.lanes.size_text(size) for size in (symbol.type.rows, symbol.type.cols) if size != ONE]
+        return ", ".join(shape)
+
+    def _total(self, symbol, target: str, has_lanes: bool) -> str:
+        if self.lanes.by_head:
+            text = f"{target}.sum((0, 2{'' if has_lanes else ', 3'}))"
+            if symbol.per == "group":
+                text += f".unflatten(0, ({pointer(symbol.name)}.shape[0], -1)).sum(1)"
+            elif symbol.per not in ("head", "channel"):
+                text += ".sum(0)"
+        else:
+            text = f"{target}.sum((0, 1{'' if has_lanes else ', 2'}))"
+        return f"{text}.to({pointer(symbol.name)}.dtype)"
+
+    def _results(self, gradients: list[Gradient], parameters: list[Gradient]) -> list[str]:
+        found = {g.argument: g.result for g in (*gradients, *parameters)}
+        return [found.get(pointer(s.name), f"torch.zeros_like({pointer(s.name)})") for s in self.tokens.arguments]
+
+
+def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:
+    """Channels side by side, or the columns of one head.
+
+    Raises UnsupportedOperand where a state fits neither.
+    """
+    types = [t for _, t in program.states]
+    output = program.output.value.type
+    if output.is_scalar:
+        if any(not (t.is_scalar or t.is_column) for t in types):
+            raise UnsupportedOperand("a matrix that is read as a number")
+        widths = {t.rows for t in (*types, *(s.type for s in tokens.arguments)) if not t.is_scalar}
+        if any(not (s.type.is_scalar or s.type.is_column) for s in tokens.arguments) or any(s.per == "group" for s in tokens.arguments):
+            raise UnsupportedOperand("rows of a token, or groups of channels")
+        return Lanes(by_head=False, column=None, key=_only(widths))
+    column = output.rows
+    if not output.is_column or any(
+        t.is_scalar or (t.is_column and t.rows != column) or (not t.is_column and t.cols != column) for t in types
+    ):
+        raise UnsupportedOperand("a state that is not made of the output's columns")
+    others = {t.rows for t in types if not t.is_column}
+    others |= {s.type.rows for s in tokens.arguments if s.type.is_column and s.type.rows != column}
+    if column in others:
+        raise UnsupportedOperand("keys and values of one size")
+    return Lanes(by_head=True, column=column, key=_only(others))
+
+
+def _only(sizes: set[Dim]) -> Dim | None:
+    if len(sizes) > 1:
+        raise UnsupportedOperand("keys of several widths")
+    return next(iter(sizes), None)

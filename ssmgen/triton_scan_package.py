@@ -1,0 +1,119 @@
+"""What the template of a scan's kernels.py is given: text, and booleans for what a recurrence has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .triton_site import CodeLine
+
+
+@dataclass(frozen=True)
+class Load:
+    """A value of a token: its place in memory, the mask and the shape."""
+
+    name: str
+    place: str
+    mask: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a kernel reads once, what it reads of every token, and what it makes of it."""
+
+    pointers: str
+    head: tuple[CodeLine, ...]
+    ahead: tuple[Load, ...]  # of its lanes: loaded for a whole block of tokens at once
+    beside: tuple[Load, ...]  # of all lanes: from a cache when the token's turn comes
+    lines: tuple[CodeLine, ...]
+    has_gradient: bool  # of the output
+
+
+@dataclass(frozen=True)
+class State:
+    """A state: its place in the operator's tensor, an entry's place in the buffers, and its tile."""
+
+    number: int
+    shape: str
+    place: str
+    entry: str
+    width: str
+    buffer: str
+    dims: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of an argument: the buffer that kernels write, and what it becomes."""
+
+    argument: str
+    target: str
+    buffer: str
+    result: str
+
+
+@dataclass(frozen=True)
+class ScanPackage:
+    """Everything kernels.py says of a scan."""
+
+    title: str
+    equations: tuple[str, ...]
+    helpers: tuple[str, ...]
+    lane_words: str
+    key_words: str
+    has_keys: bool
+    has_groups: bool
+    by_head: bool
+    is_reversed: bool
+    lanes: str
+    key: str
+    states: tuple[State, ...]
+    summary: Pass
+    summary_next: tuple[str, ...]
+    walk: Pass
+    output: str
+    walk_next: tuple[str, ...]
+    output_place: str
+    asking: Pass
+    pulled: tuple[str, ...]
+    states_next: tuple[str, ...]
+    again: Pass
+    again_next: tuple[str, ...]
+    gradient: Pass
+    stores: tuple[str, ...]
+    starts: tuple[str, ...]
+    sums: tuple[str, ...]
+    before: tuple[str, ...]
+    ends: tuple[CodeLine, ...]
+    end_stores: tuple[str, ...]
+    edge: str
+    edge_count: str
+    targets: str
+    buffers: tuple[CodeLine, ...]
+    numbers: str
+    argument_list: str
+    given_list: str
+    constants: str
+    size_names: str
+    size_arguments: str
+    sizes: tuple[CodeLine, ...]
+    first: str
+    heads: str
+    widest: int
+    like: str
+    group: str
+    programs: str
+    forward_programs: int
+    backward_programs: int
+    finals: str
+    output_shape: str
+    results: tuple[str, ...]
+    entries: str
+    held: int
+    beside: int
+    few: int
+    longest: int
+    most_keys: int
+    most_warps: int
+    key_block: str

@@ -1,0 +1,334 @@
+"""Where the lines of a scan's kernels stand: lanes, what lies along them, and the values of a token on tiles [lanes, keys]."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .backends.torch_pointwise import ATOM
+from .backends.torch_text import identifier
+from .backends.triton_pointwise import Printer
+from .backends.triton_value import Text, added, loaded, size_text
+from .kernel import KEY, ROW
+from .scan import Binding, ScanProgram
+from .scan_text import value_text, word
+from .spec import ONE, Add, Dim, Expr, Symbol, Type
+from .spec_text import expr_text
+from .tokens import TokenWriter, level
+from .triton_scan_package import Load, Pass
+from .triton_site import CodeLine
+from .triton_site import pointer as kernel_pointer
+
+WORDS = frozenset("BL BN L U at b_left blocks each edge edges end here later made o_k one o_l m_l row rows start t0 u".split())
+"""Names that these kernels use for themselves, beside those of all kernels."""
+
+_MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|r_\w+")
+
+LONG = 110
+"""Characters that a line holds beside its name and its shape."""
+
+MATRIX = KEY + ROW
+"""How a matrix [N, P] is asked for: its rows lie along the keys, its columns along the lanes."""
+
+
+def pointer(name: str) -> str:
+    """The argument of a kernel that points at an argument of the operator."""
+    safe = kernel_pointer(name)
+    return f"{safe}_" if safe in WORDS or _MADE.fullmatch(safe) else safe
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What the lanes are: channels (`by_head` False), or the columns of one head, `column` wide. `key`: entries of a lane's vectors."""
+
+    by_head: bool
+    column: Dim | None
+    key: Dim | None
+
+    @property
+    def words(self) -> str:
+        """The lanes for people."""
+        return "value columns of a head" if self.by_head else "channels"
+
+    @property
+    def width(self) -> str:
+        """How many there are."""
+        return self.size_text(self.column) if self.by_head else "H"
+
+    @property
+    def key_text(self) -> str:
+        """How many keys a lane has."""
+        return "1" if self.key is None else self.size_text(self.key)
+
+    @staticmethod
+    def size_text(size: Dim) -> str:
+        """A size, to be multiplied by."""
+        text = size_text(size)
+        return text.at(ATOM)
+
+    def asked(self, type: Type) -> str:
+        """The axes on which a value of this type is asked for."""
+        if type.is_scalar:
+            return ""
+        if type.is_column or type.is_row:
+            return ROW if self.by_head and (type.rows if type.is_column else type.cols) == self.column else KEY
+        return MATRIX
+
+    def state(self, type: Type) -> tuple[str, ...]:
+        """The axes of a state's tile."""
+        return tuple(a for a in (ROW, KEY) if a == ROW or a in self.asked(type))
+
+    def output(self, type: Type) -> tuple[str, ...]:
+        """The axes of the output's tile."""
+        return self.state(type)
+
+    def own(self, symbol: Symbol) -> tuple[str, ...]:
+        """The axes along which an argument has values of its own."""
+        asked = self.asked(symbol.type)
+        has_lanes = ROW in asked or (not self.by_head and level(symbol.per) == "h")
+        return tuple(a for a in (ROW, KEY) if (a == ROW and has_lanes) or (a == KEY and KEY in asked))
+
+    def is_direct(self, symbol: Symbol) -> bool:
+        """Whether the gradient of an input is complete where it is made."""
+        return ROW in self.own(symbol) and level(symbol.per) == "h"
+
+    def place(self, type: Type, base: str) -> str:
+        """Where a value of every head, or channel, lies; `base` numbers its rows."""
+        return self.address(base, "h", type)
+
+    def address(self, base: str, own: str, type: Type) -> str:
+        """The offset of an entry in a tensor whose rows `base` numbers (empty: it has none), for a level of heads."""
+        axes = self.asked(type)
+        if not self.by_head:
+            head = {"h": "o_l"}.get(own, "")
+            index = f"{base} * H + {head}" if base and head else base or head
+            if not axes:
+                return index or "0"
+            if head:
+                rows = "o_l" if index == "o_l" else f"({index})"
+                return f"{rows}[:, None] * {self.key_text} + o_k[None, :]"
+            return f"{index} * {self.key_text} + o_n" if index else "o_n"
+        head, count = {"h": ("i_h", "H"), "g": ("i_g", "G")}.get(own, ("", ""))
+        index = f"{base} * {count} + {head}" if base and head else base or head
+        if not axes:
+            return index or "0"
+        if axes == MATRIX:
+            rows = f"({index}) * {self.key_text} + o_k[None, :]" if index else "o_k[None, :]"
+            return f"({rows}) * {self.width} + o_l[:, None]"
+        width, offset = (self.width, "o_l") if axes == ROW else (self.key_text, "o_n")
+        return f"({index}) * {width} + {offset}" if index else offset
+
+    def inner(self, type: Type, has_lanes: bool, heads: bool = True) -> str:
+        """Entries of one row of a buffer of parts."""
+        sizes = [self.size_text(size) for size in (type.rows, type.cols) if size != ONE]
+        if self.by_head and heads:
+            sizes.insert(0, "H")
+        return " * ".join(sizes) or "1"
+
+    def within(self, type: Type, has_lanes: bool, heads: bool = True) -> str:
+        """An entry's place in such a row."""
+        text = self.address("", "h" if has_lanes and not self.by_head else "", type)
+        if self.by_head and heads:
+            size = " * ".join(self.size_text(size) for size in (type.rows, type.cols) if size != ONE)
+            return f"i_h * {size} + {text}" if size else "i_h"
+        return text
+
+    @staticmethod
+    def mask(axes: tuple[str, ...], here: str) -> str:
+        """The text of a mask over a tile, and of `here`."""
+        parts = {(ROW, KEY): ["m_l[:, None]", "m_n[None, :]"], (ROW,): ["m_l"], (KEY,): ["m_n"], (): []}[axes]
+        return " & ".join([*parts, *([here] if here else [])])
+
+    @staticmethod
+    def shape(axes: tuple[str, ...]) -> str:
+        """The shape of a tile."""
+        blocks = ["BL" if a == ROW else "BN" for a in axes]
+        return f"({', '.join(blocks)}{',' * (len(blocks) == 1)})"
+
+    def zeros(self, axes: tuple[str, ...]) -> str:
+        """A tile of zeros; a number where there are no axes."""
+        return f"tl.zeros({self.shape(axes)}, tl.float32)" if axes else "0.0"
+
+    def entries(self, type: Type, sizes: dict[str, int]) -> int:
+        """Numbers of a state in one lane."""
+        return int(self.key.value(sizes)) if self.key is not None and KEY in self.state(type) else 1
+
+
+class ScanSite:
+    """The values of one kernel, made where they are first asked for: once before the loop, or for every token."""
+
+    def __init__(self, tokens: TokenWriter, lanes: Lanes, program: ScanProgram):
+        self.tokens, self.lanes, self.program = tokens, lanes, program
+        self.head: list[CodeLine] = []
+        self.lines: list[CodeLine] = []
+        self.loads: list[tuple[tuple[str, ...], Load]] = []
+        self.arguments: dict[str, None] = {}
+        self.bound: dict[tuple[str, str], Text] = {}
+        self.sums_lanes = False
+        self.texts: list[str] = []
+        self.axis_of = {}
+        if lanes.key is not None:
+            self.axis_of[lanes.key] = KEY
+        if lanes.column is not None:
+            self.axis_of[lanes.column] = ROW
+        for number, (name, type) in enumerate(program.states):
+            for said, letter in ((name, "s"), (f"D {name}", "d"), (f"kept {name}", "k")):
+                self.bound[said, lanes.asked(type)] = Text(f"b_{letter}{number}", ATOM, lanes.state(type))
+
+    # --- what the printer asks ---
+
+    def get(self, key: tuple[str, str]) -> Text | None:
+        """The value of a name on the axes that it is asked for; None where it does not lie there."""
+        name, asked = key
+        if key in self.bound:
+            return self.bound[key]
+        symbol = next((s for s in self.tokens.arguments if s.name == name), None)
+        if symbol is not None:
+            if asked != self.lanes.asked(symbol.type) or symbol.type.field == "complex":
+                return None
+            self.bound[key] = self._argument(symbol)
+            return self.bound[key]
+        if asked:
+            return None
+        if name in ("head", "channel"):
+            return Text("i_h.to(tl.float32)", ATOM) if self.lanes.by_head else Text("o_l.to(tl.float32)", ATOM, (ROW,))
+        if name in ("heads", "channels"):
+            return Text("H", ATOM, is_number=True)
+        if name in (n for n, _ in self.tokens.spec.constants):
+            return Text(pointer(name), ATOM)
+        return None
+
+    def _argument(self, symbol: Symbol) -> Text:
+        name, axes = f"b_{identifier(symbol.name)}", self.lanes.own(symbol)
+        self.arguments[pointer(symbol.name)] = None
+        if symbol.kind != "param":
+            place = f"{pointer(symbol.name)} + {self.lanes.address('row', level(symbol.per), symbol.type)}"
+            self.loads.append((axes, Load(identifier(symbol.name), place, self._masked(axes), self._words(axes))))
+        else:
+            place = f"{pointer(symbol.name)} + {self.lanes.address('', level(symbol.per), symbol.type)}"
+            text = f"tl.load({place}{self._masked(axes)}).to(tl.float32)"
+            self.head.append(CodeLine("", name, text, self._words(axes)))
+        return loaded(name, axes)
+
+    def _masked(self, axes: tuple[str, ...]) -> str:
+        return f", mask={self.lanes.mask(axes, '')}, other=0.0" if axes else ""
+
+    def _words(self, axes: tuple[str, ...]) -> str:
+        return f"  # [{', '.join('BL' if a == ROW else 'BN' for a in axes)}]" if axes else ""
+
+    def bind_output_gradient(self, type: Type) -> None:
+        """The gradient of the output at this token, zero where there is no token."""
+        axes = self.lanes.output(type)
+        self.loads.append((axes, Load("dy", f"dy + {self.lanes.place(type, 'row')}", self._masked(axes), self._words(axes))))
+        self.bound["d y", self.lanes.asked(type)] = loaded("b_dy", axes)
+
+    def bind_sum(self, binding: Binding, name: str, axes: tuple[str, ...]) -> None:
+        """The sum over tokens of a gradient."""
+        self.bound[binding.name, self.lanes.asked(binding.value.type)] = Text(name, ATOM, axes)
+
+    def axes_of(self, name: str) -> tuple[str, ...]:
+        """The axes along which a name has values of its own."""
+        symbol = next((s for s in self.tokens.arguments if s.name == name), None)
+        if symbol is not None:
+            return self.lanes.own(symbol)
+        found = next((text.axes for (own, _), text in self.bound.items() if own == name), None)
+        if found is None:
+            # nothing of this kernel reads the value itself
+            value = next(b.value for b in (*self.program.token, *self.program.update) if b.name == name)
+            found = self.lanes.state(value.type) if name.endswith("'") else self.print(value).axes
+        return found
+
+    # --- lines ---
+
+    def print(self, expr: Expr) -> Text:
+        """The text of an expression. Raises UnsupportedOperand for what has none on these tiles."""
+        return self._print(expr)[0]
+
+    def _print(self, expr: Expr) -> tuple[Text, Printer]:
+        printer = Printer(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
+        asked = self.lanes.asked(expr.type)
+        text = printer.print(expr, KEY, ROW) if asked == MATRIX else printer.print(expr, asked or KEY, ROW)
+        self.texts.append(text.text)
+        return text, printer
+
+    def write(self, binding: Binding, is_fixed: bool) -> None:
+        """The line of a binding."""
+        if binding.name.startswith("d "):
+            text = self._narrow(binding.value, self.axes_of(binding.name.removeprefix("d ")))
+        else:
+            text, printer = self._print(binding.value)
+            self.sums_lanes = self.sums_lanes or (ROW in printer.whole and not binding.name.startswith("kept "))
+        name = f"b_{plain(binding.name)}"
+        lines = self.head if is_fixed else self.lines
+        if len(text.text) > LONG and isinstance(binding.value, Add):
+            text = self._in_parts(binding, name, lines)
+        symbol = self.tokens.symbols.get(binding.name)
+        if symbol is not None and symbol.definition is not None:
+            comment = f"{binding.name} = {expr_text(symbol.definition)}"
+        else:
+            comment = f"{word(binding.name)} = {value_text(binding)}"
+        lines.append(CodeLine(comment if len(comment) < LONG else "", name, text.text, self._words(text.axes)))
+        self.bound[binding.name, self.lanes.asked(binding.value.type)] = text.named(name)
+
+    def _in_parts(self, binding: Binding, name: str, lines: list[CodeLine]) -> Text:
+        """A long sum: a line for every term."""
+        parts = []
+        for number, term in enumerate(binding.value.terms):
+            is_gradient = binding.name.startswith("d ")
+            text = self._narrow(term, self.axes_of(binding.name.removeprefix("d "))) if is_gradient else self.print(term)
+            lines.append(CodeLine("", f"{name}_part{number}", text.text, self._words(text.axes)))
+            parts.append((False, text.named(f"{name}_part{number}")))
+        return added(parts)
+
+    def _narrow(self, expr: Expr, own: tuple[str, ...]) -> Text:
+        """What reaches a value that all lanes share is summed over them, but for terms that have been."""
+        text, printer = self._print(expr)
+        if ROW in own or ROW not in text.axes:
+            return text
+        terms = [self._print(term)[0] for term in expr.terms] if isinstance(expr, Add) else [text]
+        spread = [term for term in terms if ROW in term.axes]
+        rest = [(False, term) for term in terms if ROW not in term.axes]
+        summed = printer.summed(added([(False, term) for term in spread]), ROW)
+        return added([(False, summed), *rest]) if rest else summed
+
+    def spread(self, expr: Expr, axes: tuple[str, ...]) -> str:
+        """The text of an expression on a tile with these axes."""
+        return self._spread(self.print(expr), axes)
+
+    def _spread(self, text: Text, axes: tuple[str, ...]) -> str:
+        if text.axes == axes:
+            return text.text
+        return f"{self.lanes.zeros(axes)} + {text.along(axes)}" if axes else text.text
+
+    def narrowed(self, expr: Expr, own: tuple[str, ...], type: Type) -> str:
+        """The same for the gradient of a value with axes `own`."""
+        return self._spread(self._narrow(expr, own), own)
+
+    def summed_over_tokens(self, expr: Expr, own: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """(text of what a token adds, its axes): lanes are summed once, behind the last token."""
+        text = self.print(expr)
+        is_mixed = isinstance(expr, Add) and any((ROW in self.print(term).axes) != (ROW in text.axes) for term in expr.terms)
+        if is_mixed and ROW not in own:
+            text = self._narrow(expr, own)
+        axes = tuple(a for a in (ROW, KEY) if a in text.axes or a in own)
+        return self._spread(text, axes), axes
+
+    def pointers(self, other: Pass | None = None) -> str:
+        """The arguments that the kernel reads, with those of another pass of it."""
+        names = {*self.arguments, *(other.pointers.split(", ") if other else ())}
+        return "".join(f"{pointer(s.name)}, " for s in self.tokens.arguments if pointer(s.name) in names)
+
+    def finished(self) -> Pass:
+        """What the kernel reads and makes."""
+        ahead = tuple(load for axes, load in self.loads if ROW in axes)
+        beside = tuple(load for axes, load in self.loads if ROW not in axes)
+        return Pass(self.pointers(), tuple(self.head), ahead, beside, tuple(self.lines), any(load.name == "dy" for load in ahead))
+
+
+def plain(name: str) -> str:
+    """The name of a binding as a word: `d S'` is d_S_next."""
+    return (
+        identifier(name)
+        if name.isidentifier()
+        else name.replace("out ", "own ").replace("'", "_next").replace(" ", "_").replace("[-1]", "_previous")
+    )

@@ -1,0 +1,81 @@
+"""A scan program against the spec's own equations, exactly: values, what carries a state, and gradients.
+
+Tokens are random rationals, functions uninterpreted but consistent. A gradient is held against the derivative along a random
+direction only where every function is exact; elsewhere the rules for functions are those of the token-wise half of every form.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from ..plan import Plan
+from ..scan import ScanProgram
+from ..spec import Expr
+from .meaning import Functions, Matrix, Meaning
+
+TOKENS = 5
+
+
+class Difference(Exception):
+    """What differs, in words."""
+
+
+def compare(plan: Plan, program: ScanProgram, draw, update, sizes, functions: Functions) -> int:
+    """Run `TOKENS` tokens of both; gives how many numbers were compared.
+
+    draw(t): the values of every name at token t. update(states, token): the spec's states after it. Raises Difference.
+    """
+    recurrence = plan.classified.recurrence
+    spec = recurrence.written
+    definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
+    lines = {b.name: b.value for b in (*program.statics, *program.token, *program.update, *program.carried, program.output)}
+    whole: dict[str, Matrix] = draw(None)
+    states = {name: whole[name] for name, _ in program.states}
+    count = 0
+    for t in range(TOKENS):
+        values = draw(t)
+        token = Meaning({k: v for k, v in values.items() if k not in states}, definitions, {}, sizes, functions)
+        later = update(whole, token)
+        token.states = {**{(n, False): m for n, m in whole.items()}, **{(n, True): m for n, m in later.items()}}
+        after = {name: later[name] for name in states}
+        # running maxima are values of the token
+        values = values | {
+            name: found for m in recurrence.maxima for name, found in ((m.before, whole[m.state]), (m.after, later[m.state]))
+        }
+        wanted = {**{f"{n}'": m for n, m in after.items()}, program.output.name: token.matrix(spec.outputs[0].value)}
+        kept = {f"kept {n}": [[functions.number() for _ in row] for row in m] for n, m in states.items()}
+        own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
+        for name, matrix in wanted.items():
+            count += _same(f"`{name}` at token {t}", own.matrix(_ref(program, name)), matrix)
+        # S' is what is left of S and what a state of zero becomes
+        zero = {n: [[Fraction(0)] * len(row) for row in m] for n, m in states.items()}
+        written = Meaning({**values, **zero, **{f"kept {n}": m for n, m in states.items()}}, lines, {}, sizes, functions)
+        for name, _ in program.states:
+            left, added = _full(written, program, f"kept {name}'", states[name]), _full(written, program, f"{name}'", states[name])
+            total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(left, added, strict=True)]
+            count += _same(f"what carries `{name}` at token {t}", total, after[name])
+        whole, states = later, after
+    return count
+
+
+def _ref(program: ScanProgram, name: str) -> Expr:
+    from ..source import NOWHERE
+    from ..spec import Ref
+
+    bound = {b.name: b.value for b in (*program.update, *program.carried, program.output)}
+    return Ref(bound[name].type, NOWHERE, name)
+
+
+def _full(meaning: Meaning, program: ScanProgram, name: str, like: Matrix) -> Matrix:
+    """A value in the shape of the state: a number stands for every entry."""
+    found = meaning.matrix(_ref(program, name))
+    if len(found) == 1 and len(found[0]) == 1:
+        return [[found[0][0]] * len(row) for row in like]
+    return found
+
+
+def _same(what: str, found: Matrix, wanted: Matrix) -> int:
+    flat, other = [x for row in found for x in row], [x for row in wanted for x in row]
+    if flat != other and not (len(flat) == 1 and all(flat[0] == x for x in other)):
+        raise Difference(f"{what}: {flat} against {other}")
+    return len(other)

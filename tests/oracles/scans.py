@@ -1,0 +1,61 @@
+"""Recurrences of channels as plain loops over tokens, one number or one short vector a channel; nothing shared with the compiler."""
+
+from __future__ import annotations
+
+import torch
+
+
+def sigmoid(x):
+    return 1 / (1 + torch.exp(-x))
+
+
+def softplus(x):
+    return torch.log1p(torch.exp(x))
+
+
+def run(length, h, token):
+    """`token(t, h)` gives the output of token t and the state after it."""
+    outputs = []
+    for t in range(length):
+        y, h = token(t, h)
+        outputs.append(y)
+    return torch.stack(outputs, 1), h
+
+
+def mamba1(x, dt_raw, key, query, A_log, dt_bias, D, h):
+    A = -torch.exp(A_log)
+
+    def token(t, h):
+        dt = softplus(dt_raw[:, t] + dt_bias)[..., None]
+        h = torch.exp(dt * A) * h + dt * key[:, t, None] * x[:, t, :, None]
+        return (h * query[:, t, None]).sum(-1) + D * x[:, t], h
+
+    return run(x.shape[1], h, token)
+
+
+def s4d(u, A_log, C, log_dt, D, s):
+    A, dt = -torch.exp(A_log), torch.exp(log_dt)[:, None]
+
+    def token(t, s):
+        s = torch.exp(dt * A) * s + (torch.exp(dt * A) - 1) / A * u[:, t, :, None]
+        return (C * s).sum(-1) + D * u[:, t], s
+
+    return run(u.shape[1], s, token)
+
+
+def hgrn(i, f_raw, gamma, h):
+    def token(t, h):
+        f = sigmoid(gamma) + (1 - sigmoid(gamma)) * sigmoid(f_raw[:, t])
+        h = f * h + (1 - f) * i[:, t] * sigmoid(i[:, t])
+        return h, h
+
+    return run(i.shape[1], h, token)
+
+
+def rg_lru(x, r_raw, i_raw, Lambda, h):
+    def token(t, h):
+        a = torch.exp(-8 * sigmoid(r_raw[:, t]) * softplus(Lambda))
+        h = a * h + torch.sqrt(1 - a**2) * sigmoid(i_raw[:, t]) * x[:, t]
+        return h, h
+
+    return run(x.shape[1], h, token)

@@ -1,0 +1,107 @@
+"""The emitted kernels of scans against the float64 reference, interpreted on the processor in float32; on a GPU as the operator
+dispatches them. See test_kernels for how."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from built import write
+from conftest import ROOT
+
+torch = pytest.importorskip("torch")
+
+from test_kernels import fused, interpreted  # noqa: E402
+
+from ssmgen.runtime import verify_kernels  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.verify_kernels import Trial, compare  # noqa: E402
+from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+
+NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "inventions/rated_entries")
+SPECS = {name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8") for name in NAMES} | {
+    # three states of two shapes, micro-steps, two taps, both reads, values that all channels share, reversed
+    "channels": """
+recurrence by_channel(n = 2) {
+  dim    N = 6
+  input  x, u : scalar per channel; k, q : [N] per layer; s : scalar per layer
+  param  D, e : scalar per channel; bias : [N] per channel; c : [N] per layer
+  let    a = 0.9 * relu(tanh(u)); kk : [N] = unit(k)
+  state  h, g : real [N] per channel; z : real scalar per channel
+  update h' = h
+         for j in 1..n: h' = diag(tanh(bias)) h' + x * k
+         h' = h' + x[-1] * k[-1]
+         g' = a * diag(sigmoid(c) * tanh(c * e)) g + x * kk
+         z' = a * z + s * x
+  output y = silu(q . h') * (1 + square(k . g)) + (c . k) * D * x + z
+  time   reversed
+}""",
+    # columns of a head: a matrix with a factor for every entry, a vector beside it, groups, values of all heads
+    "columns": """
+recurrence by_column {
+  dim    N = 8, P = 6
+  input  q, k, r : [N] per group; v, u : [P]; c : scalar; W : [N, P]; made : [P] per layer
+  param  rate : [N, P] per head; b : [P] per layer; e : scalar per head
+  gate   a in (-1, 1) = tanh(c + e)
+  state  S : real [N, P]; z : real [P]
+  update S' = sigmoid(W + rate) * S + k v^T
+         z' = diag(u) z + a * v * made + b
+  output o = S'^T q + z' + S^T r
+}""",
+}
+
+
+def interpret(name: str, folder: Path) -> None:
+    """Called where triton interprets: every tensor against float64, one segment and several, packed and not."""
+    subject, kernels = fused(*write(SPECS[name], folder))
+    sizes = {dim: 5 - i for i, (dim, _) in enumerate(subject.recurrence.dims)} | dict(subject.recurrence.counts)
+    for segments, trial in ((1, Trial(1, 19, 4, sizes)), (3, Trial(2, 45, 2, sizes)), (2, Trial(1, 21, 2, sizes, (0, 2, 2, 20, 21)))):
+        kernels._segments = lambda *_, count=segments: count
+        measured = compare(subject, kernels, trial, "float32")
+        wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]
+        if wrong:
+            print("\n".join(wrong))
+            return
+    print("held")
+
+
+def interpreting(name: str, folder: Path) -> str:
+    """What `interpret` prints in a process of its own."""
+    program = f"import pathlib, test_scan_kernels; test_scan_kernels.interpret{(name, folder)!r}".replace("PosixPath", "pathlib.Path")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECS)
+def test_interpreted_kernels(name, tmp_path):
+    assert interpreting(name, tmp_path) == "held"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nothing_of_a_token_and_entry_goes_through_memory(name, tmp_path):
+    """What has an entry of the state is stored at the edges of blocks and segments, and once at the end."""
+    folder, _ = write(SPECS[name], tmp_path)
+    text = (folder / "kernels.py").read_text(encoding="utf-8")
+    allocated = re.findall(r"(edges|part)_\d+.* = torch\.empty\((.*?), device", text)
+    assert {what for what, _ in allocated} == {"edges", "part"}
+    assert all(shape.startswith("edges") or "rows * segments" in shape for _, shape in allocated)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", verify_kernels.SLACK)
+@pytest.mark.parametrize("name", SPECS)
+def test_operator_on_a_gpu(name, dtype, tmp_path):
+    folder, spec = write(SPECS[name], tmp_path)
+    subject = Subject(load(folder), spec, "cuda")
+    kernels = subject.kernels("_kernels")
+    measured = [one for trial in verify_kernels.trials(subject) for one in compare(subject, kernels, trial, dtype)]
+    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
+    assert not wrong, wrong

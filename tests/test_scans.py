@@ -1,0 +1,150 @@
+"""Recurrences whose state entries run by themselves: papers against plain loops, recurrences of no paper against everything."""
+
+from __future__ import annotations
+
+import pytest
+from built import example, write
+from conftest import ROOT
+
+torch = pytest.importorskip("torch")
+
+from oracles import scans  # noqa: E402
+
+from ssmgen.compiler import build, check  # noqa: E402
+from ssmgen.diagnostics import SpecError  # noqa: E402
+from ssmgen.runtime.sample import Shape, draw  # noqa: E402
+from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
+from ssmgen.schedule import schedule  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
+
+B, T, C, N = 2, 21, 5, 4
+
+
+@pytest.mark.parametrize("name", ["mamba1", "s4d", "hgrn", "rg_lru"])
+def test_a_paper_against_its_loop(name, tmp_path):
+    """Values and gradients in float64, from a state, over several chunks and a rest."""
+    package, spec = example(name, tmp_path)
+    case = draw(spec, Shape(B, T, C, 1, {dim: N for dim, _ in spec.dims}), seed=3, device="cpu").to(torch.float64)
+    state = torch.randn(B, C, *([N] if spec.dims else []), dtype=torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, state)]
+    wanted, final = getattr(scans, name)(*leaves)
+    weights, ends = torch.randn_like(wanted), torch.randn_like(final)
+    expected = torch.autograd.grad((wanted * weights).sum() + (final * ends).sum(), leaves)
+    for form in (f"{name}_reference", name):
+        given = [x.clone().requires_grad_() for x in (*case.arguments, state)]
+        keywords = {} if form.endswith("reference") else {"chunk": 8}
+        output = getattr(package, form)(*given[:-1], initial_state=package.State(given[-1]), **keywords)
+        torch.testing.assert_close((output.y, *output.final_state), (wanted, final), rtol=1e-10, atol=1e-10)
+        found = torch.autograd.grad((output.y * weights).sum() + (output.final_state[0] * ends).sum(), given)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+SPECS = {
+    "factors of any sign and zero, two states, micro-steps, two taps, reads before and after, reversed": """
+recurrence mixed(n = 2) {
+  dim    N = 6
+  input  x, w : scalar per channel; k, q : [N] per layer
+  param  D : scalar per channel; bias : [N] per channel
+  let    a = 0.9 * relu(tanh(w))
+  state  h, g : real [N] per channel
+  update h' = h
+         for j in 1..n: h' = diag(tanh(bias)) h' + x * k
+         h' = h' + x[-1] * k[-1]
+         g' = a * g + x * q
+  output y = silu(q . h') * (1 + square(k . g)) + D * x
+  time   reversed
+}""",
+    "a factor for every entry of a matrix, a vector that fades entry by entry": """
+recurrence grid {
+  dim    N = 8, P = 6
+  input  q, k, r : [N] per group; v, u : [P]; c : scalar; W : [N, P]
+  gate   a in (-1, 1) = tanh(c)
+  state  S : real [N, P]; z : real [P]
+  update S' = sigmoid(W) * S + k v^T
+         z' = diag(u) z + a * v
+  output o = S'^T q + z' + S^T r
+}""",
+    "a running maximum beside factors that fade along both axes, reversed": """
+recurrence relative {
+  dim    N = 6, P = 4
+  input  q, k, a : [N]; v, u : [P]; w, i : scalar
+  state  S : real [N, P]; m : real scalar
+  update m' = max(-softplus(w) + m, i)
+         S' = exp(-softplus(w) + m - m') * diag(tanh(a)) S diag(u) + exp(i - m') * k v^T
+  output y = S'^T q
+  time   reversed
+}""",
+    "a state that drops everything, names that the package uses": """
+recurrence forgetful {
+  dim    P = 4
+  input  at, D : [P]; kept : scalar
+  param  states : [P] per head
+  state  S : real [P]; adjoints : real [P]
+  update S' = diag(tanh(at)) S + kept * states
+         adjoints' = kept * D
+  output y = S' * adjoints + adjoints'
+}""",
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_recurrences_of_no_paper(name, tmp_path):
+    folder, spec = write(SPECS[name], tmp_path)
+    # a module that is allocated in float32 rounds the previous token's values
+    report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name != "module"})
+    assert report.passed, "\n".join(map(str, report.failures))
+
+
+def test_a_factor_of_zero_cuts_what_was_before(tmp_path):
+    """Exactly: no logarithm is taken and nothing is divided."""
+    package, _ = example("hgrn", tmp_path)
+    i, f_raw = torch.randn(1, 40, 3, dtype=torch.float64), torch.full((1, 40, 3), 2.0, dtype=torch.float64)
+    f_raw[:, 20] = -torch.inf
+    gamma = torch.full((3,), -torch.inf, dtype=torch.float64)
+    whole = package.hgrn(i, f_raw, gamma, chunk=16).y[:, 20:]
+    torch.testing.assert_close(whole, package.hgrn(i[:, 20:], f_raw[:, 20:], gamma, chunk=16).y, rtol=0, atol=0)
+
+
+def axes(text: str) -> dict[str, str]:
+    trace = check(Source("x.ssm", text))
+    (classified,) = trace.after("classify").values()
+    return {a.axis: a.value for a in classified.axes}
+
+
+def test_the_form_follows_from_the_axes():
+    spec = "recurrence x {{ dim N = 4, P = 3\n input q, k, a : [N]; u, v : [P]\n state S : real [N, P]\n update S' = {0}\n output {1} }}"
+    assert axes(spec.format("diag(sigmoid(a)) S + k (u * v)^T", "o = S'^T q"))["form"] == "chunk"
+    assert axes(spec.format("S diag(u) + diag(a) k v^T", "o = S'^T q"))["form"] == "scan"
+    assert axes(spec.format("diag(a) S diag(u) + k v^T", "o = S'^T q"))["form"] == "scan"
+    # what fades on one axis alone is met along it, by whichever axis queries are answered
+    assert axes(spec.format("S diag(sigmoid(u)) + k v^T", "o = S'^T q"))["form"] == "chunk"
+    assert axes(spec.format("diag(sigmoid(a)) S + k v^T", "o = S'^T q + norm(S v) * u"))["form"] == "chunk"
+    assert axes(spec.format("diag(a) S + k v^T", "o = S'^T q + norm(S v) * u"))["form"] == "scan"
+    assert axes(spec.format("(a u^T) * S + k v^T", "o = S'^T q"))["form"] == "scan"
+
+
+def test_the_cost_counts_what_a_token_does():
+    """Of a state of 16: dt * x * B is two, decay * h and the sum one each, the read two; the skip two more."""
+    text = (ROOT / "examples" / "mamba1.ssm").read_text(encoding="utf-8")
+    (classified,) = check(Source("x.ssm", text)).after("classify").values()
+    cost = schedule(classified).cost
+    assert (cost.flops, cost.bytes) == (("6*N + 3", 99.0), ("2*(3 + 2*N)", 70.0))
+    assert (cost.state, cost.decode_bytes) == (("N", 16), ("2*4*N", 128.0))
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        ("h' = diag(w) h - k (k . h) + x * k", "leads from entry to entry"),
+        ("h' = diag(w) h + x * g\n g' = diag(w) g + x * k", "axis states is `coupled`"),
+    ],
+)
+def test_what_no_scan_carries_is_refused_by_its_axis(update, words):
+    second = ", g" if "g'" in update else ""
+    text = (
+        f"recurrence x {{ dim N = 4\n input x : scalar per channel; k, w : [N] per layer\n state h{second} : real [N] per channel\n"
+        f" update {update}\n output y = k . h'{' + k . g' if second else ''} }}"
+    )
+    with pytest.raises(SpecError) as found:
+        build(Source("x.ssm", text))
+    assert any(words in f"{d.title} {d.note}" for d in found.value.diagnostics)
