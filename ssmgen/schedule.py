@@ -12,6 +12,7 @@ from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, ope
 from .member_program import forward_program
 from .plan import Classified, Column, Cost, Plan, Walk
 from .scan_cost import scan_cost
+from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 
 CHUNK = 64
@@ -121,11 +122,9 @@ def _uses_position(classified: Classified) -> bool:
     for walk in classified.walks:
         values += [v for row in walk.rows for v in (row.key, row.coefficient, row.log_decay, row.erase, *row.values) if v is not None]
         values += [r.query for r in walk.readings if r.query is not None]
-    return any(
-        (isinstance(n, Apply) and n.function == "rope") or (isinstance(n, Ref) and n.name == "position")
-        for value in values
-        for n in nodes(value)
-    )
+    # what is read of a position may cancel: the state of the text carries it all the same
+    found = [*all_nodes(recurrence.written), *(n for value in values for n in nodes(value))]
+    return any((isinstance(n, Apply) and n.function == "rope") or (isinstance(n, Ref) and n.name == "position") for n in found)
 
 
 # --- cost --------------------------------------------------------------------------------------------------------

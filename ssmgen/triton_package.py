@@ -189,6 +189,7 @@ class TritonPackage:
     narrow_d_initials: str
     no_parts: str
     argument_list: str
+    given_list: str
     state_list: str
     state_gradient_list: str
     constants: str

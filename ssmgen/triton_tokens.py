@@ -19,11 +19,14 @@ from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import ONE, Apply, Dim, Element, Expr, Ref, Symbol, Type
+from .spec import ONE, Add, Apply, Dim, Element, Expr, Ref, Symbol, Type
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
 from .triton_operands import legible
 from .triton_site import Site, masked, pointer, widened
+
+LONG = 110
+"""A text of a sum beyond this many characters is written term by term."""
 
 ELEMENT = re.compile(r"(.+)\[(\d+)\]")
 
@@ -185,9 +188,23 @@ class Gradients:
         shared = _shared([total for _, total in totals])
         results = []
         for stored, total in totals:
-            value = site.text(self._named_parts(site, total, stored.axis, shared), stored.axis or KEY)
-            results.append((stored, site.named(f"b_{stored.buffer}" + (f"_{stored.row}" if stored.row else ""), value)))
+            target = f"b_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
+            total = self._named_parts(site, total, stored.axis, shared)
+            value = site.text(total, stored.axis or KEY)
+            if len(value.text) > LONG and isinstance(total, Add):
+                value = site.text(self._named_terms(site, total, stored.axis, target), stored.axis or KEY)
+            results.append((stored, site.named(target, value)))
         return results
+
+    def _named_terms(self, site: Site, total: Add, axis: str, target: str) -> Expr:
+        """A sum of terms that have lines of their own."""
+        names = []
+        for number, term in enumerate(total.terms, 1):
+            own = "" if term.type.is_scalar else axis or KEY
+            name = f"{target[2:]}_part{number}"
+            site.given[MADE + name, own] = site.named(f"b_{name}", site.text(term, own or KEY))
+            names.append(made(name, term.type))
+        return algebra.add(*names)
 
     def _named_parts(self, site: Site, total: Expr, axis: str, shared: set[str]) -> Expr:
         """The expression with what occurs more than once under names, whose lines are written."""
