@@ -146,7 +146,8 @@ class Tile:
             value = torch.tensor({"heads": 4.0, "layer": 1.0, "layers": 3.0, "head": 2.0}[node.name], dtype=torch.float64)
         self.data[node.name] = value.float().double()
         rows = ("i",) if value.dim() and node.name not in self.params else ()
-        self.values[node.name, axis] = loaded(f"b_{node.name}", (*rows, *axis))
+        # a value after the update is written x' in a spec; no name in a kernel can be
+        self.values[node.name, axis] = loaded(f"b_{node.name}".replace("'", "_after"), (*rows, *axis))
         self.places[node.name] = torch_pointwise.Place(bool(rows), "", bool(axis))
 
 
