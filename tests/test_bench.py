@@ -18,7 +18,7 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
-import torch.nn.functional as F  # noqa: E402
+from documented_peers import PEERS, chunk_simple_gla  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from ssmgen.runtime import (  # noqa: E402
@@ -368,56 +368,6 @@ def test_without_a_gpu_there_is_nothing_to_measure_on_one(tmp_path, capfd):
 # --- the adapters that ship --------------------------------------------------------------------------------------
 
 
-def linear(q, k, v, g=None, scale=None):
-    """o_t = scale q_t^T S_t with S_t = exp(g_t) S_{t-1} + k_t v_t^T; g [B, T, H] or [H]; as the peers' documentation says it."""
-    scale = k.shape[-1] ** -0.5 if scale is None else scale
-    g = torch.zeros(()) if g is None else g
-    g = g.expand(q.shape[:3])
-    state, out = 0.0, []
-    for t in range(q.shape[1]):
-        state = g[:, t, :, None, None].exp() * state + k[:, t, :, :, None] * v[:, t, :, None]
-        out.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
-    return scale * torch.stack(out, 1)
-
-
-def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None):
-    return linear(q, k, v, g if g_gamma is None else g_gamma, scale), None
-
-
-def chunk_retention(q, k, v):
-    return linear(q, k, v, torch.log(1 - 2.0 ** (-5 - torch.arange(q.shape[2])))), None
-
-
-def chunk_linear_attn(q, k, v, normalize=True):
-    assert not normalize
-    return linear(q, k, v), None
-
-
-def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, dt_bias=None, dt_softplus=False):
-    assert dt_softplus and chunk_size in (128, 256)
-    dt = F.softplus(dt + dt_bias)
-    B, C = (each.expand(*x.shape[:3], each.shape[-1]) for each in (B, C))
-    return linear(C, dt[..., None] * B, x, dt * A, 1.0) + D[:, None] * x
-
-
-def mlstm_siging_chunkwise__xl_chunk(q, k, v, i, f, eps, normalize, chunk_size, autocast_kernel_dtype):
-    assert eps == 0 and normalize and autocast_kernel_dtype == q.dtype
-    q, k, v, i, f = (x.transpose(1, 2) for x in (q, k, v, i, f))
-    k, f = torch.sigmoid(i)[..., None] * k, F.logsigmoid(f)
-    weight = linear(q, k, torch.ones_like(v[..., :1]), f)
-    return (linear(q, k, v, f) / weight.abs().clamp(min=1)).transpose(1, 2)
-
-
-PEERS = {
-    "fla.ops.simple_gla": {"chunk_simple_gla": chunk_simple_gla},
-    "fla.ops.common.chunk_o": {"TRITON_ABOVE_3_7_1": False},
-    "fla.ops.retention": {"chunk_retention": chunk_retention},
-    "fla.ops.linear_attn": {"chunk_linear_attn": chunk_linear_attn},
-    "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
-    "mlstm_kernels.torch.chunkwise.triton_xl_chunk_siging": {"mlstm_siging_chunkwise__xl_chunk": mlstm_siging_chunkwise__xl_chunk},
-}
-
-
 @pytest.fixture
 def installed(monkeypatch):
     """Peers that compute, token by token, what their documentation says."""
@@ -442,7 +392,9 @@ ADAPTERS = sorted((ROOT / "examples" / "peers").glob("*.py"))
 def test_a_peer_that_ships_computes_what_its_spec_says(path, installed):
     source = ROOT / "examples" / f"{path.stem}.ssm"
     found = peers.load(path)
-    (one,) = subjects(Source(source.name, source.read_text()), {"N": 8, "P": 4}, "cpu", found)
+    text = source.read_text()
+    dims = {name: size for name, size in {"N": 8, "P": 4}.items() if f"{name} = " in text}
+    (one,) = subjects(Source(source.name, text), dims, "cpu", found)
     rows = bench_accuracy.accuracy(one, 24, 4)
     assert {row["what"] for row in rows} == {"op", *(peer.name for peer in found)}
     assert [row for row in rows if row["is_wrong"]] == [] and all(row["failure"] == "" for row in rows)
