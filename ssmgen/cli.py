@@ -413,6 +413,30 @@ def bench(
 
 
 @cli.command()
+@click.argument("reports", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A document whose tables are to be exchanged.")
+@click.option("--check", is_flag=True, help="Write nothing; fail when the document would change.")
+def report(reports: tuple[Path, ...], into: Path | None, check: bool) -> int:
+    """Reports that `bench --json` wrote, as Markdown tables: a row a recurrence and shape, beside its best peer."""
+    from .runtime import bench_report
+
+    try:
+        text = bench_report.tables(bench_report.read(reports))
+        if into is None:
+            click.echo(text)
+            return 0
+        old = into.read_text(encoding="utf-8")
+        new = bench_report.placed(old, text, into)
+    except bench_report.ReportError as error:
+        raise UserError(str(error)) from None
+    if check and new != old:
+        raise UserError(f"{into}: its tables are not those of the reports; `ssmgen report ... --into {into}` writes them")
+    if not check:
+        into.write_text(new, encoding="utf-8")
+    return 0
+
+
+@cli.command()
 @_file
 @_dims
 @_out

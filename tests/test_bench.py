@@ -348,6 +348,18 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
         low, high = row["both"]["quartiles"]
         assert 0 < low <= row["both"]["median"] <= high
     assert report["decode"][0]["seconds"]["median"] > 0 and len(report["accuracy"]) == 15
+    document = tmp_path / "document.md"
+    document.write_text("above\n<!-- measured -->\nold\n<!-- /measured -->\nbelow\n")
+    assert ssmgen("report", "times.json", "--into", "document.md", "--check", cwd=tmp_path).returncode == 1
+    assert ssmgen("report", "times.json", "--into", "document.md", cwd=tmp_path).returncode == 0
+    assert ssmgen("report", "times.json", "--into", "document.md", "--check", cwd=tmp_path).returncode == 0
+    head, *rows, foot = document.read_text().split("\n| ")
+    assert head.startswith("above\n<!-- measured -->\n") and foot.endswith(" |\n<!-- /measured -->\nbelow\n") and "old" not in head
+    cells = [cell.strip() for cell in rows[-1].split("|")]
+    assert cells[0] == "`kept`, (1, 64, 2), N=8, P=4, float32" and cells[1] == "decay scalar"
+    took = 1e3 * first["op"]["forward"]["median"]
+    assert float(cells[2].split()[0]) == pytest.approx(took, rel=0.01) and float(cells[5].split()[0]) > 0
+    assert cells[6].startswith("loop, right") and cells[6].count("x)") == 2
 
 
 def test_the_command_says_what_is_wrong(tmp_path):
@@ -355,6 +367,8 @@ def test_the_command_says_what_is_wrong(tmp_path):
     (tmp_path / "empty.py").write_text("")
     done = ssmgen("bench", "kept.ssm", "--peer", "empty.py", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr == "Error: empty.py: an adapter says `NAME`, a str\n"
+    done = ssmgen("report", "kept.ssm", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("Error: kept.ssm: no report of `ssmgen bench --json`: ")
     done = ssmgen("bench", "kept.ssm", "--shape", "4,0,2", cwd=tmp_path)
     assert done.returncode == 1 and "write batch, tokens and heads as in `4,8192,16`" in done.stderr
 

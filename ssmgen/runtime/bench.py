@@ -18,7 +18,7 @@ from .bench_first import first_call
 from .bench_subject import Contender, Subject, contenders
 from .peers import Peer, first_line
 
-FORMAT = 1
+FORMAT = 2
 """The number of the report's format."""
 
 SHAPES = {"cpu": ((1, 4096, 4),), "cuda": ((4, 8192, 16), (1, 32768, 16), (1, 4096, 16))}
@@ -86,7 +86,7 @@ def measure(subject: Subject, shape: tuple[int, int, int], rates: floors.Rates, 
             row["note"] = "; ".join(filter(None, (row["note"], f"first call: {reply['failure']}")))
         rows.append(row)
     return {
-        "recurrence": subject.spec.name, "device": subject.device, "dtype": str(subject.dtype).split(".")[-1],
+        "recurrence": subject.spec.name, "axes": list(subject.axes), "device": subject.device, "dtype": str(subject.dtype).split(".")[-1],
         "shape": {"batch": batch, "tokens": tokens, "heads": heads}, "sizes": subject.sizes,
         "floors": {d: {"seconds": floor[d], "bytes": work[d].bytes, "flops": work[d].flops} for d in work}, "rows": rows,
     }  # fmt: skip

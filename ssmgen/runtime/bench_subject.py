@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .. import compiler, spec
+from ..features import values
 from ..schedule import schedule
 from ..source import Source
 from . import bench_yardstick, jit
@@ -23,7 +24,10 @@ LOOP = 256
 
 @dataclass(frozen=True)
 class Subject:
-    """One recurrence of a source, built, on a device. `flops` are the forward pass's, a token and head."""
+    """One recurrence of a source, built, on a device.
+
+    `flops` are the forward pass's, a token and head; `axes` the values that set it apart, as `correction delta`.
+    """
 
     source: Source
     dims: Mapping[str, int]
@@ -32,6 +36,7 @@ class Subject:
     peers: tuple[Peer, ...]
     flops: float
     device: str
+    axes: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> dict[str, float]:
@@ -113,8 +118,10 @@ def subjects(source: Source, dims: Mapping[str, int], device: str, peers: list[P
     found = []
     for each in recurrences:
         fitting = tuple(peer for peer in peers if len(recurrences) == 1 or peer.path.stem == each.name)
-        flops = schedule(trace.after("classify")[each.name]).cost.flops[1]
-        found.append(Subject(source, dims, each, packages[each.name], fitting, flops, device))
+        classified = trace.after("classify")[each.name]
+        axes = tuple(f"{a.axis} {a.value}" for a in classified.axes if values(a.axis)[a.value].priority)
+        flops = schedule(classified).cost.flops[1]
+        found.append(Subject(source, dims, each, packages[each.name], fitting, flops, device, axes))
     return found
 
 
