@@ -152,17 +152,30 @@ def _norm(x):
     """The Euclidean length along the last axis."""
     return tl.sqrt(tl.sum(x * x, -1))
 ''',
+    "_cis": '''\
+@triton.jit
+def _cis(turns):
+    """Cosine and sine of an angle in units of 2^-32 turns, an int32: polynomials, right to 2e-7."""
+    # without its highest bit it is at most a quarter turn; that bit is half a turn, which changes the signs
+    rest = (turns << 1) >> 1
+    x = rest.to(tl.float32) * 4.656612873077393e-10
+    sign = tl.where(rest == turns, 1.0, -1.0)
+    u = x * x
+    cosine = 1.0 + u * (-4.93480214 + u * (4.05870915 + u * (-1.33521195 + u * (0.23493707 + u * -0.02439593))))
+    sine = x * (3.14159264 + u * (-5.16771008 + u * (2.55007739 + u * (-0.59829041 + u * 0.07765591))))
+    return cosine * sign, sine * sign
+''',
     "_rope": '''\
 @triton.jit
 def _rope(x, position, entry, N: tl.constexpr):
-    """Turn the pairs (j, j + N/2) of the last axis by position * 10000^(-2j/N); the angle is reduced in float64."""
+    """Turn the pairs (j, j + N/2) of the last axis by position * 10000^(-2j/N); angles wrap as integers, in units of 2^-64 turns."""
     half: tl.constexpr = N // 2
-    turns = position * tl.exp((entry % half).to(tl.float64) * (-9.210340371976184 / half)) * 0.15915494309189535
-    angle = ((turns - tl.floor(turns)) * 6.283185307179586).to(tl.float32)
-    x, angle = tl.broadcast(x, angle)
+    step = (tl.exp((entry % half).to(tl.float64) * (-9.210340371976184 / half)) * 2935890503282001226.0).to(tl.int64)
+    cosine, sine = _cis((position.to(tl.int64) * step >> 32).to(tl.int32))
+    x, sine = tl.broadcast(x, tl.where(entry < half, -sine, sine))
     partner = tl.where(entry < N, (entry + half) % N, entry)
     y = tl.gather(x, tl.broadcast_to(partner, x.shape), len(x.shape) - 1)
-    return x * tl.cos(angle) + tl.where(entry < half, -y, y) * tl.sin(angle)
+    return x * cosine + y * sine
 ''',
     "_ticket": '''\
 @triton.jit
