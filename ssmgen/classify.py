@@ -21,6 +21,7 @@ from .rows import Problem, rows_of, unrolled_reads
 from .scans import scan_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
+from .turning import turned
 
 
 def classify(recurrence: Recurrence) -> Classified:
@@ -49,7 +50,12 @@ def classify(recurrence: Recurrence) -> Classified:
             return Classified(recurrence, tuple(axes), (), outputs, (scan.diagnostic(),))
         return Classified(recurrence, tuple(axes), (), outputs, (), scan)
     if not refusals:
-        walks, refusals = _walks(groups)
+        # what turns is carried in a frame that turns along
+        framed = turned(recurrence)
+        if isinstance(framed, Problem):
+            return Classified(recurrence, tuple(axes), (), outputs, (framed.diagnostic(),))
+        recurrence, outputs = framed, framed.outputs
+        walks, refusals = _walks([Facts(recurrence, names) for names in _groups(recurrence)])
     if not refusals:
         walks, outputs = _scaled(walks, outputs)
     return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))

@@ -7,10 +7,11 @@ differentiated here; it has its adjoint recurrence (`lower`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
-from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose, Type
+from .spec import Add, Apply, Const, Delayed, Diag, Dim, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose, Type
 
 HALF = Fraction(1, 2)
 
@@ -100,7 +101,15 @@ def _product(left: Expr, right: Expr, dy: Expr, found: list) -> None:
 
 def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
     left, right = expr.left, expr.right
-    if isinstance(left, Diag) and not right.type.is_column:
+    if isinstance(left, Rot) and right.type.is_column:
+        # rotations keep the area that two columns span in every pair: that of y and dy is that of x and what reaches it
+        pulled = matmul(replace(left, operand=neg(left.operand)), dy)
+        if _has_name(right):
+            _visit(right, pulled, None, found)
+        if _has_name(left.operand):
+            area = apply("pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else half_of(right.type))
+            _visit(left.operand, _reduced(area, left.operand), None, found)
+    elif isinstance(left, Diag) and not right.type.is_column:
         _visit(left.operand, apply("row_sum", mul(dy, right), type=left.operand.type), None, found)
         _visit(right, matmul(left, dy), None, found)
     elif isinstance(right, Diag) and not left.type.is_row:
@@ -150,6 +159,8 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
         _visit(x, add(mul(scale, dy), neg(mul(pull, x))), None, found)
     elif name == "softmax":
         _visit(args[0], mul(y, add(dy, neg(inner_of(dy, y)))), None, found)
+    elif name == "pairs":
+        _visit(args[0], apply("pair_sum", dy, type=args[0].type), None, found)
     elif name == "norm":
         _visit(args[0], mul(div(dy, y), args[0]), None, found)
     elif name == "rope":
@@ -179,6 +190,11 @@ def inner_of(left: Expr, right: Expr) -> Expr:
         return apply("sum", mul(left, right), type=const(1).type)
     as_row = left if left.type.is_row else transpose(left)
     return matmul(as_row, right if right.type.is_column else transpose(right))
+
+
+def half_of(type: Type) -> Type:
+    """One entry for every pair of a column's."""
+    return Type(Dim(type.rows.constant / 2, tuple((name, c / 2) for name, c in type.rows.terms)))
 
 
 def _has_name(expr: Expr) -> bool:

@@ -6,31 +6,24 @@ arguments, and says what calls what.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from .aliases import shared_gradients
-from .backends.torch_chunk import WalkFunction, has_pairs, walk_function
+from .backends.torch_chunk import has_pairs
 from .backends.torch_text import HELPERS, identifier
-from .bounds import bounds_of
-from .column_text import pack, unpack
 from .head_text import equations, sources, title_of
-from .kernel import Kernels, WalkKernels, programs
+from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_scan import NO_READOUT, ScanText, ScanWriter
-from .op_shapes import Shapes
-from .plan import Plan, Walk
-from .previous_text import Maximum, Previous, maxima, previous_values
-from .row_text import flattened, member, step_lines, unflattened
+from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
+from .plan import Plan
+from .previous_text import Angle, Maximum, Previous, angles, maxima, previous_values
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
-
-FLOOR = 1000.0
-"""exp of less than minus this is 0 in every float."""
 
 
 @dataclass(frozen=True)
@@ -47,51 +40,6 @@ class Constant:
 
     name: str
     value: str
-
-
-@dataclass(frozen=True)
-class WalkText:
-    """One walk: its functions and the text of their calls."""
-
-    suffix: str
-    equation: str
-    operands: TokenFunction
-    operands_backward: TokenFunction
-    functions: tuple[WalkFunction, ...]
-    has_decay: bool
-    operand_names: str
-    timed: str  # an operand with a time axis
-    adjusted: tuple[Line, ...]
-    step_adjusted: tuple[Line, ...]
-    states: str
-    states_tuple: str
-    states_target: str
-    cast_states: str
-    pack: str
-    unpack: str
-    unpack_arguments: str
-    unpack_call: str
-    unpack_gradient_call: str
-    forward_call: str
-    reads: str
-    joined_reads: str
-    moved_reads: str
-    read_gradients: str
-    split_gradients: str
-    moved_gradients: str
-    gradient_call: str
-    gradient_results: str
-    joined_gradients: str
-    operand_gradients: str
-    state_gradients: str
-    state_gradients_tuple: str
-    flattened: tuple[Line, ...]  # rows of tokens as rows of chunks
-    unflattened: tuple[Line, ...]
-    step: tuple[str, ...]  # one token
-    scale: str  # text of the number in front of the queries; empty when there is none
-    scale_call: str
-    scaled: tuple[Line, ...]
-    scaled_gradients: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
@@ -181,6 +129,10 @@ class OpPackage:
     has_members: bool  # states that feed each other
     has_scan: bool  # states that do not
     maxima: tuple[Maximum, ...]
+    has_angles: bool
+    has_angles_alone: bool  # no values are carried beside them
+    angles: tuple[Angle, ...]
+    turned_back: tuple[Line, ...]  # final states, from the frame that turns along
     carried: tuple[str, ...]  # parts of the state that no operator sees: previous values and maxima
     carries_values: bool
     previous_dtype: str
@@ -191,11 +143,6 @@ class OpPackage:
     step_call: str
 
 
-def _is_plain(walk: Walk) -> bool:
-    """One row a token, one factor a head, nothing erased: what is shared by a group of heads may stay so."""
-    return len(walk.rows) == 1 and not walk.is_wide and not walk.has_erase and not walk.members
-
-
 def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
     """The context of op.py for one recurrence.
 
@@ -204,7 +151,7 @@ def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: b
     return _Writer(kernels, namespace, has_kernels, has_gates, has_decode).package()
 
 
-class _Writer(Shapes):
+class _Writer(WalkWriter):
     def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool):
         self.kernels, self.namespace = kernels, namespace
         self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
@@ -213,6 +160,7 @@ class _Writer(Shapes):
         self.spec: Spec = self.recurrence.spec
         self.tokens = TokenWriter(self.plan.classified)
         self.names = [identifier(s.name) for s in self.tokens.arguments]
+        self.angles = angles(self.tokens)
         self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
@@ -222,146 +170,13 @@ class _Writer(Shapes):
         if kernels.scan is not None:
             self.scan = ScanWriter(kernels.scan, self.tokens, self.states, [self._d(s) for s in self.states])
         self.has_groups = any(
-            self.tokens.operand_place(w, n).level != "h" for w in walks if _is_plain(w) for n in self._operands(w) if n != "g"
+            self.tokens.operand_place(w, n).level != "h" for w in walks if is_plain(w) for n in self._operands(w) if n != "g"
         )
         output = self.plan.classified.outputs[0][1].type
         self.output = output
         self.like = next(
             (s for s in self.inputs if s.type == output), next((s for s in self.inputs if not s.type.is_scalar), self.inputs[0])
         )
-
-    @staticmethod
-    def _operands(walk: Walk) -> list[str]:
-        return TokenWriter.operand_names(walk)
-
-    def _d(self, state: str) -> str:
-        """The gradient of a state: apart from that of an operand, should the state have an operand's letter."""
-        letters = {name for walk in self.plan.classified.walks for name in self._operands(walk)}
-        return f"d_{state}_state" if state in letters else f"d_{state}"
-
-    # --- walks ---
-
-    def walk(self, kernels: WalkKernels, suffix: str) -> WalkText:
-        walk = kernels.walk
-        names = self._operands(walk)
-        has_decay = walk.log_decay is not None
-        reads = [r.name for r in walk.readings]
-        moved = [f"reads{suffix}{r[1:]}" if len(self.kernels.walks) > 1 or len(reads) > 1 else "reads" for r in reads]
-        grads = [f"d{r}" for r in reads]
-        queries = [f"q{r.name[1:]}" for r in walk.readings]
-        states = [identifier(s) for s in walk.states]
-        unpacked, used = unpack(walk)
-        sizes = [self.sizes[n] for n in used]
-        sides = {False: "...n, ...np -> ...p", True: "...p, ...np -> ...n"}
-        source = {r.name: member(r.member) if walk.members else "S" for r in walk.readings}
-        step = {r.name: f'{r.name} = torch.einsum("{sides[r.is_value]}", q{r.name[1:]}, {source[r.name]})' for r in walk.readings}
-        rows, by_row = len(walk.rows), [n for n in names if n in ("k", "v", "e", "g")]
-        places = {n: self.tokens.operand_place(walk, n) for n in names}
-        scale = self._scale(walk)
-        timed = next(n for n in names if places[n].has_time)
-        return WalkText(
-            suffix=suffix,
-            equation=kernels.forward.title,
-            operands=broken_function(self.tokens.operands(walk, suffix)),
-            operands_backward=broken_function(self.tokens.operands_backward(walk, suffix)),
-            functions=tuple(walk_function(p, f"_{p.name}{suffix}") for p in programs(kernels)),
-            has_decay=has_decay,
-            operand_names=", ".join(names),
-            timed=timed,
-            adjusted=(*(line for n in names for line in self._adjusted(walk, n, places[n], timed)), *self._floored(walk)),
-            step_adjusted=tuple(line for n in names for line in self._step_adjusted(walk, n, places[n])),
-            states=", ".join(states),
-            states_tuple=_tuple(states),
-            states_target=_target(states),
-            cast_states=", ".join(f"{s}.to(dtype)" for s in states),
-            pack=pack(walk),
-            unpack=unpacked[1:-1],
-            unpack_arguments=", ".join(["S", *used]),
-            unpack_call=", ".join(["final", *sizes]),
-            unpack_gradient_call=", ".join(["d_initial", *sizes]),
-            forward_call=", ".join([*(t.name for t in kernels.forward.inputs), "S", "chunks"]),
-            reads=", ".join(reads),
-            joined_reads=", ".join(f"_join({r}, T, chunks)" for r in reads),
-            moved_reads=", ".join(moved),
-            read_gradients=", ".join(grads),
-            split_gradients=", ".join(f"_split({g}, chunks)" for g in grads),
-            moved_gradients=", ".join(f"d_{m}" for m in moved),
-            gradient_call=", ".join([*(t.name for t in kernels.gradient.inputs), "S", "D", "chunks"]),
-            gradient_results=", ".join(t.name for t in kernels.gradient.outputs),
-            joined_gradients=(
-                f"*(_join(d, T, chunks) for d in ({', '.join(f'd{n}' for n in names)}))"
-                if len(names) > 6
-                else ", ".join(f"_join(d{n}, T, chunks)" for n in names)
-            ),
-            operand_gradients=", ".join(f"d_{n}" for n in names),
-            state_gradients=", ".join(self._d(s) for s in states),
-            state_gradients_tuple=_target([self._d(s) for s in states]),
-            flattened=tuple(Line("", n, flattened(walk, n)) for n in by_row) if rows > 1 else (),
-            unflattened=tuple(Line("", f"d{n}", unflattened(walk, n)) for n in by_row) if rows > 1 else (),
-            step=(
-                *(step[r.name] for r in walk.readings if not r.is_inclusive),
-                *step_lines(walk),
-                *(step[r.name] for r in walk.readings if r.is_inclusive),
-            ),
-            scale=scale,
-            scale_call=f", {scale}" if scale else "",
-            scaled=tuple(Line("", q, f"{q} * scale") for q in queries) if scale else (),
-            scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
-        )
-
-    def _scale(self, walk: Walk) -> str:
-        if walk.scale is None:
-            return ""
-        text = self.tokens.printer.text(walk.scale)
-        for name in sorted(self.sizes, key=len, reverse=True):
-            text = re.sub(rf"\b{name}\b", self.sizes[name], text)
-        return text.replace("]**", "] ** ")
-
-    @staticmethod
-    def _adjusted(walk: Walk, name: str, place, timed: str) -> list[Line]:
-        """An operand without a head axis gets one, the decay one entry a head; what is the same for every token is expanded over time."""
-        wide = ", -1" * place.width
-        lines = []
-        if not _is_plain(walk):
-            if not place.level:
-                lines.append(Line("", name, f"{name}[..., None{', :' * place.width}]"))
-            elif place.level == "g":
-                axis = -1 - place.width
-                lines.append(Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})"))
-            if not place.has_time or not place.level:
-                lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, S.shape[1]{wide})"))
-            return lines
-        tail = "-1" + wide
-        if not place.level:
-            tail = "S.shape[1]" if name == "g" else "chunks.groups, -1"
-            lines.append(Line("", name, f"{name}[..., None]" if name == "g" else f"{name}[..., None, :]"))
-        elif place.level == "g" and name == "g":
-            lines.append(Line("", name, "g.repeat_interleave(S.shape[1] // g.shape[-1], -1)"))
-        if not place.has_time:
-            lines.append(Line("", name, f"{name}.expand({timed}.shape[0], T, {tail})"))
-        elif not place.level:
-            lines.append(Line("", name, f"{name}.expand(-1, -1, {tail})"))
-        return lines
-
-    def _floored(self, walk: Walk) -> list[Line]:
-        """A log decay that may be -inf in floating point is raised to where its factor is 0 all the same: sums stay finite."""
-        logs = [row.log_decay for row in walk.rows if row.log_decay is not None]
-        bounds = bounds_of(self.spec)
-        if walk.members:
-            weak = [bounds.of(m.log_decay).low > -FLOOR for m in walk.members]
-            return [Line("", f"g{a}", f"g{a}.clamp(min=-{FLOOR})") for a, is_weak in enumerate(weak) if not is_weak]
-        if _is_plain(walk) or all(bounds.of(log).low > -FLOOR for log in logs):
-            return []
-        return [Line("", "g", f"g.clamp(min=-{FLOOR})")]
-
-    @staticmethod
-    def _step_adjusted(walk: Walk, name: str, place) -> list[Line]:
-        if place.level == "h":
-            return []
-        if not place.level:
-            return [Line("", name, f"{name}[..., None{', :' * place.width}]")]
-        axis = -1 - place.width
-        return [Line("", name, f"{name}.repeat_interleave(S.shape[1] // {name}.shape[{axis}], {axis})")]
 
     # --- the operators ---
 
@@ -371,9 +186,19 @@ class _Writer(Shapes):
         scan = self.scan.text() if self.scan is not None else None
         read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
         readout, readout_backward = map(broken_function, read)
-        functions = [readout, readout_backward, *(f for w in walks for f in (w.operands, w.operands_backward))]
+        turned = [Line("", state, text) for a in self.angles for state, text in a.states]
+        functions = [
+            readout,
+            readout_backward,
+            *(f for w in walks for f in (w.operands, w.operands_backward)),
+            *(a.function for a in self.angles),
+        ]
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
+        text += " ".join(line.text for line in turned)
         tensors = [*self.names, *self.states]
+        # a step makes its angle itself, and its kernel turns the state
+        step_names = [n for n in self.names if n not in [a.name for a in self.angles]]
+        step_tensors = [*step_names, *self.states]
         position = ["position"] if self.plan.uses_position else []
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
         running = maxima(self.tokens)
@@ -428,7 +253,7 @@ class _Writer(Shapes):
             output_layout=f"[{', '.join(['B', 'T', self._lane(), *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
             output_like=like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
-            uses_math=scan.uses_math if scan else "math." in text,
+            uses_math=scan.uses_math if scan else "math." in text or bool(self.angles),
             has_groups=self.has_groups,
             has_kernels=self.has_kernels,
             has_erase=any(w.has_erase for w in self.plan.classified.walks if not w.members),
@@ -460,40 +285,45 @@ class _Writer(Shapes):
             has_gates=self.has_gates,
             kept=", ".join(kept),
             first_state=self.states[0],
-            states=_target(self.states),
+            states=as_target(self.states),
             start_call=f"_start({', '.join(self.names)}, cu_seqlens)",
             start_arguments=f"{', '.join(self.names)}, cu_seqlens",
             start=tuple(self._start()),
-            states_tuple=_tuple(self.states),
+            states_tuple=as_tuple(self.states),
             has_start=bool(carried or position),
             operands=", ".join(operands),
             backward_operands=", ".join([*moved, *tensors, *kept, *position, *settings]),
             saved=", ".join([*tensors, *kept, *position, "cu_seqlens"]),
-            settings=_tuple(["chunk", *self.constants]),
+            settings=as_tuple(["chunk", *self.constants]),
             output_gradients=", ".join([*(self._d(s) for s in self.states), *(["*_"] if kept else [])]),
             state_gradient_names=", ".join(self._d(s) for s in self.states),
             no_gradients=", ".join(["None"] * (len(position) + 2 + len(self.constants))),
             registrations=tuple(self._registrations(count, kept)),
-            step_signature=", ".join([*tensors, *position, *self.constants, "slots"]),
+            step_signature=", ".join([*step_tensors, *position, *self.constants, "slots"]),
             step_body=tuple(
                 [
-                    f"kinds = [t.dtype for t in {_tuple(tensors)}]",
-                    f"dtype = _arithmetic({', '.join(tensors)})",
-                    f"{_target(self.names)} = _in(dtype, {', '.join(self.names)})",
+                    f"kinds = [t.dtype for t in {as_tuple(step_tensors)}]",
+                    f"dtype = _arithmetic({', '.join(step_tensors)})",
+                    f"{as_target(step_names)} = _in(dtype, {', '.join(step_names)})",
+                    *(f"{a.name} = {a.step_call}" for a in self.angles),
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
             has_decode=self.has_decode,
-            step_dtype=f"_arithmetic({', '.join(tensors)})",
+            step_dtype=f"_arithmetic({', '.join(step_tensors)})",
             step_rows=", ".join(
                 [
-                    *(f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n for n, s in zip(self.names, self.tokens.arguments)),
+                    *(
+                        f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n
+                        for n, s in zip(self.names, self.tokens.arguments)
+                        if n in step_names
+                    ),
                     "*held",
                     *self.constants,
                 ]
             ),
-            step_states=_tuple([*self.states, *position]),
-            step_held=_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
+            step_states=as_tuple([*self.states, *position]),
+            step_held=as_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             argument_names_all=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
@@ -512,13 +342,17 @@ class _Writer(Shapes):
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
             maxima=running,
+            has_angles=bool(self.angles),
+            has_angles_alone=bool(self.angles) and not carried,
+            angles=self.angles,
+            turned_back=tuple(turned),
             carried=tuple(carried),
             carries_values=bool(carried),
             previous_dtype=f"_arithmetic({', '.join([*given, *(f'initial_state.{c}' for c in carried)])})",
             previous_step_dtype=f"_arithmetic({', '.join([*given, *(f'state.{c}' for c in carried)])})",
             step_call=", ".join(
                 [
-                    *(n if n not in carried else f"own_{n}" for n in self.names),
+                    *(n if n not in carried else f"own_{n}" for n in step_names),
                     *(f"state.{s}" for s in self.states),
                     *(["state.position"] if position else []),
                     *self.constants,
@@ -538,14 +372,15 @@ class _Writer(Shapes):
     @staticmethod
     def _cast(tensors: list[str]) -> list[str]:
         return [
-            f"kinds = [t.dtype for t in {_tuple(tensors)}]",
+            f"kinds = [t.dtype for t in {as_tuple(tensors)}]",
             f"dtype = _arithmetic({', '.join(tensors)})",
-            f"{_target(tensors)} = _in(dtype, {', '.join(tensors)})",
+            f"{as_target(tensors)} = _in(dtype, {', '.join(tensors)})",
         ]
 
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
         """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
         arguments = [f"Tensor {n}" for n in self.names]
+        step_arguments = [f"Tensor {n}" for n in self.names if n not in [a.name for a in self.angles]]
         states = [f"Tensor? {s}" for s in self.states]
         position = ["Tensor position"] if self.plan.uses_position else []
         constants = [f"float {c}" for c in self.constants]
@@ -558,7 +393,7 @@ class _Writer(Shapes):
             registration(
                 "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
             ),
-            registration("step", [*arguments, *written, *constants, "Tensor? slots"], 1),
+            registration("step", [*step_arguments, *written, *constants, "Tensor? slots"], 1),
         ]
 
     def _fused_gradient_body(self, like: str) -> list[str]:
@@ -621,15 +456,6 @@ def _none(tensor: str) -> str:
 
 
 # --- words -------------------------------------------------------------------------------------------------------
-
-
-def _tuple(texts: list[str]) -> str:
-    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
-
-
-def _target(names: list[str]) -> str:
-    """Names to unpack into; one name needs its comma."""
-    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
 
 
 def _vector(type: Type) -> str:

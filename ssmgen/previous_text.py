@@ -1,7 +1,9 @@
-"""What a token hands to the next beside its states: values that an equation reads as `x[-1]`, and running maxima, as torch text.
+"""What a token hands to the next beside its states: values that an equation reads as `x[-1]`, and running maxima, as torch text;
+and the running angles of states that turn.
 
-To an operator `x[-1]` is one more input, and so is a maximum before and after a token. What users call shifts x by a token
-and scans the maxima, in torch's own functions, so that gradients reach both the values and what the first token finds.
+To an operator `x[-1]` is one more input, and so are a maximum before and after a token and an angle. What users call shifts x by
+a token, scans the maxima and sums the angles, in torch's own functions, so that gradients reach both the values and what the
+first token finds. No angle is handed on: it begins at 0, and the final state is turned back.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from . import algebra
-from .backends.torch_pointwise import ATOM, Place
+from .backends.torch_pointwise import ATOM, Place, size_text
 from .backends.torch_text import identifier
 from .source import NOWHERE
 from .spec import Expr, Ref
@@ -37,6 +39,62 @@ class Maximum:
     function: TokenFunction
     call: str
     step_call: str
+
+
+@dataclass(frozen=True)
+class Angle:
+    """A running angle: its name, the function that gives by how much a token turns, the text of its call for many tokens and in
+    a step, and (state, text of its value turned back) for the states that turn."""
+
+    name: str
+    function: TokenFunction
+    has_function: bool
+    call: str
+    step_call: str
+    states: tuple[tuple[str, str], ...]
+
+
+def angles(tokens: TokenWriter) -> tuple[Angle, ...]:
+    """In the order in which the walks name them."""
+    return tuple(_angle(tokens, turning) for turning in tokens.recurrence.turnings)
+
+
+def _angle(tokens: TokenWriter, turning) -> Angle:
+    name, place = identifier(turning.name), tokens.printer.places[turning.name]
+    own = tokens.printer.print(turning.step)
+    text = tokens.printer.adapted(own, place) if own.place.has_vector else f"{own.at(ATOM)}[..., None]"
+    if not own.place.has_vector:
+        text += f".repeat_interleave({size_text(turning.step.type.rows).text}, -1)"
+    function = tokens.assemble(f"_turn_{name}", f"By how much a token turns {name}.", (), [], [Returned(text, "")])
+    function = replace(function, is_single=True)
+    is_plain = not function.lines and function.returns[0].text == function.arguments
+
+    def call(given: list[str]) -> str:
+        return given[0] if is_plain else f"{function.name}({', '.join(given)})"
+
+    many = call(_given(tokens, function, ""))
+    if not own.place.has_time:
+        # the same angle at every token
+        lanes = ", -1" * (bool(own.place.level) + 1)
+        many = f"{many}.expand(*{identifier(tokens.given[0].name)}.shape[:2]{lanes})"
+    states = tuple(
+        (identifier(state), turned_back(tokens, state, side, f"total_{name}", own.place.level)) for state, side in turning.states
+    )
+    return Angle(name, function, not is_plain, many, call(function.arguments.split(", ")), states)
+
+
+def turned_back(tokens: TokenWriter, state: str, side: str, angle: str, level: str, value: str = "") -> str:
+    """The text of a state turned by an angle [B, H, M]; of a value in its place where one is given."""
+    value = value or identifier(state)
+    type = tokens.spec.state(state).type
+    if level == "g":
+        angle = f"{angle}.repeat_interleave({value}.shape[1] // {angle}.shape[-2], -2)"
+    elif not level:
+        angle = f"{angle}[..., None, :]"
+    if type.is_column:
+        return f"_turn({value}, {angle})"
+    angle = f"{angle}[..., None, :]"
+    return f"_turn({value}.mT, {angle}).mT.contiguous()" if side == "left" else f"_turn({value}, {angle})"
 
 
 def maxima(tokens: TokenWriter) -> tuple[Maximum, ...]:

@@ -158,10 +158,24 @@ class Maximum:
 
 
 @dataclass(frozen=True)
+class Turning:
+    """`angle' = angle + step`: the running angle of a frame that turns along with some states.
+
+    It reads no state, so it is a sum of its own before everything else; to the walks it is a value of the token, `Ref(name)`,
+    known modulo 2 pi. `step`: a column, one entry a pair. `states`: (state, side of it that turns), 'left' for its keys.
+    """
+
+    name: str
+    step: Expr
+    states: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Recurrence:
     """The derived recurrence: a spec's algebra.
 
     `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima`.
+    In a frame that turns along no rotation is left: `turnings` are its angles, `upright` the recurrence as it was derived.
     """
 
     spec: Spec
@@ -174,12 +188,19 @@ class Recurrence:
     warnings: tuple = ()
     sequential: str = ""  # why no affine form exists (then steps and reads are empty, and outputs read the states)
     maxima: tuple[Maximum, ...] = ()
-    whole: Spec | None = None  # the spec with its running maxima; None where there are none
+    whole: Spec | None = None  # the spec with its running maxima and rotations; None where there are none
+    turnings: tuple[Turning, ...] = ()
+    unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
 
     @property
     def written(self) -> Spec:
         """The spec as it was written."""
         return self.spec if self.whole is None else self.whole
+
+    @property
+    def upright(self) -> Recurrence:
+        """The recurrence of the states as they are, with their rotations."""
+        return self if self.unturned is None else self.unturned
 
     @property
     def nonpositive(self) -> tuple[tuple[Expr, ...], ...]:
@@ -220,6 +241,9 @@ class Recurrence:
             for factor in (maximum.shift, maximum.value):
                 if factor is not None:
                     _assert_token_only(factor, names)
+        for turning in self.turnings:
+            assert turning.name in names and {name for name, _ in turning.states} <= states, turning
+            _assert_token_only(turning.step, names - {turning.name})
 
 
 def _factors(transition: Transition):

@@ -100,6 +100,19 @@ def unrolled_reads(recurrence: Recurrence) -> Recurrence:
     return replace(recurrence, reads=tuple(found.values()), outputs=tuple(outputs))
 
 
+def previous_value(expr: Expr, recurrence: Recurrence) -> Expr:
+    """A value of the token before: its per-token names are delayed ones."""
+    moving = {s.name for s in recurrence.spec.symbols if not s.static and s.kind != "param"}
+    hoisted = dict(recurrence.hoisted)
+
+    def delayed(node: Expr) -> Expr | None:
+        if isinstance(node, Ref) and node.name in hoisted:
+            return previous_value(hoisted[node.name], recurrence)
+        return Delayed(node.type, node.span, node.name) if isinstance(node, Ref) and node.name in moving else None
+
+    return algebra.rewrite(expr, delayed)
+
+
 class _Rows:
     def __init__(self, facts: Facts, is_transposed: bool):
         self.facts = facts
@@ -218,24 +231,12 @@ class _Rows:
                 here = lambda e, w=w, r=r: at(unrolled(e, w.index, r, self.sizes))  # noqa: E731
                 own_key, value = here(w.key), here(w.value)
                 if w.tap:
-                    own_key, value = self._previous(own_key), self._previous(value)
+                    own_key, value = (None if e is None else previous_value(e, self.recurrence) for e in (own_key, value))
                 if self.is_transposed or self.facts.is_read_whole:
                     own_key, value = value, own_key
                 values.append((value, here(w.coefficient)))
             parts.append((None if self.facts.is_read_whole else own_key, values))
         return parts
-
-    def _previous(self, expr: Expr | None) -> Expr | None:
-        """A value of the token before: its per-token names are delayed ones."""
-        moving = {s.name for s in self.recurrence.spec.symbols if not s.static and s.kind != "param"}
-        hoisted = dict(self.recurrence.hoisted)
-
-        def delayed(node: Expr) -> Expr | None:
-            if isinstance(node, Ref) and node.name in hoisted:
-                return self._previous(hoisted[node.name])
-            return Delayed(node.type, node.span, node.name) if isinstance(node, Ref) and node.name in moving else None
-
-        return None if expr is None else algebra.rewrite(expr, delayed)
 
     def _merged(self, corrections, writes) -> list[Row]:
         """One row a direction of writing: what is erased along it and what is written."""

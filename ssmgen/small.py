@@ -24,8 +24,8 @@ def previous_input(symbol: spec.Symbol) -> spec.Symbol:
     return replace(symbol, name=f"{symbol.name}[-1]", kind="input", definition=None, domain=None, per=per)
 
 
-def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str, int]:
-    """Small sizes for every dim that make every shape of the spec whole: odd where nothing asks for a factor."""
+def whole_factors(recurrence: spec.Recurrence) -> dict[str, int]:
+    """What every dim must be a multiple of for every shape of the spec to be whole, and for pairs to be pairs."""
     factors = {name: 1 for name, _ in recurrence.dims}
     for size in _all_sizes(recurrence):
         for name, coefficient in size.terms:
@@ -35,6 +35,12 @@ def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str,
         for name, coefficient in size.terms:
             if name in factors:
                 factors[name] = math.lcm(factors[name], 2 * coefficient.denominator)
+    return factors
+
+
+def small_sizes(recurrence: spec.Recurrence, *, tiny: bool = False) -> dict[str, int]:
+    """Small sizes for every dim that make every shape of the spec whole: odd where nothing asks for a factor."""
+    factors = whole_factors(recurrence)
     odd = (3, 2, 3, 2, 3, 2) if tiny else ODD
     sizes = {name: factor * (odd[i % len(odd)] if factor == 1 or not tiny else 1) for i, (name, factor) in enumerate(factors.items())}
     return sizes | dict(recurrence.counts)

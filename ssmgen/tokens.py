@@ -17,13 +17,13 @@ from . import algebra
 from .backends.torch_pointwise import ATOM, NUMBER, SUM, Place, Printer, Text, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
-from .expressions import nodes
+from .expressions import children, nodes
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
 from .schedule import column_width, widths
 from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE
-from .spec import Add, Apply, Delayed, Expr, Ref, Symbol, Type
+from .spec import Add, Apply, Delayed, Expr, MatMul, Ref, Rot, Symbol, Type
 from .spec_text import expr_text
 from .token_text import Line, Returned, TokenFunction
 
@@ -40,10 +40,10 @@ class TokenWriter:
         self.walks = classified.walks
         self.outputs = classified.outputs
         inputs, params = arguments_of(self.spec)
-        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)}
+        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)} | {t.name for t in self.recurrence.turnings}
         self.given = tuple(s for s in (*inputs, *params) if s.name not in scanned)
         self.delayed = self._delayed()
-        # running maxima are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
+        # running maxima and angles are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
         self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed))
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
@@ -486,10 +486,10 @@ class TokenWriter:
         """Function values that occur more than once get a name; a value that is a definition takes its name."""
         by_value = {algebra.key(d): n for n, d in self.definitions.items()}
         counts: Counter[str] = Counter()
-        samples: dict[str, Apply] = {}
+        samples: dict[str, Expr] = {}
         for _, expr in lines:
             for node in nodes(expr):
-                if isinstance(node, Apply) and node.args and node.function not in ("sum", "at_least"):
+                if is_turned(node) or isinstance(node, Apply) and node.args and node.function not in ("sum", "at_least"):
                     counts[algebra.key(node)] += 1
                     samples.setdefault(algebra.key(node), node)
         names: dict[str, str] = {}
@@ -501,8 +501,9 @@ class TokenWriter:
                 names[key] = by_value[key]
             elif count > 1:
                 # called after the first name in it: sigmoid_x
-                inner = next((self.printer.text(n) for n in nodes(node) if isinstance(n, Ref)), str(len(shared)))
-                name = f"{node.function}_{inner if inner.isidentifier() else len(shared)}"
+                inside = node.right if is_turned(node) else node
+                inner = next((self.printer.text(n) for n in nodes(inside) if isinstance(n, Ref)), str(len(shared)))
+                name = f"{'turned' if is_turned(node) else node.function}_{inner if inner.isidentifier() else len(shared)}"
                 while name in taken:
                     name += "_"
                 taken.add(name)
@@ -510,10 +511,10 @@ class TokenWriter:
                 shared[names[key]] = node
 
         def named(node: Expr) -> Expr | None:
-            name = names.get(algebra.key(node)) if isinstance(node, Apply) else None
+            name = names.get(algebra.key(node)) if is_turned(node) or isinstance(node, Apply) else None
             return None if name is None else Ref(node.type, NOWHERE, name)
 
-        shared = {n: algebra.rebuild(e, tuple(algebra.rewrite(a, named) for a in e.args)) for n, e in shared.items()}
+        shared = {n: algebra.rebuild(e, tuple(algebra.rewrite(a, named) for a in children(e))) for n, e in shared.items()}
         return shared, [(n, algebra.rewrite(e, named)) for n, e in lines]
 
     def _reduced(self, total: Expr, place: Place) -> str:
@@ -604,6 +605,11 @@ class TokenWriter:
             return f"{name} = {expr_text(self.definitions[name])}"
         line, _ = self.spec.source.position(symbol.span.start)
         return f"{PurePath(self.spec.source.name).name}:{line}  {name} = {expr_text(symbol.definition)}"
+
+
+def is_turned(node: Expr) -> bool:
+    """A column turned pair by pair."""
+    return isinstance(node, MatMul) and isinstance(node.left, Rot)
 
 
 def level(per: str) -> str:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from ..algebra import regrouped
 from ..source import NOWHERE
-from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SizeOf, Transpose
+from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Dim, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
@@ -199,6 +199,8 @@ class Printer:
 
     def _matrix_product(self, expr: MatMul) -> Text:
         left, right = expr.left, expr.right
+        if isinstance(left, Rot) and right.type.is_column:
+            return self._turned(left, right)
         if isinstance(left, Diag) or left.type.is_scalar or right.type.is_scalar:
             return self._operator("*", left.operand if isinstance(left, Diag) else left, right)
         if left.type.is_row and right.type.is_column:
@@ -209,6 +211,15 @@ class Printer:
         if other != expr:
             return self.print(other)
         raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
+
+    def _turned(self, turn: Rot, column: Expr) -> Text:
+        x, angle = self.print(column), self.print(turn.operand)
+        place = x.place.join(replace(angle.place, has_vector=True))
+        text = self._adapt(angle, replace(place, has_vector=angle.place.has_vector))
+        if not angle.place.has_vector:
+            # one angle for all pairs
+            text = f"{text if text != angle.text else angle.at(ATOM)}[..., None].repeat_interleave({size_text(_half(column)).text}, -1)"
+        return Text(f"_turn({self._adapt(x, place)}, {text})", ATOM, place)
 
     def _apply(self, expr: Apply) -> Text:
         name = expr.function
@@ -228,6 +239,10 @@ class Printer:
             position = "position" + ("[..., None]" if place.level else "")
             full = Place(True, place.level, True)
             return Text(f"_rope({args[0].text}, {'-' if name == 'rope_back' else ''}{position})", ATOM, full)
+        if name == "pair_cross":
+            return Text(f"_pair_cross({', '.join(self._adapt(a, place) for a in args)}, {size_text(expr.type.rows).text})", ATOM, place)
+        if name == "pair_sum":
+            return Text(f"{args[0].at(ATOM)}.unflatten(-1, (-1, 2)).sum(-1)", ATOM, place)
         if name in AXIS_FUNCTIONS:
             return Text(AXIS_FUNCTIONS[name](args[0].text, "-1"), ATOM, place)
         texts = [self._adapt(a, place) if not a.place.is_number else a.text for a in args]
@@ -280,6 +295,11 @@ INTERNAL = {
 def name_of_bound(name: str) -> str:
     """`max(x, 1)` clamps from below."""
     return {"max": "min", "min": "max"}[name]
+
+
+def _half(column: Expr) -> Dim:
+    size = column.type.rows
+    return Dim(size.constant / 2, tuple((name, c / 2) for name, c in size.terms))
 
 
 def _joined(parts: list[Text]) -> Place:

@@ -112,6 +112,20 @@ def _rmsnorm(x: Tensor, axis: int) -> Tensor:
     """x over the root of its mean square."""
     return x * torch.rsqrt(torch.mean(x * x, axis, keepdim=True) + 1e-5)
 ''',
+    "_turn": '''\
+def _turn(x: Tensor, angle: Tensor) -> Tensor:
+    """x with its pairs (2j, 2j + 1) turned by angles [..., M]; what stands behind 2M entries stays."""
+    cos, sin, count = torch.cos(angle), torch.sin(angle), 2 * angle.shape[-1]
+    even, odd = x[..., :count].unflatten(-1, (-1, 2)).unbind(-1)
+    y = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    return y if count == x.shape[-1] else torch.cat([y, x[..., count:].expand(*y.shape[:-1], -1)], -1)
+''',
+    "_pair_cross": '''\
+def _pair_cross(x: Tensor, y: Tensor, pairs: int) -> Tensor:
+    """x_2j y_2j+1 - x_2j+1 y_2j of the first pairs: the slope of x . y as y turns."""
+    x, y = (t[..., : 2 * pairs].unflatten(-1, (-1, 2)) for t in (x, y))
+    return x[..., 0] * y[..., 1] - x[..., 1] * y[..., 0]
+''',
     "_norm": '''\
 def _norm(x: Tensor, axis: int) -> Tensor:
     """The Euclidean length."""

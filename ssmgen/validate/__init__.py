@@ -14,13 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .. import algebra
 from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
 from ..scan import ScanProgram
-from ..small import all_nodes
+from ..small import all_nodes, whole_factors
 from ..source import NOWHERE
-from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
+from ..spec import ONE, Delayed, MicroLoop, Ref, Rot, SumOver, Type
 from . import members, scans, sequential
 from .exact import Log, Polynomial
 from .meaning import Functions, Meaning, exponential
@@ -294,6 +295,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
     walk_states = [_stack(w.walk, states) for w in kernels.walks]
     count = 0
+    angles = {t.name: [(Fraction(1), Fraction(0))] * int(t.step.type.rows.value(sizes)) for t in recurrence.turnings}
     delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
     before = {name: _random(type, sizes, functions) for name, type in delayed.items()}
     for t in range(5):
@@ -309,6 +311,9 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         # the walks, which take running maxima as values of the token
         for m in recurrence.maxima:
             token.values |= {m.before: states[m.state], m.after: states_after[m.state]}
+        # and the angle of the frame in which they see what turns
+        for turning in recurrence.turnings:
+            angles[turning.name] = _turned_on(turning, angles[turning.name], token)
         reads = {}
         for index, kernel in enumerate(kernels.walks):
             walk_states[index] = _walk_token(kernel.walk, walk_states[index], token, reads)
@@ -319,9 +324,48 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
                 count += 1
                 if a != b:
                     raise ValidationError(f"the readout of `{name}` differs from the spec at token {t}: {a} against {b}")
+        for index, kernel in enumerate(kernels.walks):
+            upright = _stack(kernel.walk, {s.name: _upright(recurrence, s, states_after[s.name], token) for s in spec.states})
+            if recurrence.turnings and walk_states[index] != upright:
+                raise ValidationError(f"the walk of {', '.join(kernel.walk.states)} leaves another state than the spec at token {t}")
+            count += len(upright) * len(upright[0]) if recurrence.turnings else 0
         states = states_after
         before = {name: token.matrix(Ref(type, NOWHERE, name)) for name, type in delayed.items()}
     return count
+
+
+def _turned_on(turning, points, token: Meaning):
+    """The points of the angles behind a token, which its values then have under the name of the angle."""
+    steps = token.logarithms(turning.step)
+    found, angles = [], []
+    for j, (cos, sin) in enumerate(points):
+        c, s = token.functions.sum_of(steps[j if len(steps) > 1 else 0])
+        angle = token.functions.number(positive=True) + Fraction(token.functions.random.randint(1, 10**9), 10**9 + 7)
+        found.append((cos * c - sin * s, sin * c + cos * s))
+        token.functions.point_of[angle] = found[-1]
+        angles.append([angle])
+    token.values[turning.name] = angles
+    return found
+
+
+def _upright(recurrence, state, matrix, token: Meaning):
+    """A state of the spec in the frame of the walks."""
+    for turning in recurrence.turnings:
+        for name, side in turning.states:
+            if name == state.name:
+                size = state.type.rows if side == "left" else state.type.cols
+                angle = algebra.neg(Ref(turning.step.type, NOWHERE, turning.name))
+                turn = token.matrix(Rot(Type(size, size), NOWHERE, angle))
+                columns = matrix if side == "left" else _flipped(matrix)
+                product = [
+                    [sum((a * b for a, b in zip(row, column, strict=True)), Fraction(0)) for column in zip(*columns)] for row in turn
+                ]
+                matrix = product if side == "left" else _flipped(product)
+    return matrix
+
+
+def _flipped(matrix):
+    return [list(column) for column in zip(*matrix)]
 
 
 def _scan(plan: Plan, program: ScanProgram) -> int:
@@ -352,7 +396,9 @@ def _sizes(recurrence) -> dict[str, int]:
     """Small sizes; the dims that count rows as they are."""
     counts = _counts(recurrence)
     spec = recurrence.spec
-    return {name: size if name in counts else 2 + 2 * i for i, (name, size) in enumerate(spec.dims)} | dict(spec.counts)
+    factors = whole_factors(spec)
+    small = {name: -(-(2 + 2 * i) // factors[name]) * factors[name] for i, (name, _) in enumerate(spec.dims)}
+    return {name: size if name in counts else small[name] for name, size in spec.dims} | dict(spec.counts)
 
 
 def _static(recurrence, sizes, functions: Functions) -> dict[str, list[list[Fraction]]]:
@@ -419,7 +465,7 @@ def _update(recurrence, states, token: Meaning):
                     token.states[assignment.state, True] = after[assignment.state] = value
         return after
     after = {}
-    for step in recurrence.steps:
+    for step in recurrence.upright.steps:
         for state in spec.states:
             terms = []
             for t in (t for t in step.transitions if t.target == state.name):
@@ -436,9 +482,11 @@ def _update(recurrence, states, token: Meaning):
 
 
 def _mapped(term, matrix, token: Meaning):
-    """A state under the diagonals and elementwise factors of a term."""
+    """A state under the rotations, diagonals and elementwise factors of a term."""
     for side, generators in (("left", reversed(term.left)), ("right", term.right)):
         for generator in generators:
+            if generator.kind == "rotation":
+                matrix = _rotated(matrix, side, generator.column, token)
             if generator.kind not in ("diagonal", "elementwise"):
                 continue
             column = token.matrix(generator.column)
@@ -447,6 +495,18 @@ def _mapped(term, matrix, token: Meaning):
                     whole = generator.kind == "elementwise"
                     row[j] *= column[i][j] if whole else column[i][0] if side == "left" else column[j][0]
     return matrix
+
+
+def _rotated(matrix, side: str, angle, token: Meaning):
+    """Pairs of rows turned by an angle; of columns, the other way, as a rotation on the right does."""
+    lines = [list(row) for row in matrix] if side == "left" else _flipped(matrix)
+    angles = token.logarithms(angle)
+    for j, parts in enumerate(angles * (len(lines) // 2) if angle.type.is_scalar else angles):
+        cos, sin = token.functions.sum_of(parts if side == "left" else [(x, -times) for x, times in parts])
+        even, odd = lines[2 * j], lines[2 * j + 1]
+        lines[2 * j] = [cos * a - sin * b for a, b in zip(even, odd, strict=True)]
+        lines[2 * j + 1] = [sin * a + cos * b for a, b in zip(even, odd, strict=True)]
+    return lines if side == "left" else _flipped(lines)
 
 
 def _stack(walk: Walk, states):

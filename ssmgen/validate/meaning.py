@@ -1,8 +1,9 @@
 """Values of specification expressions over exact rationals, functions uninterpreted but consistent.
 
 `exp`, `sigmoid` and the rest become fixed random rationals, one for each argument, that obey the laws a chunk form uses:
-exp(a + b) = exp(a) exp(b), exp(-a) = 1 / exp(a), exp(log a) = a, sigmoid(-a) = 1 - sigmoid(a). Two expressions that
-agree here on random tokens agree as formulas, but for a coincidence of rationals.
+exp(a + b) = exp(a) exp(b), exp(-a) = 1 / exp(a), exp(log a) = a, sigmoid(-a) = 1 - sigmoid(a). An angle is a rational point
+of the unit circle, such as (3/5, 4/5): sums of angles are products of points. Two expressions that agree here on random
+tokens agree as formulas, but for a coincidence of rationals.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..spec import (
     Neg,
     Pow,
     Ref,
+    Rot,
     SizeOf,
     StateRef,
     SumOver,
@@ -33,6 +35,7 @@ from ..spec import (
 )
 
 Matrix = list[list[Fraction]]
+Point = tuple[Fraction, Fraction]
 EXACT = {
     "min": min, "max": max, "abs": abs, "relu": lambda x: max(x, Fraction(0)), "square": lambda x: x * x,
     "clamp": lambda x, low, high: min(max(x, low), high),
@@ -47,6 +50,7 @@ class Functions:
         self.drawn: dict[tuple, Fraction] = {}
         self.exp_of: dict[Fraction, Fraction] = {}  # known values of exp, by argument >= 0 or as registered by a log
         self.log_of: dict[Fraction, Fraction] = {}
+        self.point_of: dict[Fraction, Point] = {}  # of angles >= 0, and of those that are sums
 
     def number(self, positive: bool = False) -> Fraction:
         """A random rational with small terms, never 0."""
@@ -78,6 +82,28 @@ class Functions:
             value = 1 / value
         self.log_of.setdefault(value, x)
         return value
+
+    def point(self, angle: Fraction) -> Point:
+        """(cos, sin) of an angle: of the opposite one, the mirror image."""
+        if angle == 0:
+            return Fraction(1), Fraction(0)
+        if angle in self.point_of:
+            return self.point_of[angle]
+        if -angle in self.point_of:
+            cos, sin = self.point_of[-angle]
+            return cos, -sin
+        t = Fraction(self.random.randint(1, 9), self.random.randint(10, 19))
+        self.point_of[angle] = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        return self.point_of[angle]
+
+    def sum_of(self, parts: list[tuple[Fraction, int]]) -> Point:
+        """(cos, sin) of a sum of angles, each so many times."""
+        cos, sin = Fraction(1), Fraction(0)
+        for angle, times in parts:
+            c, s = self.point(angle if times > 0 else -angle)
+            for _ in range(abs(times)):
+                cos, sin = cos * c - sin * s, sin * c + cos * s
+        return cos, sin
 
     def log(self, y: Fraction) -> Fraction:
         """The x with exp(x) = y."""
@@ -197,6 +223,8 @@ class Meaning:
             case Diag():
                 column = [row[0] for row in self.matrix(expr.operand)]
                 return [[x if i == j else Fraction(0) for j in range(len(column))] for i, x in enumerate(column)]
+            case Rot():
+                return self._rotation(expr)
             case Identity():
                 rows, cols = self._shape(expr)
                 return [[Fraction(int(i == j)) for j in range(cols)] for i in range(rows)]
@@ -216,6 +244,16 @@ class Meaning:
             case Delayed():
                 return self.values[f"{expr.name}[-1]"]
         raise ValueError(f"no meaning for {type(expr).__name__}")
+
+    def _rotation(self, expr: Rot) -> Matrix:
+        size, angles = self._shape(expr)[0], self.logarithms(expr.operand)
+        matrix = [[Fraction(int(i == j)) for j in range(size)] for i in range(size)]
+        # a scalar angle is that of all pairs
+        for j, parts in enumerate(angles * (size // 2) if expr.operand.type.is_scalar else angles):
+            cos, sin = self.functions.sum_of(parts)
+            matrix[2 * j][2 * j : 2 * j + 2] = cos, -sin
+            matrix[2 * j + 1][2 * j : 2 * j + 2] = sin, cos
+        return matrix
 
     def _shape(self, expr: Expr) -> tuple[int, int]:
         return int(expr.type.rows.value(self.sizes)), int(expr.type.cols.value(self.sizes))
@@ -244,6 +282,8 @@ class Meaning:
             is_row = len(args[0]) == 1
             entries = [self.functions.draw((name, column, position, i), positive=name == "softmax") for i in range(len(column))]
             return [entries] if is_row else [[x] for x in entries]
+        if name == "pairs":
+            return [row for row in args[0] for _ in range(2)]
         if name == "sum":
             return [[sum((x for row in args[0] for x in row), Fraction(0))]]
         result = args[0]

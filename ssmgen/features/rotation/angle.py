@@ -1,4 +1,7 @@
-"""The transition turns pairs of keys by an angle; or the state is complex, which is the same."""
+"""The transition turns pairs of keys by an angle; or the state is complex, which is the same.
+
+A chunk sees such a state in a frame that turns along, where queries and keys are turned instead (`turning`).
+"""
 
 from .._base import Feature
 from .._facts import Facts
@@ -10,4 +13,11 @@ def matches(facts: Facts) -> bool:
     return is_complex or "rotation" in facts.kinds("left") + facts.kinds("right")
 
 
-FEATURE = Feature("pairs of keys turn by an angle", matches, is_lowered=False, priority=10, evidence=lambda f: (f.transitions or [None])[0])
+FEATURE = Feature(
+    "pairs of keys turn by an angle",
+    matches,
+    is_lowered=True,
+    priority=10,
+    evidence=lambda f: (f.transitions or [None])[0],
+    in_scan=False,
+)
