@@ -6,7 +6,8 @@ import hashlib
 
 from ._environment import render
 from .kernel import Kernels
-from .module import layers_of, render_module, render_package
+from .lengths import lengths_file
+from .module import layers_of, module_file, render_module, render_package
 from .op import op_package
 from .reference import reference_package
 from .selftest import render_self_test
@@ -40,12 +41,14 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
     is_whole = decode is not None and not kernels.plan.classified.recurrence.maxima
     launches = layer_launches(kernels.plan.classified.recurrence, layers) if is_whole else {}
+    lengths = lengths_file(kernels.plan.classified.recurrence, module_file(spec, layers).layers)
     files = {
         "__init__.py": render_package(spec, layers),
+        "lengths.py": render("package/lengths.py.jinja", lengths=lengths),
         "module.py": render_module(spec, layers, launches),
         "op.py": render("torch/op.py.jinja", op=op),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
-        f"test_{spec.name}.py": render_self_test(spec, layers),
+        f"test_{spec.name}.py": render_self_test(spec, layers, lengths),
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))

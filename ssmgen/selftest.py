@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from . import spec
 from .backends.torch_text import attribute, identifier
 from .intervals import Interval
+from .lengths import LengthsFile
 from .module.text import camel
 from .small import arguments_of, small_sizes
 
@@ -36,6 +37,8 @@ class SelfTest:
     joined: str
     modules: str
     layers: tuple[LayerTest, ...]
+    has_maxima: bool  # `lengths.py` knows another frame of the recurrence's state
+    has_canonical: bool  # or of a layer's
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class LayerTest:
     sizes: str
 
 
-def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) -> SelfTest:
-    """The context of the test template for one recurrence and the layers around it."""
+def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengths: LengthsFile) -> SelfTest:
+    """The context of the test template for one recurrence, the layers around it, and the frames of their states."""
     inputs, params = arguments_of(recurrence)
     sizes = small_sizes(recurrence)
     drawn = tuple(Draw(identifier(s.name), _draw(s, sizes)) for s in inputs)
@@ -62,8 +65,10 @@ def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) 
         first_part="[:, CHUNK - 1 :]" if is_reversed else "[:, : CHUNK - 1]",
         second_part="[:, : CHUNK - 1]" if is_reversed else "[:, CHUNK - 1 :]",
         joined="second.y, first.y" if is_reversed else "first.y, second.y",
-        modules="module, op, reference" if layers and not is_reversed else "op, reference",
+        modules="lengths, module, op, reference" if layers and not is_reversed else "lengths, op, reference",
         layers=() if is_reversed else tuple(_layer_test(layer, sizes) for layer in layers),
+        has_maxima=lengths.has_maxima,
+        has_canonical=lengths.has_canonical,
     )
 
 
@@ -73,11 +78,11 @@ def _layer_test(layer: spec.Layer, sizes: dict[str, int]) -> LayerTest:
     return LayerTest(camel(layer.name), f"dict({', '.join(given)})")
 
 
-def render_self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...] = ()) -> str:
+def render_self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengths: LengthsFile) -> str:
     """The text of `test_<name>.py`."""
     from ._environment import render
 
-    return render("package/test_op.py.jinja", test=self_test(recurrence, layers))
+    return render("package/test_op.py.jinja", test=self_test(recurrence, layers, lengths))
 
 
 def _draw(symbol: spec.Symbol, sizes: dict[str, int]) -> str:

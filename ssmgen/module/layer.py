@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StateField:
-    """One part of a layer's state: its type, its shape, the expression of its zero."""
+    """One part of a layer's state: its type, its shape, the expression of its zero. A window is turned by the number of tokens."""
 
     name: str
     type: str
     comment: str
     zero: str
+    is_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ class _LayerWriter:
     def _window(self, name: str, taps: int) -> StateField:
         self.uses["conv"] = None
         zero = f"torch.zeros(batch, {taps}, self.{name}.in_channels, device=device, dtype=dtype)"
-        return StateField(name, "Tensor", f"[batch, {taps}, channels], the last inputs of `{name}`: token n in row n % {taps}", zero)
+        comment = f"[batch, {taps}, channels], the last inputs of `{name}`: token n in row n % {taps}"
+        return StateField(name, "Tensor", comment, zero, is_window=True)
 
     def _projection_name(self, node: spec.LayerLinear, statement: spec.LayerStatement) -> str:
         if statement is self.layer.statements[-1]:

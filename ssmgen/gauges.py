@@ -1,0 +1,235 @@
+"""Which running maxima of a recurrence are gauges: values whose only effect is how the other states are scaled.
+
+With S = X e^(-w m) and S' = X' e^(-w m'), m and m' must drop out of the update of every X and out of every output. Then
+(S, m) and (S e^(-w d), m + d) are one state for every d. Each factor is held to be e^(a m + b m') times something free of
+both; what has no such form, as m beside a number that m does not scale (a maximum with 1, an added epsilon), refutes the gauge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .expressions import constant, factors, nodes
+from .recurrence import Generator, Maximum, MicroStep, Recurrence, Transition, Write
+from .spec import Add, Apply, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SumOver, Transpose
+
+Degree = tuple[Fraction, Fraction]  # (a, b) of e^(a m + b m')
+
+FREE: Degree = (Fraction(0), Fraction(0))
+
+_SCALED = {"abs": Fraction(1), "relu": Fraction(1), "square": Fraction(2), "sqrt": Fraction(1, 2), "rsqrt": Fraction(-1, 2)}
+"""Functions of one argument with f(c x) = c^p f(x) for c > 0."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A running maximum that is a gauge. The state named in `powers` is multiplied by e^(-power d) where the maximum moves by d."""
+
+    maximum: str
+    powers: tuple[tuple[str, Fraction], ...]
+
+
+class _NoGauge(Exception):
+    """Something has no power of e^m, or another one than its neighbours."""
+
+
+def gauges(recurrence: Recurrence) -> tuple[Gauge, ...]:
+    """The running maxima of a recurrence that are proved to be gauges, in order of declaration."""
+    if recurrence.sequential or recurrence.written.resets:
+        return ()
+    found = []
+    for maximum in recurrence.maxima:
+        try:
+            found.append(_Proof(recurrence, maximum).gauge())
+        except _NoGauge:
+            continue
+    return tuple(found)
+
+
+class _Proof:
+    """The degrees of everything that one running maximum scales. `is_wide`: it has an entry a row, and scales row by row."""
+
+    def __init__(self, recurrence: Recurrence, maximum: Maximum):
+        self.recurrence, self.maximum = recurrence, maximum
+        state = recurrence.written.state(maximum.state)
+        self.type, self.per, self.is_wide = state.type, state.per, not state.type.is_scalar
+        self.hoisted = dict(recurrence.hoisted)
+        self.reads: dict[str, Degree] = {}
+        self.bound = {maximum.before, maximum.after} | {r.name for r in recurrence.reads}
+
+    def gauge(self) -> Gauge:
+        """The powers of all states; raises _NoGauge where they are not consistent."""
+        powers = {state.name: self._power(state.name) for state in self.recurrence.spec.states}
+        for state in self.recurrence.spec.states:
+            if powers[state.name] and (state.per != self.per or (self.is_wide and state.type.rows != self.type.rows)):
+                raise _NoGauge
+        held = {name: (-power, Fraction(0)) for name, power in powers.items()}
+        before = dict(held)
+        for step in self.recurrence.steps:
+            held = self._after(step, held)
+        if held != {name: (Fraction(0), -power) for name, power in powers.items()}:
+            raise _NoGauge
+        for read in self.recurrence.reads:
+            self.reads[read.name] = self._read(read.query, read.side, (held if read.primed else before)[read.state])
+        for _, value in self.recurrence.outputs:
+            if self.degree(value) not in (None, FREE):
+                raise _NoGauge
+        return Gauge(self.maximum.state, tuple((name, power) for name, power in powers.items() if power))
+
+    def _power(self, state: str) -> Fraction:
+        """What the last write of a state says of its power, or its last transition; the proof holds it against all others."""
+        for step in reversed(self.recurrence.steps):
+            for term in (*step.writes, *step.transitions):
+                if term.target == state:
+                    degree = self._write(term) if isinstance(term, Write) else self._map(term)
+                    if degree is not None:
+                        return -degree[1]
+        return Fraction(0)
+
+    def _after(self, step: MicroStep, held: dict[str, Degree]) -> dict[str, Degree]:
+        """The degrees that a micro-step leaves, given those it finds."""
+        found: dict[str, list[Degree | None]] = {name: [] for name in held}
+        for term in step.transitions:
+            found[term.target].append(_product(self._map(term), held[term.source]))
+        for write in step.writes:
+            degree = self._write(write)
+            if write.tap:
+                # what the token before wrote enters beside the state, before the maps act
+                if degree not in (None, held[write.target]):
+                    raise _NoGauge
+            else:
+                found[write.target].append(degree)
+        after = {}
+        for name, degrees in found.items():
+            agreed = _agreed(degrees)
+            after[name] = held[name] if agreed is None else agreed
+        if step.count is not None and after != held:
+            raise _NoGauge
+        return after
+
+    def _map(self, term: Transition) -> Degree | None:
+        """The degree of the factors of a transition."""
+        total = self.degree(term.coefficient)
+        for place, generator in [(True, g) for g in term.left] + [(False, g) for g in term.right]:
+            total = _product(total, self._generator(generator, place))
+        return total
+
+    def _generator(self, generator: Generator, is_left: bool) -> Degree | None:
+        parts = [self.degree(generator.column)] + ([] if generator.row is None else [self.degree(generator.row)])
+        is_entrywise = generator.kind == "elementwise" or (generator.kind == "diagonal" and is_left)
+        if any(part not in (None, FREE) for part in parts) and generator.kind in ("rotation", "dense"):
+            raise _NoGauge
+        if self.is_wide and not is_entrywise:
+            # it adds rows of different scales
+            raise _NoGauge
+        total: Degree | None = FREE
+        for part in parts:
+            total = _product(total, part)
+        return total
+
+    def _write(self, write: Write) -> Degree | None:
+        parts = [self.degree(x) for x in (write.coefficient, write.key, write.value) if x is not None]
+        if self.is_wide and write.key is not None and write.value is not None and self.degree(write.value) not in (None, FREE):
+            raise _NoGauge
+        total: Degree | None = FREE
+        for part in parts:
+            total = _product(total, part)
+        return total
+
+    def _read(self, query: Expr | None, side: str, state: Degree) -> Degree:
+        total = state if query is None else _product(state, self.degree(query))
+        if total is None:
+            return FREE
+        is_mixed = total != FREE if side == "key" else query is not None and self.degree(query) not in (None, FREE)
+        if self.is_wide and query is not None and is_mixed:
+            # a sum over rows of different scales, or a scale for columns, which rows have not
+            raise _NoGauge
+        return total
+
+    # --- expressions -------------------------------------------------------------------------------------------------
+
+    def degree(self, expr: Expr) -> Degree | None:
+        """(a, b) with `expr` = e^(a m + b m') times something free of m and m'; None for 0, which is so for all. Raises _NoGauge."""
+        if not self._is_bound(expr):
+            return None if constant(expr) == 0 else FREE
+        match expr:
+            case Ref(name=name) if name in self.hoisted:
+                return self.degree(self.hoisted[name])
+            case Ref(name=name) if name in self.reads:
+                return self.reads[name]
+            case Apply(function="exp", args=(exponent,)):
+                return self._exponent(exponent)
+            case Apply(function="max" | "min", args=args):
+                return _agreed([self.degree(arg) for arg in args])
+            case Apply(function=name, args=(arg,)) if name in _SCALED:
+                return _power_of(self.degree(arg), _SCALED[name])
+            case Apply(function="norm", args=(arg,)) if not self.is_wide:
+                return self.degree(arg)
+            case Add(terms=terms):
+                return _agreed([self.degree(term) for term in terms])
+            case Mul(left=left, right=right):
+                return _product(self.degree(left), self.degree(right))
+            case MatMul(left=left, right=right) if not self.is_wide or isinstance(left, Diag):
+                return _product(self.degree(left), self.degree(right))
+            case Div(left=left, right=right):
+                return _product(self.degree(left), _power_of(self.degree(right), Fraction(-1)))
+            case Neg(operand=operand) | Transpose(operand=operand) | Diag(operand=operand):
+                return self.degree(operand)
+            case SumOver(body=body):
+                return self.degree(body)
+            case Element(base=base) if not self.is_wide:
+                return self.degree(base)
+            case Pow(base=base, exponent=exponent) if constant(exponent) is not None:
+                return _power_of(self.degree(base), constant(exponent))
+        raise _NoGauge
+
+    def _exponent(self, expr: Expr) -> Degree:
+        """(a, b) with `expr` = a m + b m' + something free of both."""
+        if not self._is_bound(expr):
+            return FREE
+        match expr:
+            case Ref(name=self.maximum.before):
+                return Fraction(1), Fraction(0)
+            case Ref(name=self.maximum.after):
+                return Fraction(0), Fraction(1)
+            case Ref(name=name) if name in self.hoisted:
+                return self._exponent(self.hoisted[name])
+            case Add(terms=terms):
+                parts = [self._exponent(term) for term in terms]
+                return sum(a for a, _ in parts), sum(b for _, b in parts)
+            case Apply(function="max" | "min", args=args):
+                found = _agreed([self._exponent(arg) for arg in args])
+                return FREE if found is None else found
+            case Neg() | Mul() | Div():
+                number, above, below = factors(expr)
+                if len(above) == 1 and not below and above[0] != expr:
+                    a, b = self._exponent(above[0])
+                    return number * a, number * b
+        raise _NoGauge
+
+    def _is_bound(self, expr: Expr) -> bool:
+        """Whether m, m' or a read of a state occurs in `expr`."""
+        for node in nodes(expr):
+            if isinstance(node, (Ref, Delayed)):
+                if node.name in self.bound or (node.name in self.hoisted and self._is_bound(self.hoisted[node.name])):
+                    return True
+        return False
+
+
+def _product(left: Degree | None, right: Degree | None) -> Degree | None:
+    if left is None or right is None:
+        return None
+    return left[0] + right[0], left[1] + right[1]
+
+
+def _power_of(degree: Degree | None, exponent: Fraction) -> Degree | None:
+    return None if degree is None else (degree[0] * exponent, degree[1] * exponent)
+
+
+def _agreed(degrees: list[Degree | None]) -> Degree | None:
+    """The one degree of terms that are added; None where all are 0."""
+    found = set(degrees) - {None}
+    if len(found) > 1:
+        raise _NoGauge
+    return next(iter(found), None)
