@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from . import algebra
-from .recurrence import Generator, MicroStep
+from .delays import previous
+from .recurrence import Generator, MicroStep, Write
 from .source import NOWHERE
-from .spec import Diag, Expr, Rot, StateRef, Type
+from .spec import Diag, Dim, Expr, Rot, StateRef, Symbol, Type
 
 
-def step_value(step: MicroStep, state: str, type_: Type) -> Expr:
-    """What a micro-step leaves in a state, as an expression of the states before it."""
+def step_value(step: MicroStep, state: str, type_: Type, symbols: tuple[Symbol, ...]) -> Expr:
+    """What a micro-step leaves in a state, as an expression of the states before it and of the previous token's values."""
     terms = []
     for transition in (t for t in step.transitions if t.target == state):
         value: Expr = StateRef(type_, NOWHERE, transition.source, False)
+        value = algebra.add(value, *(_written(w, symbols) for w in step.writes if w.target == transition.source and w.tap == 1))
         for generator in reversed(transition.left):
             value = _mapped(generator, value, is_left=True)
         for generator in transition.right:
             value = _mapped(generator, value, is_left=False)
-        terms.append(algebra.mul(transition.coefficient, value))
-    for write in (w for w in step.writes if w.target == state):
-        value = write.key or write.value or algebra.UNIT
-        if write.key is not None and write.value is not None:
-            value = algebra.matmul(write.key, algebra.transpose(write.value))
-        terms.append(algebra.mul(write.coefficient, value))
+        terms.append(_summed(transition.index, transition.rank, algebra.mul(transition.coefficient, value)))
+    terms += [_written(w, symbols) for w in step.writes if w.target == state and w.tap == 0]
     return algebra.add(*terms) if terms else algebra.const(0, type_)
+
+
+def _written(write: Write, symbols: tuple[Symbol, ...]) -> Expr:
+    key, value = (previous(e, symbols) if write.tap else e for e in (write.key, write.value))
+    whole = key or value or algebra.UNIT
+    if key is not None and value is not None:
+        whole = algebra.matmul(key, algebra.transpose(value))
+    return _summed(write.index, write.rank, algebra.mul(write.coefficient, whole))
+
+
+def _summed(index: str | None, rank: Dim | None, term: Expr) -> Expr:
+    return term if index is None else algebra.sum_over(index, rank, term)
 
 
 def _mapped(generator: Generator, value: Expr, *, is_left: bool) -> Expr:

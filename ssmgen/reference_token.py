@@ -46,7 +46,10 @@ def expressions(recurrence: spec.Recurrence) -> Iterator[Expr]:
             yield symbol.definition
     for item in recurrence.update:
         yield from (a.value for a in (item.body if isinstance(item, spec.MicroLoop) else (item,)))
-    yield from (d.value for d in recurrence.dynamics)
+    for dynamics in recurrence.dynamics:
+        yield dynamics.value
+        if dynamics.before is not None:
+            yield dynamics.before
     if recurrence.discretization is not None:
         yield from recurrence.discretization.args
     yield from (o.value for o in recurrence.outputs)
@@ -69,13 +72,12 @@ class Scope:
         self.has_position = any(isinstance(n, spec.Ref) and n.name == "position" for n in (*found, *reads_position))
         delayed = {n.name for n in found if isinstance(n, spec.Delayed)}
         self.delayed = tuple(s for s in recurrence.symbols if s.name in delayed)
-        self.two_taps = recurrence.discretization is not None and recurrence.discretization.method == "exp_trapezoid"
         self._taken = {identifier(s.name) for s in (*recurrence.symbols, *recurrence.states)}
         self._taken |= {identifier(name) for name, _ in (*recurrence.dims, *recurrence.counts, *recurrence.constants)}
         self.after = {s.name: self.fresh(f"{identifier(s.name)}_next") for s in recurrence.states}
         self.rates = {d.state: self.fresh(f"{identifier(d.state)}_rate") for d in recurrence.dynamics}
         self.writes = {d.state: self.fresh(f"{identifier(d.state)}_write") for d in recurrence.dynamics}
-        self.last_writes = {d.state: self.fresh(f"{self.writes[d.state]}_previous") for d in recurrence.dynamics if self.two_taps}
+        self.last_writes = {d.state: self.fresh(f"{self.writes[d.state]}_previous") for d in recurrence.dynamics if d.before is not None}
         self.names = self._names(found)
 
     def fresh(self, name: str, *, local: bool = False) -> str:
@@ -143,9 +145,6 @@ class Scope:
         """Name, type and `per` of every tensor handed from token to token, `position` left out."""
         for state in self.spec.states:
             yield identifier(state.name), state.type, state.per
-        for state in self.spec.states:
-            if state.name in self.last_writes:
-                yield self.last_writes[state.name], state.type, state.per
         for symbol in self.delayed:
             per = "layer" if symbol.per == "layer" else "head"
             yield self.names.delayed[symbol.name], symbol.type, per
@@ -313,6 +312,8 @@ class TokenWriter:
             lines.append(f"{self.scope.rates[item.state]} = {self._rate_text(rate.rate, rate.kind)}")
             if rate.write is not None:
                 lines += self.scope.assign(self.scope.writes[item.state], rate.write, self.names)
+            if item.before is not None:
+                lines += self.scope.assign(self.scope.last_writes[item.state], item.before, self.names)
             lines += self._step(item.state, rate.kind, rate.write is not None)
         for item in recurrence.dynamics:
             self._assigned(item.state)
@@ -360,10 +361,9 @@ class TokenWriter:
         else:
             lines.append(f"{name} = {self._rows_text(item)}")
         states = [self.names.after[s.name] for s in scope.spec.states]
-        last_writes = [scope.writes[state] for state in scope.last_writes]
         delayed = [identifier(s.name) for s in scope.delayed]
         position = ["position + 1"] if scope.has_position else []
-        return [*lines, f"return {', '.join([name, *states, *last_writes, *delayed, *position])}"]
+        return [*lines, f"return {', '.join([name, *states, *delayed, *position])}"]
 
     def _rows_text(self, item: spec.Output) -> str:
         index = identifier(item.index)

@@ -52,6 +52,7 @@ def all_nodes(recurrence: spec.Recurrence):
     for item in recurrence.update:
         values += [a.value for a in (item.body if isinstance(item, spec.MicroLoop) else (item,))]
     values += [item.value for item in (*recurrence.dynamics, *recurrence.outputs)]
+    values += [item.before for item in recurrence.dynamics if item.before is not None]
     values += recurrence.discretization.args if recurrence.discretization is not None else ()
     for value in values:
         yield from nodes(value)

@@ -304,11 +304,15 @@ class MicroLoop:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """`dS/dt = value` for one state; `value` is affine in that state (checked by derive)."""
+    """`dS/dt = value` for one state; `value` is affine in that state (checked by derive).
+
+    before: what the input in it was a token before, over delayed names; None where the method does not take older inputs.
+    """
 
     state: str
     value: Expr
     span: Span = field(compare=False)
+    before: Expr | None = None
 
 
 @dataclass(frozen=True)

@@ -347,10 +347,9 @@ class TokenWriter:
     def _assignments(self) -> Iterable[tuple[str, Expr, tuple[str, ...]]]:
         """(state, value, comment) in order. A value reads `S` before the token, and `S'` as assigned so far."""
         if self.spec.dynamics:
-            if len(self.recurrence.steps) > 1 or any(write.tap for write in self.recurrence.steps[0].writes):
-                raise UnsupportedOperand("a write of the previous token")
+            (step,) = self.recurrence.steps
             for state in self.spec.states:
-                value = step_value(self.recurrence.steps[0], state.name, state.type)
+                value = self._unrolled(step_value(step, state.name, state.type, self.spec.symbols))
                 yield state.name, value, comment(f"{state.name}' = {expr_text(value)}")
             return
         for item in self.spec.update:

@@ -37,7 +37,8 @@ interpreted = pytest.mark.skipif(
 
 EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))}
 INVENTIONS = {
-    name: (ROOT / "examples" / "inventions" / f"{name}.ssm").read_text(encoding="utf-8") for name in ("damped_reflection", "rwkv6_two_taps")
+    name: (ROOT / "examples" / "inventions" / f"{name}.ssm").read_text(encoding="utf-8")
+    for name in ("damped_reflection", "rwkv6_two_taps", "trapezoid_delta")
 }
 
 SHARED = """

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmgen import algebra, spec
+from ssmgen.delays import previous
 from ssmgen.derive import derive
 from ssmgen.derive.adjoint import ReadAdjoint, StepAdjoint, adjoint, index_of_read
-from ssmgen.derive.taps import previous
 from ssmgen.diagnostics import SpecError
 from ssmgen.expressions import key, uses_index
 from ssmgen.parse import parse
@@ -147,7 +147,7 @@ def exchanged(term, factor: spec.Expr, by: spec.Expr, one: spec.Recurrence):
         left, right = (tuple(replace(g, column=swap(g.column), row=swap(g.row)) for g in side) for side in (term.left, term.right))
         return replace(term, coefficient=swap(term.coefficient), left=left, right=right)
     if term.tap == 1:
-        older = {name: previous(getattr(term, name), one) for name in ("key", "value")}
+        older = {name: previous(getattr(term, name), one.symbols) for name in ("key", "value")}
         moved = {name: by for name, expr in older.items() if expr is not None and key(expr) == wanted}
         return replace(term, coefficient=swap(term.coefficient), **moved)
     return replace(term, coefficient=swap(term.coefficient), key=swap(term.key), value=swap(term.value))

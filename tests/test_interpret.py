@@ -112,7 +112,7 @@ def test_the_trapezoid_of_two_taps():
     """h_t = a (h + (1 - lam) dt x_{t-1}) + lam dt x_t, with no write before the first token."""
     x = symbol("x")
     h = state("h")
-    rate = spec.Dynamics("h", add(neg(before(h)), ref(x)), NOWHERE)
+    rate = spec.Dynamics("h", add(neg(before(h)), ref(x)), NOWHERE, before=spec.Delayed(x.type, NOWHERE, "x"))
     step = spec.Discretization("exp_trapezoid", (number("1/10"), number("1/4")), NOWHERE)
     spec_ = recurrence("trapezoid", [x], [h], dynamics=(rate,), discretization=step, output=after(h))
     values = draw(1, 6, 1)

@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .. import algebra
+from ..delays import previous
 from ..expressions import constant, key, nodes, uses_index
 from ..recurrence import MicroStep, Read, Transition, Write
 from ..source import NOWHERE
 from ..spec import ONE, Apply, Delayed, Dim, Element, Expr, Recurrence, Ref, Rot, State, StateRef, SumOver, Type
 from .chains import Factor, product_expr
-from .taps import previous
 from .terms import transition_factors
 
 
@@ -149,7 +149,7 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
         gradient = gradient_of_state(spec.state(write.target))
         if write.tap == 1:
             gradient = Delayed(gradient.type, NOWHERE, gradient.name)
-            write = replace(write, key=previous(write.key, spec), value=previous(write.value, spec))
+            write = replace(write, key=previous(write.key, spec.symbols), value=previous(write.value, spec.symbols))
         for factor, found in _of_write(write, gradient):
             give(delayed if write.tap == 1 else factors, write, factor, found)
 

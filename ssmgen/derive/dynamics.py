@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from .. import algebra
 from ..bounds import bounds_of
+from ..delays import current
 from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
@@ -23,7 +24,6 @@ from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, product,
 from .expand import Expander
 from .formula_values import Formulas, Ratio, depends_on_z
 from .structure import NoClosedForm, Structure, structure_of
-from .taps import previous
 from .terms import micro_step, write
 from .update import report_refusal
 
@@ -92,10 +92,9 @@ class _Discretizer:
         kept = self._of_state(state, structure, span)
         written = tuple(w for item in inputs for w in self._weighted(state, structure, item, method.write))
         older = []
-        if method.carried is not None:
-            for item in inputs:
-                parts = self._weighted(state, structure, self._previous(item), method.carried)
-                older += [replace(write(part, state), tap=1) for part in parts]
+        for item in self._older(state.name) if method.carried is not None else ():
+            found = [write(part, state) for part in self._weighted(state, structure, item, method.carried)]
+            older += [replace(w, key=current(w.key), value=current(w.value), tap=1) for w in found]
         return collect(kept + written), older
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
@@ -276,11 +275,12 @@ class _Discretizer:
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
 
-    # --- what was found ------------------------------------------------------------------------------------------
+    def _older(self, state: str) -> Polynomial:
+        """The input at the beginning of the step, over values of the previous token."""
+        before = next(d.before for d in self.spec.dynamics if d.state == state)
+        return self.expander.expand(before)
 
-    def _previous(self, item: Chain) -> Chain:
-        """An input that enters a token later: its coefficient is the previous token's, as its key and value will be."""
-        return replace(item, coefficient=previous(item.coefficient, self.spec))
+    # --- what was found ------------------------------------------------------------------------------------------
 
     def form(self) -> DiscreteForm:
         method = self.method

@@ -5,26 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import algebra
+from ..delays import current
 from ..expressions import constant, key, nodes
 from ..recurrence import MicroStep, Transition, Write
 from ..spec import Delayed, Expr, MatMul, Recurrence, Ref, Rot, State
 from .chains import Chain, Factor, Polynomial, chain, collect, substitute
 from .terms import transition_factors, write
-
-
-def previous(expr: Expr | None, spec: Recurrence) -> Expr | None:
-    """A value of the previous token: its per-token names become delayed ones."""
-    if expr is None:
-        return None
-    moving = {s.name for s in spec.symbols if not s.static and s.kind != "param"}
-    return algebra.rewrite(expr, lambda n: Delayed(n.type, n.span, n.name) if isinstance(n, Ref) and n.name in moving else None)
-
-
-def current(expr: Expr | None) -> Expr | None:
-    """The inverse of `previous`: delayed names as names of the token itself."""
-    if expr is None:
-        return None
-    return algebra.rewrite(expr, lambda n: Ref(n.type, n.span, n.name) if isinstance(n, Delayed) else None)
 
 
 def entering(items: Polynomial, state: State, spec: Recurrence) -> tuple[Write, ...] | None:

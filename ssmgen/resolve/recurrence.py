@@ -16,6 +16,7 @@ from .dims import dim_of
 from .equations import dynamics_of, outputs_of, state_of, update_of
 from .expressions import Context, expression
 from .learned import recurrent_input
+from .older_inputs import with_older_input
 from .options import options_of
 from .scope import Scope, Unresolved, names_in, suggestion, walk
 from .symbols import duplicate, gate_symbol, input_symbol, let_symbol, param_symbol
@@ -46,6 +47,8 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
                 _try(lambda s=statement: dynamics.append(dynamics_of(s, scope)))
             case syntax.Discretize():
                 discretization = _try(lambda s=statement: _discretization(s, scope)) or discretization
+    if discretization is not None:
+        dynamics = [found for d in dynamics if (found := _try(lambda d=d: with_older_input(d, discretization, scope))) is not None]
     for statement in node.body:
         if isinstance(statement, syntax.Output):
             outputs = (*outputs, *outputs_of(statement, scope))

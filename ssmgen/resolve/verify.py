@@ -46,6 +46,9 @@ def verify_recurrence(recurrence: spec.Recurrence) -> None:
             assigned.append(assignment.state)
     for dynamics in recurrence.dynamics:
         _check_state_value(dynamics.state, dynamics.value, states, known, (), ())
+        if dynamics.before is not None:
+            check_expression(dynamics.before, known, {}, (), ())
+            assert _shape(dynamics.before.type) == _shape(states[dynamics.state].type), dynamics
     assert set(states) == set(assigned) | {d.state for d in recurrence.dynamics}, "a state without an equation"
     for output in recurrence.outputs:
         check_expression(output.value, known, states, () if output.index is None else (output.index,), tuple(states))

@@ -154,7 +154,7 @@ class _Walk:
         states = {s.name: self._start(s, start.get(s.name), batch, device) for s in self.spec.states}
         position = start.get("position", torch.zeros(batch, device=device)).to(torch.float64)[:, None, None, None]
         delayed = {name: x.to(torch.float64) for name, x in start.items() if name.endswith("[-1]")}
-        delayed = {name[:-4]: self._widen(x, self._delayed_symbol(name[:-4]), 1) for name, x in delayed.items()}
+        delayed = {name[:-4]: self._widen(x, self.spec.symbol(name[:-4]), 1) for name, x in delayed.items()}
         fixed = {name: self._widen(self.values[name], symbol, 0) for name, symbol in self.params.items()}
         outputs: dict[int, Tensor] = {}
         for t in range(length) if self.spec.time == "causal" else range(length - 1, -1, -1):
@@ -166,11 +166,9 @@ class _Walk:
             output = self.spec.outputs[0]
             outputs[t] = self._output(token, output).expand(batch, self.lanes, *([-1] * (2 if output.count is None else 3)))
             delayed = {s.name: self._lookup(token, s.name) for s in self._delayed_symbols()}
-            delayed |= {name: x for name, x in token.delayed.items() if name.startswith("write of ")}
             states, position = token.after, position + 1
         final = {s.name: self._narrow(states[s.name], s.type, s.per) for s in self.spec.states}
         final |= {f"{s.name}[-1]": self._narrow(delayed[s.name], s.type, s.per) for s in self._delayed_symbols() if s.name in delayed}
-        final |= {f"{n}[-1]": x for n, x in delayed.items() if n.startswith("write of ")}
         final["position"] = position[:, 0, 0, 0].to(torch.int64)
         y = torch.stack([outputs[t] for t in sorted(outputs)], dim=1) if outputs else first.new_zeros(batch, 0, self.lanes)
         return Result(self._output_layout(y), final)
@@ -187,11 +185,6 @@ class _Walk:
     def _delayed_symbols(self) -> list[spec.Symbol]:
         names = {node.name for value in _expressions(self.spec) for node in _nodes(value) if isinstance(node, spec.Delayed)}
         return [s for s in self.spec.symbols if s.name in names]
-
-    def _delayed_symbol(self, name: str) -> spec.Symbol | spec.State:
-        if name.startswith("write of "):
-            return self.spec.state(name.removeprefix("write of "))
-        return self.spec.symbol(name)
 
     def _output(self, token: _Token, output: spec.Output) -> Tensor:
         import torch
@@ -241,8 +234,7 @@ class _Walk:
         factor = rate(zero + 1) - b
         trial = torch.linspace(-1, 1, state[0, 0].numel(), dtype=torch.float64, device=state.device).reshape(state.shape[2:]) + zero
         method, args = self.spec.discretization.method, [self._value(token, arg) for arg in self.spec.discretization.args]
-        previous = token.delayed.get(f"write of {dynamics.state}", zero)
-        token.delayed[f"write of {dynamics.state}"] = b
+        previous = zero if dynamics.before is None else self._value(token, dynamics.before).expand(zero.shape)
         if torch.allclose(rate(trial) - b, factor * trial, rtol=1e-9, atol=1e-9 * float(factor.abs().max() + 1)):
             # Every entry by itself: as many 1 x 1 problems as there are entries.
             entries = [x.expand(state.shape)[..., None, None] for x in (factor, b, state, previous)]
@@ -377,6 +369,7 @@ def _expressions(recurrence: spec.Recurrence):
             yield assignment.value
     for item in (*recurrence.dynamics, *recurrence.outputs):
         yield item.value
+    yield from (d.before for d in recurrence.dynamics if d.before is not None)
 
 
 # --- functions ---------------------------------------------------------------------------------------------------

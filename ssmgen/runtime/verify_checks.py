@@ -232,7 +232,7 @@ def _head_order(case: Case):
 
 def _state_heads(subject: Subject, part, name: str, heads):
     """A part of the state with its heads reordered; `position` and what is per layer have none."""
-    owner = name.removesuffix("[-1]").removeprefix("write of ")
+    owner = name.removesuffix("[-1]")
     typed = [x for x in (*subject.recurrence.states, *subject.recurrence.symbols) if x.name == owner]
     return part if name == "position" or typed[0].per == "layer" else part[:, heads]
 

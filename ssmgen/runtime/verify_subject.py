@@ -70,10 +70,6 @@ class Subject:
         nodes = tuple(all_nodes(self.recurrence))
         delayed = {n.name for n in nodes if isinstance(n, spec.Delayed)}
         names = [s.name for s in self.recurrence.states]
-        method = self.recurrence.discretization
-        if method is not None and method.method == "exp_trapezoid":
-            stepped = {d.state for d in self.recurrence.dynamics}
-            names += [f"write of {s.name}[-1]" for s in self.recurrence.states if s.name in stepped]
         names += [f"{s.name}[-1]" for s in self.recurrence.symbols if s.name in delayed]
         turns = any(isinstance(n, spec.Apply) and n.function == "rope" or isinstance(n, spec.Ref) and n.name == "position" for n in nodes)
         return tuple([*names, "position"] if turns else names)

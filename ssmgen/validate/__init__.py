@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .. import algebra
+from ..delays import previous
 from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
@@ -466,35 +467,66 @@ def _update(recurrence, states, token: Meaning):
         return after
     after = {}
     for step in recurrence.upright.steps:
+        # what the token before wrote enters once more before the transitions act
+        entered = {s.name: _summed([states[s.name], *_writes(recurrence, step, s, token, 1)]) for s in spec.states}
         for state in spec.states:
             terms = []
             for t in (t for t in step.transitions if t.target == state.name):
-                scale = token.scalar(t.coefficient)
-                terms.append(_mapped(t, [[scale * x for x in row] for row in states[t.source]], token))
-            for w in (w for w in step.writes if w.target == state.name):
-                scale = token.scalar(w.coefficient)
-                key = [r[0] for r in token.matrix(w.key)] if w.key is not None else [Fraction(1)]
-                value = [r[0] for r in token.matrix(w.value)] if w.value is not None else [Fraction(1)]
-                outer = [[scale * a * b for b in value] for a in key]
-                terms.append(outer if w.key is not None or state.type.is_scalar else [[x] for x in outer[0]])
-            after[state.name] = [[sum(cells, Fraction(0)) for cells in zip(*rows)] for rows in zip(*terms)]
+                for number in range(1, (1 if t.rank is None else int(t.rank.value(token.sizes))) + 1):
+                    token.indices[t.index] = number
+                    scale = token.scalar(t.coefficient)
+                    terms.append(_mapped(t, [[scale * x for x in row] for row in entered[t.source]], token))
+            after[state.name] = _summed([*terms, *_writes(recurrence, step, state, token, 0)])
     return after
 
 
+def _summed(terms):
+    return [[sum(cells, Fraction(0)) for cells in zip(*rows)] for rows in zip(*terms)]
+
+
+def _writes(recurrence, step, state, token: Meaning, tap: int):
+    """What a step writes to a state, term by term."""
+    symbols = recurrence.spec.symbols
+    for w in (w for w in step.writes if w.target == state.name and w.tap == tap):
+        for number in range(1, (1 if w.rank is None else int(w.rank.value(token.sizes))) + 1):
+            token.indices[w.index] = number
+            scale = token.scalar(w.coefficient)
+            own = [previous(e, symbols) if tap else e for e in (w.key, w.value)]
+            key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
+            outer = [[scale * a * b for b in value] for a in key]
+            yield outer if w.key is not None or state.type.is_scalar else [[x] for x in outer[0]]
+
+
 def _mapped(term, matrix, token: Meaning):
-    """A state under the rotations, diagonals and elementwise factors of a term."""
-    for side, generators in (("left", reversed(term.left)), ("right", term.right)):
-        for generator in generators:
-            if generator.kind == "rotation":
-                matrix = _rotated(matrix, side, generator.column, token)
-            if generator.kind not in ("diagonal", "elementwise"):
-                continue
-            column = token.matrix(generator.column)
-            for i, row in enumerate(matrix):
-                for j in range(len(row)):
-                    whole = generator.kind == "elementwise"
-                    row[j] *= column[i][j] if whole else column[i][0] if side == "left" else column[j][0]
+    """A state under the factors of a term."""
+    for generator in reversed(term.left):
+        if generator.kind == "rotation":
+            matrix = _rotated(matrix, "left", generator.column, token)
+        elif generator.kind == "elementwise":
+            weights = token.matrix(generator.column)
+            matrix = [[x * w for x, w in zip(row, line)] for row, line in zip(matrix, weights)]
+        else:
+            matrix = _product_of(_square(generator, token), matrix)
+    for generator in term.right:
+        turns = generator.kind == "rotation"
+        matrix = _rotated(matrix, "right", generator.column, token) if turns else _product_of(matrix, _square(generator, token))
     return matrix
+
+
+def _square(generator, token: Meaning):
+    """The matrix of a generator."""
+    column = token.matrix(generator.column)
+    if generator.kind == "diagonal":
+        return [[line[0] if i == j else Fraction(0) for j in range(len(column))] for i, line in enumerate(column)]
+    if generator.kind == "rank_one":
+        return [[a[0] * b[0] for b in token.matrix(generator.row)] for a in column]
+    if generator.kind == "dense":
+        return column
+    raise ValueError(f"no matrix of a {generator.kind}")
+
+
+def _product_of(left, right):
+    return [[sum((x * right[i][j] for i, x in enumerate(row)), Fraction(0)) for j in range(len(right[0]))] for row in left]
 
 
 def _rotated(matrix, side: str, angle, token: Meaning):
