@@ -320,6 +320,7 @@ REDUCING = ("norm",)
 """Functions that give a scalar for a column."""
 
 _AT_ZERO = {"exp": 1, "expm1": 0, "log1p": 0, "sqrt": 0, "sin": 0, "cos": 1, "tanh": 0, "abs": 0, "relu": 0, "square": 0}
+_AT_ZERO |= {"phi1": 1, "phi2": Fraction(1, 2)}
 _AT_ONE = {"log": 0, "sqrt": 1, "rsqrt": 1, "abs": 1, "relu": 1, "square": 1}
 _INVERSE = {"exp": "log", "log": "exp", "expm1": "log1p", "log1p": "expm1"}
 

@@ -43,6 +43,8 @@ DERIVATIVES: dict[str, Callable[[Expr, Expr], Expr]] = {
     "sin": lambda x, y: apply("cos", x),
     "cos": lambda x, y: neg(apply("sin", x)),
     "heavy_tail": lambda x, y: apply("square", apply("min", y, const(1))),
+    "phi1": lambda x, y: apply("phi1_slope", x),
+    "phi2": lambda x, y: apply("phi2_slope", x),
 }
 """d f(x) / d x, from x and y = f(x)."""
 

@@ -79,6 +79,23 @@ def heavy_tail(x: float) -> float:
     return 1.0 + x if x >= 0 else 1.0 / (1.0 - x)
 
 
+def phi(order: int) -> Callable[[float], float]:
+    """The sum of x^j / (j + order)!: (exp(x) - 1) / x, and so on. Near 0 by the series, where quotients lose digits."""
+
+    def value(x: float) -> float:
+        if abs(x) < 1:
+            total = 1.0
+            for j in range(20, 0, -1):
+                total = 1.0 + x * total / (j + order)
+            return total / math.factorial(order)
+        total = math.inf if x == INFINITY else math.expm1(x) / x
+        for j in range(2, order + 1):
+            total = (total - 1 / math.factorial(j - 1)) / x if total < INFINITY else total
+        return total
+
+    return value
+
+
 # --- transfers ---------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +230,10 @@ _TABLE = (
         _increasing(heavy_tail, floor=0.0),
         value=heavy_tail,
         monotone="increasing",
+    ),
+    Function("phi1", "pointwise", (1, 1), "(exp(x) - 1) / x, 1 at 0", _increasing(phi(1), floor=0.0), value=phi(1), monotone="increasing"),
+    Function(
+        "phi2", "pointwise", (1, 1), "(phi1(x) - 1) / x, 1/2 at 0", _increasing(phi(2), floor=0.0), value=phi(2), monotone="increasing"
     ),
     # over the rows of a column
     Function("unit", "column", (1, 1), "x / sqrt(|x|^2 + 1e-6)", _unit),

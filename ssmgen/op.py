@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
-from .backends.torch_text import HELPERS, identifier
+from .backends.torch_text import helpers, identifier
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
@@ -236,7 +236,7 @@ class _Writer(WalkWriter):
             arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
             constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
-            helpers=scan.helpers if scan else tuple(HELPERS[h] for h in sorted(HELPERS) if f"{h}(" in text),
+            helpers=scan.helpers if scan else helpers(text),
             walks=walks,
             scan=scan,
             has_walks=scan is None,

@@ -152,7 +152,7 @@ class ScanWriter:
             forward_lines=tuple(self._forward_lines()),
             backward_lines=tuple(self._backward_lines()),
             step_lines=tuple(steps),
-            helpers=tuple(tables[h] for h in sorted(tables) if f"{h}(" in text),
+            helpers=torch_text.helpers(text, tables),
             uses_math="math." in text,
         )
 

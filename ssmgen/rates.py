@@ -1,7 +1,7 @@
 """`dS/dt = A S + b` taken apart as it is written: the rate A and the write b, for the eager reference's textbook formulas.
 
 Independent of `derive` on purpose. A rate is 'elementwise' when it multiplies the entries of the state (a scalar, a column
-for `diag(a) S`, a row for `S diag(a)`, a whole matrix), else 'matrix': it multiplies the state from the left.
+for `diag(a) S`, a row for `S diag(a)`, a whole matrix), else 'matrix' or 'right': it multiplies the state from the left or right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .spec import Expr, Type
 
 @dataclass(frozen=True)
 class Rate:
-    """`kind` is 'elementwise' or 'matrix'; `rate` is A; `write` is b, None where nothing is added."""
+    """`kind` is 'elementwise', 'matrix' or 'right'; `rate` is A; `write` is b, None where nothing is added."""
 
     kind: str
     rate: Expr
@@ -28,9 +28,10 @@ def rate_of(dynamics: spec.Dynamics, state: spec.State) -> Rate:
     parts = _elementwise(dynamics.value, dynamics.state)
     if parts is not None:
         return Rate("elementwise", parts[0] or _number(0), parts[1])
-    square = Type(state.type.rows, state.type.rows, state.type.field)
-    rate, write = _matrix(dynamics.value, dynamics.state, square)
-    return Rate("matrix", rate, write)
+    is_right = _stands_left(dynamics.value, dynamics.state)
+    size = state.type.cols if is_right else state.type.rows
+    rate, write = _matrix(dynamics.value, dynamics.state, Type(size, size, state.type.field), is_right)
+    return Rate("right" if is_right else "matrix", rate, write)
 
 
 def reads(expr: Expr, state: str) -> bool:
@@ -135,29 +136,42 @@ def _diagonal(matrix: Expr) -> Expr | None:
     return None
 
 
-def _matrix(expr: Expr, state: str, square: Type) -> Parts:
-    """(A, b) with A a matrix at the left of the state; a missing A is None."""
+def _stands_left(expr: Expr, state: str) -> bool:
+    """Whether a matrix that is no diagonal multiplies the state from the right."""
+    if isinstance(expr, spec.MatMul) and reads(expr.left, state) and _diagonal(expr.right) is None:
+        return True
+    operands = (item for value in vars(expr).values() for item in (value if isinstance(value, tuple) else (value,)))
+    return any(_stands_left(item, state) for item in operands if isinstance(item, Expr))
+
+
+def _matrix(expr: Expr, state: str, square: Type, is_right: bool) -> Parts:
+    """(A, b) with A a matrix at the left of the state, or at its right; a missing A is None."""
     if not reads(expr, state):
         return None, expr
     match expr:
         case spec.StateRef():
             return spec.Identity(square, expr.span), None
         case spec.Add():
-            parts = [_matrix(term, state, square) for term in expr.terms]
+            parts = [_matrix(term, state, square, is_right) for term in expr.terms]
             return _sum([a for a, _ in parts if a is not None]), _sum([b for _, b in parts if b is not None])
         case spec.Neg():
-            return _each(_matrix(expr.operand, state, square), lambda part: spec.Neg(part.type, expr.span, part))
+            return _each(_matrix(expr.operand, state, square, is_right), lambda part: spec.Neg(part.type, expr.span, part))
         case spec.Div() if expr.right.type.is_scalar:
-            return _each(_matrix(expr.left, state, square), lambda part: spec.Div(part.type, expr.span, part, expr.right))
+            parts = _matrix(expr.left, state, square, is_right)
+            return _each(parts, lambda part: spec.Div(part.type, expr.span, part, expr.right))
         case spec.Mul():
             factor, inner = (expr.right, expr.left) if reads(expr.left, state) else (expr.left, expr.right)
-            rate, write = _matrix(inner, state, square)
-            if factor.type.is_column:
+            rate, write = _matrix(inner, state, square, is_right)
+            if factor.type.is_column and not is_right:
                 return spec.MatMul(square, expr.span, spec.Diag(square, expr.span, factor), rate), _times(factor, write)
             if factor.type.is_scalar:
                 return _times(factor, rate), _times(factor, write)
-        case spec.MatMul() if reads(expr.right, state):
-            rate, write = _matrix(expr.right, state, square)
+        case spec.MatMul() if reads(expr.right, state) and not is_right:
+            rate, write = _matrix(expr.right, state, square, is_right)
             left = expr.left if isinstance(rate, spec.Identity) else spec.MatMul(square, expr.span, expr.left, rate)
             return left, write and spec.MatMul(expr.type, expr.span, expr.left, write)
-    raise ValueError(f"no rate at the left of `{state}`: {expr}")
+        case spec.MatMul() if reads(expr.left, state) and is_right:
+            rate, write = _matrix(expr.left, state, square, is_right)
+            right = expr.right if isinstance(rate, spec.Identity) else spec.MatMul(square, expr.span, rate, expr.right)
+            return right, write and spec.MatMul(expr.type, expr.span, write, expr.right)
+    raise ValueError(f"no rate at one side of `{state}`: {expr}")

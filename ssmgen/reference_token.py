@@ -10,8 +10,11 @@ from dataclasses import fields, replace
 from . import spec
 from .backends.eager_text import ATOM, Names, range_text, terms_of, text_of
 from .backends.torch_text import RESERVED, identifier
+from .discretizations import _method as formulas
+from .discretizations import methods
+from .discretizations._method import Formula
 from .expressions import nodes
-from .rates import rate_of
+from .rates import Rate, rate_of
 from .source import Source, Span
 from .spec import ONE, Expr, Symbol, Type
 from .spec_text import expr_text
@@ -94,7 +97,9 @@ class Scope:
         values = {name: name for name in BUILT_IN} | {name: identifier(name) for name in (*numbers, *self.symbols)}
         before = {s.name: identifier(s.name) for s in recurrence.states}
         sizes = dict.fromkeys(n.type.rows for n in found if isinstance(n, spec.Identity))
-        sizes |= dict.fromkeys(s.type.rows for s in recurrence.states if recurrence.dynamics)
+        for item in recurrence.dynamics:
+            state = recurrence.state(item.state)
+            sizes[state.type.cols if rate_of(item, state).kind == "right" else state.type.rows] = None
         return Names(
             values=values,
             numbers=frozenset([*numbers, "heads", "channels"]),
@@ -190,7 +195,7 @@ class Scope:
 
 
 def _worth_naming(value: Expr) -> Expr | None:
-    """The largest part of a value that occurs more than once; failing that, its largest bracket. None when it has neither."""
+    """The largest part of a value that occurs more than once; failing that, its largest bracket, then call. None when it has none."""
     bound = {n.index for n in nodes(value) if isinstance(n, spec.SumOver)}
 
     def is_free(part: Expr) -> bool:
@@ -199,7 +204,8 @@ def _worth_naming(value: Expr) -> Expr | None:
     parts = [n for n in nodes(value) if n is not value and sum(1 for _ in nodes(n)) > 3 and is_free(n)]
     repeated = [n for n in parts if sum(n == other for other in parts) > 1]
     brackets = [n for n in parts if isinstance(n, (spec.Add, spec.SumOver))]
-    return max(repeated or brackets, key=lambda n: sum(1 for _ in nodes(n)), default=None)
+    calls = [n for n in parts if isinstance(n, spec.Apply)]
+    return max(repeated or brackets or calls, key=lambda n: sum(1 for _ in nodes(n)), default=None)
 
 
 def _replaced(value: Expr, part: Expr, by: Expr) -> Expr:
@@ -309,7 +315,7 @@ class TokenWriter:
             rate = rate_of(item, recurrence.state(item.state))
             lines += self.late_definitions([item.value, *recurrence.discretization.args])
             lines += self.scope.comment(f"d{item.state}/dt", item.value)
-            lines.append(f"{self.scope.rates[item.state]} = {self._rate_text(rate.rate, rate.kind)}")
+            lines += self._rate(item.state, rate)
             if rate.write is not None:
                 lines += self.scope.assign(self.scope.writes[item.state], rate.write, self.names)
             if item.before is not None:
@@ -319,17 +325,21 @@ class TokenWriter:
             self._assigned(item.state)
         return lines
 
-    def _rate_text(self, rate: Expr, kind: str) -> str:
-        text = text_of(rate, self.names)
-        return f"torch.tensor({text.text}, dtype=dtype)" if text.is_number and kind == "matrix" else text.text
+    def _rate(self, state: str, rate: Rate) -> list[str]:
+        text = text_of(rate.rate, self.names)
+        if text.is_number and rate.kind != "elementwise":
+            return [f"{self.scope.rates[state]} = torch.tensor({text.text}, dtype=dtype)"]
+        return self.scope.assign(self.scope.rates[state], rate.rate, self.names)
 
     def _step(self, state: str, kind: str, has_write: bool) -> list[str]:
         method = self.scope.spec.discretization.method
         args = [text_of(arg, self.names) for arg in self.scope.spec.discretization.args]
-        if method not in STEPS[kind]:
-            raise ValueError(f"no textbook formula for `{method}` with a rate that is {kind}")
+        weights = formulas.coefficients(methods()[method].write)
+        if method not in STEPS[kind] and weights is not None:
+            return self._explicit(state, kind, has_write, weights)
         law, transition, write = STEPS[kind][method]
-        size = self.scope.spec.state(state).type.rows
+        type_ = self.scope.spec.state(state).type
+        size = type_.cols if kind == "right" else type_.rows
         words = {
             "S": self.names.before[state],
             "A": self.scope.rates[state],
@@ -339,13 +349,28 @@ class TokenWriter:
             "dt": args[0].at(ATOM) if args else "",
             "lam": args[1].at(ATOM) if len(args) > 1 else "",
         }
-        if method == "bilinear" and kind == "matrix":
-            right = transition + (f" + {write}" if has_write else "")
-            value = f"torch.linalg.solve({{I}} - {{dt}} / 2 * {{A}}, {right})"
-        else:
-            value = transition + (f" + {write}" if has_write else "")
+        value = transition + (f" + {write}" if has_write else "")
+        if kind != "elementwise" and method in INVERSES:
+            value = f"torch.linalg.solve({{I}} - {INVERSES[method]} * {{A}}, {value}{', left=False' if kind == 'right' else ''})"
         comment = f"# {method}: {law}"
         return [comment, f"{self.scope.after[state]} = {value.format(**words)}"]
+
+    def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...]) -> list[str]:
+        """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
+        recurrence = self.scope.spec
+        dt = text_of(recurrence.discretization.args[0], self.names).at(ATOM)
+        before, rate = self.names.before[state], self.scope.rates[state]
+        by = {"elementwise": "{A} * {x}", "matrix": "{A} @ {x}", "right": "{x} @ {A}"}[kind]
+        slope = self.scope.fresh(f"{identifier(state)}_slope", local=True)
+        lines = [f"{slope} = {by.format(A=rate, x=before)}" + (f" + {self.scope.writes[state]}" if has_write else "")]
+        numbers = [weight.value for weight in weights]
+        total = slope
+        for weight, lower in zip(reversed(numbers[1:]), reversed(numbers[:-1]), strict=True):
+            ratio = lower / weight
+            total = f"({slope} + {dt} / {ratio} * {by.format(A=rate, x=total)})"
+        law = formulas.text(methods()[recurrence.discretization.method].write)
+        comment = f"# {recurrence.discretization.method}: S' = S + dt ({law}) (A S + b), z = dt A"
+        return [comment, *lines, f"{self.scope.after[state]} = {before} + {dt} * {total}"]
 
     # --- output ------------------------------------------------------------------------------------------------------
 
@@ -373,33 +398,53 @@ class TokenWriter:
         return f"torch.cat([{body.at(ATOM) + '.mT' if is_tall else body.text} for {index} in {range_text(item.count)}], dim=-2)"
 
 
+_TRAPEZOID = "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b"
+_BOTH = "S' = S + dt/2 (A S + b_previous) + dt/2 (A S' + b)"
+_LAST = "({S} + (1 - {lam}) * {dt} * {last})"
+_HELD = "S' = exp(dt A) S + A^-1 (exp(dt A) - 1) b"
+
 STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
     "elementwise": {
         "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} * {S}", "{dt} * {b}"),
         "exp_euler": ("S' = exp(dt A) S + dt b", "torch.exp({dt} * {A}) * {S}", "{dt} * {b}"),
-        "zoh": ("S' = exp(dt A) S + A^-1 (exp(dt A) - 1) b", "torch.exp({dt} * {A}) * {S}", "{dt} * _phi({dt} * {A}) * {b}"),
+        "zoh": (_HELD, "torch.exp({dt} * {A}) * {S}", "{dt} * _phi({dt} * {A}, 1) * {b}"),
         "implicit_euler": ("S' = (1 - dt A)^-1 (S + dt b)", "{S} / (1 - {dt} * {A})", "{dt} / (1 - {dt} * {A}) * {b}"),
         "bilinear": (
             "S' = (1 - dt A / 2)^-1 ((1 + dt A / 2) S + dt b)",
             "(1 + {dt} / 2 * {A}) / (1 - {dt} / 2 * {A}) * {S}",
             "{dt} / (1 - {dt} / 2 * {A}) * {b}",
         ),
-        "exp_trapezoid": (
-            "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b",
-            "torch.exp({dt} * {A}) * ({S} + (1 - {lam}) * {dt} * {last})",
-            "{lam} * {dt} * {b}",
+        "trapezoid": (
+            _BOTH,
+            "(1 + {dt} / 2 * {A}) / (1 - {dt} / 2 * {A}) * {S}",
+            "{dt} / 2 / (1 - {dt} / 2 * {A}) * ({b} + {last})",
         ),
+        "exp_trapezoid": (_TRAPEZOID, f"torch.exp({{dt}} * {{A}}) * {_LAST}", "{lam} * {dt} * {b}"),
     },
     "matrix": {
         "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} @ {S}", "{dt} * {b}"),
         "exp_euler": ("S' = exp(dt A) S + dt b", "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * {b}"),
-        "zoh": ("S' = exp(dt A) S + A^-1 (exp(dt A) - I) b", "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * _phi_matrix({dt} * {A}) @ {b}"),
+        "zoh": (_HELD, "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * _phi_matrix({dt} * {A}) @ {b}"),
+        "implicit_euler": ("S' = (I - dt A)^-1 (S + dt b)", "{S}", "{dt} * {b}"),
         "bilinear": ("S' = (I - dt A / 2)^-1 ((I + dt A / 2) S + dt b)", "{S} + {dt} / 2 * {A} @ {S}", "{dt} * {b}"),
+        "trapezoid": (_BOTH, "{S} + {dt} / 2 * {A} @ {S}", "{dt} / 2 * ({b} + {last})"),
+        "exp_trapezoid": (_TRAPEZOID, f"torch.matrix_exp({{dt}} * {{A}}) @ {_LAST}", "{lam} * {dt} * {b}"),
+    },
+    "right": {
+        "euler": ("S' = S + dt (S A + b)", "{S} + {dt} * {S} @ {A}", "{dt} * {b}"),
+        "exp_euler": ("S' = S exp(dt A) + dt b", "{S} @ torch.matrix_exp({dt} * {A})", "{dt} * {b}"),
+        "zoh": ("S' = S exp(dt A) + b A^-1 (exp(dt A) - 1)", "{S} @ torch.matrix_exp({dt} * {A})", "{dt} * {b} @ _phi_matrix({dt} * {A})"),
+        "implicit_euler": ("S' = (S + dt b) (I - dt A)^-1", "{S}", "{dt} * {b}"),
+        "bilinear": ("S' = (S (I + dt A / 2) + dt b) (I - dt A / 2)^-1", "{S} + {dt} / 2 * {S} @ {A}", "{dt} * {b}"),
+        "trapezoid": (_BOTH, "{S} + {dt} / 2 * {S} @ {A}", "{dt} / 2 * ({b} + {last})"),
         "exp_trapezoid": (
-            "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b",
-            "torch.matrix_exp({dt} * {A}) @ ({S} + (1 - {lam}) * {dt} * {last})",
+            "S' = (S + (1 - lam) dt b_previous) exp(dt A) + lam dt b",
+            f"{_LAST} @ torch.matrix_exp({{dt}} * {{A}})",
             "{lam} * {dt} * {b}",
         ),
     },
 }
-"""By the kind of the rate A: the law, the part that carries the state, the part that writes."""
+"""By the side and kind of the rate A: the law, the part that carries the state, the part that writes."""
+
+INVERSES = {"implicit_euler": "{dt}", "bilinear": "{dt} / 2", "trapezoid": "{dt} / 2"}
+"""Methods that solve (I - this A) S' = carried + written."""

@@ -86,6 +86,9 @@ def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
             transition, write = ev.expm(z), args[1] * eye
             s = ev.packed(env.before, order) + dt * (1 - args[1]) * b_old
             return ev.unpacked(transition @ s + dt * write @ b, shapes, order)
+        case "trapezoid":
+            s = ev.packed(env.before, order)
+            return ev.unpacked(np.linalg.solve(eye - z / 2, s + z @ s / 2 + dt * (b + b_old) / 2), shapes, order)
         case other:
             raise AssertionError(f"no oracle for {other}")
     return ev.unpacked(transition @ ev.packed(env.before, order) + dt * write @ b, shapes, order)
@@ -350,16 +353,16 @@ STRUCTURES = {
 }
 STEPS = {
     "none": "none", "euler": "euler(dt)", "implicit_euler": "implicit_euler(dt)", "exp_euler": "exp_euler(dt)", "zoh": "zoh(dt)",
-    "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
+    "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "trapezoid": "trapezoid(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
 }  # fmt: skip
 UNDEFINED = {
-    "turning": ("zoh", "bilinear", "implicit_euler"),
-    "pairs": ("zoh", "bilinear", "implicit_euler"),
+    "turning": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
+    "pairs": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
-    "elementwise": ("zoh", "bilinear", "implicit_euler", "rk4"),
-    "dense": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
-    "two": ("zoh", "bilinear", "implicit_euler", "exp_euler", "exp_trapezoid"),
+    "elementwise": ("zoh", "bilinear", "implicit_euler", "trapezoid", "rk4"),
+    "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
+    "two": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
 }
 
 
@@ -418,7 +421,7 @@ def test_implicit_euler_of_a_delta_rule_is_the_online_least_squares_gate():
 
 def test_exact_delta_rule():
     one = spec_of(MATRIX + "  dynamics dS/dt = k (v - S^T k)^T\n  discretize zoh(dt)\n" + READ)
-    assert equations(derive(one))[0].startswith("S' = S + expm1(-(dt * (k^T k))) / (k^T k) * k k^T S")
+    assert equations(derive(one))[0].startswith("S' = S - dt * phi1(-(dt * (k^T k))) * k k^T S")
 
 
 def test_micro_steps_stay_a_loop():

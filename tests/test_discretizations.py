@@ -10,6 +10,7 @@ import pytest
 from ssmgen.discretizations import _method as formulas
 from ssmgen.discretizations import methods
 from ssmgen.discretizations._method import Formula, Method, Number, Product
+from ssmgen.functions import phi
 
 METHODS = {name: method for name, method in methods().items() if method.parameters}
 GENERIC = {"lam": Fraction(1, 3)}
@@ -37,6 +38,8 @@ def number(formula: Formula, z: complex, at: dict[str, Fraction]) -> complex:
         case formulas.Exponential(operand):
             value = number(operand, z, at)
             return math.exp(value) if not isinstance(value, complex) else complex(math.e) ** value
+        case formulas.Phi(order, operand):
+            return phi(order)(number(operand, z, at))
     raise AssertionError(formula)
 
 
@@ -49,11 +52,11 @@ def final_error(method: Method, at: dict[str, Fraction], steps: int, held: bool)
         return math.cos(3.0 * math.floor(4 * (t - 1e-12)) / 4) if held else math.cos(3.0 * t)
 
     transition, write = number(method.transition, a * dt, at), number(method.write, a * dt, at)
-    carried = number(method.carried, a * dt, at) if method.carried is not None else 0.0
+    beginning = number(method.older, a * dt, at) if method.older is not None else 0.0
     s, t = 1.0, 0.0
     for _ in range(steps):
         older = b(t + 1e-9) if held else b(t)
-        s = transition * (s + dt * carried * older) + dt * write * b(t + dt)
+        s = transition * s + dt * beginning * older + dt * write * b(t + dt)
         t += dt
     return abs(s - exact(a, held))
 
@@ -116,7 +119,8 @@ def test_none_is_the_equation_itself():
 def test_series_are_exact():
     z = formulas.Z
     assert formulas.series(formulas.exp(z), 5) == [Fraction(1, math.factorial(k)) for k in range(5)]
-    assert formulas.series((formulas.exp(z) - 1) / z, 4) == [Fraction(1, math.factorial(k + 1)) for k in range(4)]
+    assert formulas.series((formulas.exp(z) - 1) / z, 4) == formulas.series(formulas.phi(1), 4)
+    assert formulas.series(formulas.phi(1), 4) == [Fraction(1, math.factorial(k + 1)) for k in range(4)]
     assert formulas.series(1 / (1 - z), 4) == [1, 1, 1, 1]
     assert formulas.series((1 + z / 2) / (1 - z / 2), 4) == [1, 1, Fraction(1, 2), Fraction(1, 4)]
 
@@ -146,5 +150,5 @@ def test_runge_kutta_of_two_stages():
 
 def test_formulas_print_as_they_are_written():
     shown = {name: formulas.text(Product(m.transition, m.write)) for name, m in METHODS.items()}
-    assert shown["exp_euler"] == "exp(z) * 1" and shown["zoh"] == "exp(z) * ((exp(z) - 1) / z)"
+    assert shown["exp_euler"] == "exp(z) * 1" and shown["zoh"] == "exp(z) * phi1(z)"
     assert formulas.text(METHODS["bilinear"].transition, {"z": "dt*A"}) == "(1 + dt*A / 2) / (1 - dt*A / 2)"

@@ -149,7 +149,7 @@ def test_a_token_of_a_layer():
 
 def test_a_singular_method_says_what_is_emitted():
     text = section(explain.summary(sketch("s4d"), {})[0], "discretized")
-    assert "exact for one held" in text and "at 0/0" in text and "expm1" in text
+    assert "exact for one held" in text and "at 0/0" in text and "phi1" in text
 
 
 def test_sizes_can_be_changed():

@@ -18,7 +18,7 @@ EXPECTED = {
     "gelu": (1.0, 0.5 * (1 + math.erf(1 / math.sqrt(2)))), "tanh": (1.0, math.tanh(1)), "relu": (-1.0, 0.0), "elu": (-1.0, math.expm1(-1)),
     "abs": (-2.0, 2.0), "sqrt": (4.0, 2.0), "rsqrt": (4.0, 0.5), "square": (-3.0, 9.0), "sin": (1.0, math.sin(1)),
     "cos": (1.0, math.cos(1)),
-    "heavy_tail": (-1.0, 0.5),
+    "heavy_tail": (-1.0, 0.5), "phi1": (-2.0, (1 - math.exp(-2)) / 2), "phi2": (2.0, (math.exp(2) - 3) / 4),
 }  # fmt: skip
 
 

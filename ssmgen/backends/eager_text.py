@@ -68,12 +68,6 @@ def _complex(x: Tensor) -> Tensor:
     """A real value as a complex one."""
     return torch.complex(x, torch.zeros_like(x))
 ''',
-    "_phi": '''\
-def _phi(z: Tensor) -> Tensor:
-    """(exp(z) - 1) / z, and 1 at z = 0."""
-    safe = torch.where(z == 0, torch.ones_like(z), z)
-    return torch.where(z == 0, 1 + z / 2, torch.expm1(safe) / safe)
-''',
     "_phi_matrix": '''\
 def _phi_matrix(z: Tensor) -> Tensor:
     """The sum of z^k / (k + 1)!, which is (exp(z) - I) z^-1 where z has an inverse: a corner of exp([[z, I], [0, 0]])."""
@@ -330,6 +324,8 @@ INTERNAL = {
     "at_least": lambda x, y, **_: f"({x} >= {y}).float()",
     "sign": lambda x, **_: f"torch.sign({x})",
     "erf": lambda x, **_: f"torch.erf({x})",
+    "phi1_slope": lambda x, **_: f"_phi_slope({x}, 1)",
+    "phi2_slope": lambda x, **_: f"_phi_slope({x}, 2)",
     "sum": lambda x, **_: f"torch.sum({x}, (-2, -1), keepdim=True)",
     "row_sum": lambda x, **_: f"torch.sum({x}, -1, keepdim=True)",
     "column_sum": lambda x, **_: f"torch.sum({x}, -2, keepdim=True)",

@@ -288,6 +288,8 @@ INTERNAL = {
     "at_least": lambda x, y: f"({x} >= {y}).float()",
     "sign": lambda x: f"torch.sign({x})",
     "erf": lambda x: f"torch.erf({x})",
+    "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
+    "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
 }
 """Functions that only derivatives use."""
 

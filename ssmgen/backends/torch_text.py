@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?")
 
@@ -62,6 +62,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "sin": _call("torch.sin"),
     "cos": _call("torch.cos"),
     "heavy_tail": _call("_heavy_tail"),
+    "phi1": lambda x: f"_phi({x}, 1)",
+    "phi2": lambda x: f"_phi({x}, 2)",
     "min": _least,
     "max": _greatest,
     "clamp": _clamp,
@@ -91,6 +93,23 @@ def _inv_softplus(x: Tensor) -> Tensor:
 def _heavy_tail(x: Tensor) -> Tensor:
     """1 + x from 0 up, 1 / (1 - x) below: positive, with a tail that never dies out."""
     return torch.where(x >= 0, 1 + x, 1 / (1 - torch.clamp(x, max=0)))
+''',
+    "_phi": '''\
+def _phi(x: Tensor, k: int) -> Tensor:
+    """The sum of x^j / (j + k)!: (exp(x) - 1) / x, and so on. Near 0 by the series, where quotients lose digits."""
+    near, factorials = x.abs() < 1, (1, 1, 2, 6)
+    small, far = torch.where(near, x, 0), torch.where(near, 1, x)
+    series, quotient = torch.ones_like(small), torch.expm1(far) / far
+    for j in range(20, 0, -1):
+        series = 1 + small * series / (j + k)
+    for j in range(1, k):
+        quotient = (quotient - 1 / factorials[j]) / far
+    return torch.where(near, series / factorials[k], quotient)
+''',
+    "_phi_slope": '''\
+def _phi_slope(x: Tensor, k: int) -> Tensor:
+    """The derivative of _phi(x, k)."""
+    return _phi(x, k) - k * _phi(x, k + 1)
 ''',
     "_cis": '''\
 def _cis(angle: Tensor) -> Tensor:
@@ -133,6 +152,19 @@ def _norm(x: Tensor, axis: int) -> Tensor:
 ''',
 }
 """The functions that are longer than one call, by the name they have in the text."""
+
+
+def helpers(text: str, table: Mapping[str, str] = HELPERS) -> tuple[str, ...]:
+    """The helpers that `text` calls, with those that they call themselves, by name."""
+    found: set[str] = set()
+    waiting = [text]
+    while waiting:
+        said = waiting.pop()
+        called = [name for name in table if name not in found and f"{name}(" in said]
+        found.update(called)
+        waiting += [table[name] for name in called]
+    return tuple(table[name] for name in sorted(found))
+
 
 RESERVED = frozenset(
     "F State Output Tensor NamedTuple torch math nn batch length heads channels groups dtype device state states documents "

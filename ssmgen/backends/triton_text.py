@@ -35,6 +35,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "sin": _call("tl.sin"),
     "cos": _call("tl.cos"),
     "heavy_tail": _call("_heavy_tail"),
+    "phi1": lambda x: f"_phi({x}, 1)",
+    "phi2": lambda x: f"_phi({x}, 2)",
     "min": _call("tl.minimum"),
     "max": _call("tl.maximum"),
     "clamp": lambda x, low, high: f"tl.minimum(tl.maximum({x}, {low}), {high})",
@@ -42,6 +44,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "at_least": lambda x, y: f"tl.where({x} >= {y}, 1.0, 0.0)",
     "sign": _call("_sign"),
     "erf": _call("tl.erf"),
+    "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
+    "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
 }
 """Pointwise functions: the same text whatever the axes."""
 
@@ -125,6 +129,27 @@ def _tanh(x):
 def _heavy_tail(x):
     """1 + x from 0 up, 1 / (1 - x) below: positive, with a tail that never dies out."""
     return tl.where(x >= 0, 1 + x, 1 / (1 - tl.minimum(x, 0.0)))
+''',
+    "_phi": '''\
+@triton.jit
+def _phi(x, k: tl.constexpr):
+    """The sum of x^j / (j + k)!: (exp(x) - 1) / x, and so on to k = 3. Near 0 by the series, where quotients lose digits."""
+    near = tl.abs(x) < 1
+    small, far = tl.where(near, x, 0.0), tl.where(near, 1.0, x)
+    series, quotient = 1 + small / (k + 12), _expm1(far) / far
+    for j in tl.static_range(11):
+        series = 1 + small * series / (k + 11 - j)
+    if k > 1:
+        series, quotient = series / 2, (quotient - 1) / far
+    if k > 2:
+        series, quotient = series / 3, (quotient - 0.5) / far
+    return tl.where(near, series, quotient)
+''',
+    "_phi_slope": '''\
+@triton.jit
+def _phi_slope(x, k: tl.constexpr):
+    """The derivative of _phi(x, k)."""
+    return _phi(x, k) - k * _phi(x, k + 1)
 ''',
     "_unit": '''\
 @triton.jit

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from ..functions import FUNCTIONS as CLOSED
+from ..functions import phi
 from ..kernel import LAYOUT
 from ..spec import Dim
 from .torch_pointwise import ATOM, POWER, PRODUCT, SIGN, SUM
@@ -191,7 +192,13 @@ def past_function(name: str, values: tuple[float | None, ...]) -> float | None:
         return ANYTHING
     if None in values:
         return None if name in TOTAL else ANYTHING
-    own = {"at_least": lambda x, y: float(x >= y), "sign": lambda x: float((x > 0) - (x < 0)), "erf": math.erf}
+    own = {
+        "at_least": lambda x, y: float(x >= y),
+        "sign": lambda x: float((x > 0) - (x < 0)),
+        "erf": math.erf,
+        "phi1_slope": lambda x: phi(1)(x) - phi(2)(x),
+        "phi2_slope": lambda x: phi(2)(x) - 2 * phi(3)(x),
+    }
     try:
         value = float((own[name] if name in own else CLOSED[name].value)(*values))
     except (ValueError, ArithmeticError):

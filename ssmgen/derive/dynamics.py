@@ -22,7 +22,7 @@ from ..source import NOWHERE, Span
 from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, product, scale, substitute
 from .expand import Expander
-from .formula_values import Formulas, Ratio, depends_on_z
+from .formula_values import Formulas, depends_on_z
 from .structure import NoClosedForm, Structure, structure_of
 from .terms import micro_step, write
 from .update import report_refusal
@@ -91,11 +91,15 @@ class _Discretizer:
         structure = self._sorted(state, linear, span)
         kept = self._of_state(state, structure, span)
         written = tuple(w for item in inputs for w in self._weighted(state, structure, item, method.write))
-        older = []
-        for item in self._older(state.name) if method.carried is not None else ():
-            found = [write(part, state) for part in self._weighted(state, structure, item, method.carried)]
-            older += [replace(w, key=current(w.key), value=current(w.value), tap=1) for w in found]
-        return collect(kept + written), older
+        if method.older is None:
+            return collect(kept + written), []
+        before = self._before(state.name)
+        if method.through is None:
+            late = tuple(w for item in before for w in self._weighted(state, structure, item, method.older))
+            return collect(kept + written + late), []
+        # the transition acts on it as on the state
+        early = [write(part, state) for item in before for part in self._weighted(state, structure, item, method.through)]
+        return collect(kept + written), [replace(w, key=current(w.key), value=current(w.value), tap=1) for w in early]
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
@@ -247,7 +251,7 @@ class _Discretizer:
         kept = scale(item, self.formulas.at(formula, found.scalar, span, step))
         difference = self.formulas.difference(formula, start, change, span)
         rate = algebra.mul(self.dt, coefficient)
-        amount = difference.times(rate) if isinstance(difference, Ratio) else algebra.mul(difference, rate)
+        amount = algebra.mul(rate, difference)
         if step is not None:
             amount = algebra.mul(step, amount)
         size = item.rows if side == "left" else item.cols
@@ -275,7 +279,7 @@ class _Discretizer:
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
 
-    def _older(self, state: str) -> Polynomial:
+    def _before(self, state: str) -> Polynomial:
         """The input at the beginning of the step, over values of the previous token."""
         before = next(d.before for d in self.spec.dynamics if d.state == state)
         return self.expander.expand(before)
@@ -292,11 +296,11 @@ class _Discretizer:
             return DiscreteForm(self.name, 0, name, ("1",), "", 0)
         order = formulas.order_of(method, self.formulas.numbers())
         weights = [_with_step(method.write, step, names)]
-        if method.carried is not None:
-            weights.append(_with_step(method.carried, step, names))
+        if method.older is not None:
+            weights.append(_with_step(method.older, step, names))
         singular = ""
         if _removable(method.write):
-            singular = f"{formulas.text(method.write, names)} is 0/0 at {name} = 0 (limit 1); written as expm1({step}*{name}) / {name}"
+            singular = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name}), its series near 0 and 1 there"
         return DiscreteForm(
             self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names)
         )
@@ -322,15 +326,15 @@ def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
 
 
 def _has_inverses(method: Method) -> bool:
-    return None not in (formulas.partial_fraction(method.transition), formulas.partial_fraction(method.write))
+    return all(formulas.partial_fraction(f) is not None for f in (method.transition, method.write, method.older) if f is not None)
 
 
 def _is_polynomial(method: Method) -> bool:
-    return method.carried is None and None not in (formulas.coefficients(method.transition), formulas.coefficients(method.write))
+    return method.older is None and None not in (formulas.coefficients(method.transition), formulas.coefficients(method.write))
 
 
 def _removable(formula: Formula) -> bool:
-    return formula == (formulas.exp(formulas.Z) - 1) / formulas.Z
+    return formula == formulas.phi(1)
 
 
 def _is_paired(column: Expr) -> bool:

@@ -23,17 +23,6 @@ class Singular:
     span: Span
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """`above / below`, kept apart so that a common factor can cancel first."""
-
-    above: Expr
-    below: Expr
-
-    def times(self, by: Expr) -> Expr:
-        return algebra.div(algebra.mul(by, self.above), self.below)
-
-
 @dataclass
 class Formulas:
     """Evaluates formulas at z = dt * rate, and gathers what they divide by."""
@@ -52,6 +41,7 @@ class Formulas:
             limit = algebra.const(formulas.series(formula, 1, self.numbers())[0]) if not self._has_parameters(formula) else None
             value = limit if limit is not None else self.expr(formula, z)
             return value if step is None else algebra.mul(step, value)
+        formula = _textbook(formula) if z.type.field == "complex" else formula
         if isinstance(formula, formulas.Quotient):
             above, below = self.expr(formula.left, z), self.expr(formula.right, z)
             above = above if step is None else algebra.mul(step, above)
@@ -84,6 +74,8 @@ class Formulas:
                 return algebra.div(self.expr(left, z), self.expr(right, z))
             case formulas.Exponential(operand):
                 return algebra.apply("exp", self.expr(operand, z))
+            case formulas.Phi(order, operand):
+                return algebra.apply(f"phi{order}", self.expr(operand, z))
         raise ValueError(f"not a formula: {formula!r}")
 
     def numbers(self) -> dict[str, Fraction]:
@@ -102,8 +94,8 @@ class Formulas:
 
     # --- divided differences ---
 
-    def difference(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr | Ratio:
-        """`(f(start + change) - f(start)) / change`, without dividing by `change` where the formula allows."""
+    def difference(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr:
+        """`(f(start + change) - f(start)) / change`, without dividing by `change`."""
         end = algebra.add(start, change)
         match formula:
             case formulas.Number():
@@ -111,33 +103,34 @@ class Formulas:
             case formulas.Variable(name):
                 return algebra.UNIT if name == "z" else algebra.ZERO
             case formulas.Sum(left, right):
-                return algebra.add(self._difference_of(left, start, change, span), self._difference_of(right, start, change, span))
+                return algebra.add(self.difference(left, start, change, span), self.difference(right, start, change, span))
             case formulas.Difference(left, right):
-                return algebra.sub(self._difference_of(left, start, change, span), self._difference_of(right, start, change, span))
+                return algebra.sub(self.difference(left, start, change, span), self.difference(right, start, change, span))
             case formulas.Product(left, right):
-                first = algebra.mul(self._difference_of(left, start, change, span), self.value(right, end, span))
-                return algebra.add(first, algebra.mul(self.value(left, start, span), self._difference_of(right, start, change, span)))
+                first = algebra.mul(self.difference(left, start, change, span), self.value(right, end, span))
+                return algebra.add(first, algebra.mul(self.value(left, start, span), self.difference(right, start, change, span)))
             case formulas.Exponential(operand):
-                inside = algebra.mul(self._difference_of(operand, start, change, span), change)
-                below = self.value(operand, start, span)
-                self.divides(change, True, span)
-                return Ratio(algebra.mul(algebra.apply("exp", below), algebra.apply("expm1", inside)), change)
+                slope = self.difference(operand, start, change, span)
+                inside = algebra.mul(slope, change)
+                return algebra.mul(
+                    algebra.apply("exp", self.value(operand, start, span)), algebra.mul(algebra.apply("phi1", inside), slope)
+                )
+            case formulas.Phi(order):
+                if algebra.is_zero(start):
+                    return algebra.apply(f"phi{order + 1}", change)
+                if order > 1:
+                    raise ValueError(f"no divided difference of {formula!r}")
+                # of z phi1(z) = exp(z) - 1
+                self.divides(start, True, span)
+                whole = algebra.mul(algebra.apply("exp", start), algebra.apply("phi1", change))
+                return algebra.div(algebra.sub(whole, algebra.apply("phi1", end)), start)
             case formulas.Quotient(left, right):
-                if algebra.is_zero(self.value(right, start, span)):
-                    # 0/0 at the start: the limit is exact, from the series
-                    limit = algebra.const(formulas.series(formula, 1, self.numbers())[0])
-                    self.divides(change, True, span)
-                    return Ratio(algebra.sub(self.value(formula, end, span), limit), change)
                 below, above = self.value(right, start, span), self.value(right, end, span)
-                first = algebra.mul(self._difference_of(left, start, change, span), below)
-                second = algebra.mul(self.value(left, start, span), self._difference_of(right, start, change, span))
+                first = algebra.mul(self.difference(left, start, change, span), below)
+                second = algebra.mul(self.value(left, start, span), self.difference(right, start, change, span))
                 self.divides(above, False, span)
                 return algebra.div(algebra.sub(first, second), algebra.mul(below, above))
         raise ValueError(f"not a formula: {formula!r}")
-
-    def _difference_of(self, formula: Formula, start: Expr, change: Expr, span: Span) -> Expr:
-        found = self.difference(formula, start, change, span)
-        return found.times(algebra.UNIT) if isinstance(found, Ratio) else found
 
     # --- divisors ---
 
@@ -173,6 +166,11 @@ class Formulas:
             return None
 
         return algebra.rewrite(expr, opened)
+
+
+def _textbook(formula: Formula) -> Formula:
+    """A quotient in the place of the functions that only real numbers have."""
+    return (formulas.exp(formulas.Z) - 1) / formulas.Z if formula == formulas.phi(1) else formula
 
 
 def _parts(formula: Formula):

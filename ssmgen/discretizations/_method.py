@@ -2,7 +2,7 @@
 
 For ds/dt = a s + b(t) and one step from t - dt to t, with z = dt * a:
 
-    s' = transition(z) * (s + dt * carried(z) * b(t - dt)) + dt * write(z) * b(t)
+    s' = transition(z) * s + dt * older(z) * b(t - dt) + dt * write(z) * b(t)
 
 A formula is a small tree over z and the method's parameters. It is read as exact power series here (the order), as an
 expression of the specification in `derive` (the update), as floats in the tests (the convergence), as text for people.
@@ -84,6 +84,14 @@ class Exponential(Formula):
     operand: Formula
 
 
+@dataclass(frozen=True)
+class Phi(Formula):
+    """The sum of z^j / (j + order)!: (e^z - 1) / z for order 1, which is 1 at 0; (phi1 - 1) / z for order 2."""
+
+    order: int
+    operand: Formula
+
+
 Z = Variable("z")
 
 
@@ -97,6 +105,11 @@ def exp(operand: Formula) -> Formula:
     return Exponential(operand)
 
 
+def phi(order: int) -> Formula:
+    """What an input that grows as the power `order` - 1 of time adds in a step of an exact solution."""
+    return Phi(order, Z)
+
+
 def parameter(name: str) -> Formula:
     """A parameter of the method besides the step size, such as the weight of the newer input."""
     return Variable(name)
@@ -107,7 +120,7 @@ class Method:
     """One discretization.
 
     parameters: what `discretize method(...)` takes, step size first; empty for a method that takes the equation as it is.
-    transition, write, carried: the formulas above; `carried` None when the older input does not enter.
+    transition, write, older: the formulas above; `older` None when the input at the beginning of the step does not enter.
     order: of accuracy for a smooth input b(t), proved by `order_of`; None when the method approximates nothing.
     held_order: the same for an input that is constant during the step; None when exact (or when `order` is None).
     source: where the method is defined.
@@ -116,10 +129,18 @@ class Method:
     parameters: tuple[str, ...]
     transition: Formula
     write: Formula
-    carried: Formula | None
+    older: Formula | None
     order: int | None
     held_order: int | None
     source: str
+
+    @property
+    def through(self) -> Formula | None:
+        """What the older input is weighed by where it enters before the transition, like the state; None where it does not."""
+        match self.older:
+            case Product(weight, transition) if transition == self.transition:
+                return weight
+        return None
 
 
 # --- exact power series in z -------------------------------------------------------------------------------------
@@ -156,6 +177,8 @@ def _series(formula: Formula, n: int, values: Mapping[str, Fraction]) -> Series:
             return _divide(_series(left, n, values), _series(right, n, values))
         case Exponential(operand):
             return _exponential(_series(operand, n, values))
+        case Phi(order, Variable("z")):
+            return _phi(order, n)
     raise ValueError(f"not a formula: {formula!r}")
 
 
@@ -278,11 +301,11 @@ def order_of(method: Method, values: Mapping[str, Fraction] = {}) -> Order:
     length = MAX_ORDER + 2
     transition = series(method.transition, length, values)
     write = series(method.write, length, values)
-    carried = series(Product(method.transition, method.carried), length, values) if method.carried is not None else [Fraction(0)] * length
+    older = series(method.older, length, values) if method.older is not None else [Fraction(0)] * length
 
     of_transition = _agreement(transition, _phi(0, length)) - 1
     # m = 0: both ends of the step hold the input; m > 0: it is 0 at the beginning and 1/m! at the end
-    constant = _agreement([a + b for a, b in zip(write, carried, strict=False)], _phi(1, length))
+    constant = _agreement([a + b for a, b in zip(write, older, strict=False)], _phi(1, length))
     held = min(of_transition, constant)
     smooth = held
     for m in range(1, MAX_ORDER + 1):
@@ -301,8 +324,7 @@ def special_value(method: Method, name: str, generic: Mapping[str, Fraction] = {
 
     def leading(value: Fraction) -> Fraction:
         write = series(method.write, usual + 2, {**generic, name: value})
-        carried = Product(method.transition, method.carried) if method.carried is not None else Number(Fraction(0))
-        older = series(carried, usual + 2, {**generic, name: value})
+        older = series(method.older or Number(Fraction(0)), usual + 2, {**generic, name: value})
         return write[usual] + older[usual] - _phi(1, usual + 2)[usual]
 
     first, second = leading(samples[0]), leading(samples[1])
@@ -355,6 +377,8 @@ def _text(formula: Formula, names: Mapping[str, str]) -> tuple[str, int]:
             return f"{_held(left, names, 2)} / {_held(right, names, 3)}", 2
         case Exponential(operand):
             return f"exp({text(operand, names)})", 3
+        case Phi(order, operand):
+            return f"phi{order}({text(operand, names)})", 3
     raise ValueError(f"not a formula: {formula!r}")
 
 
@@ -395,3 +419,26 @@ def _polynomial(values: list[Fraction]) -> Formula:
             result = result + (power if value == 1 else Number(value) * power)
         power = power * Z
     return result
+
+
+# --- linear multistep --------------------------------------------------------------------------------------------
+
+
+def linear_multistep(alpha: tuple[Fraction | int, ...], beta: tuple[Fraction | int, ...]) -> tuple[Formula, Formula, Formula | None]:
+    """`(transition, write, older)` of sum alpha_j s_j = dt sum beta_j (a s_j + b_j), where s_j is that of j steps ago, 0 the new one.
+
+    Raises ValueError for coefficients of more than two points: what is older than the previous token is in no recurrence of one state.
+    """
+    if len(alpha) != 2 or not 1 <= len(beta) <= 2 or alpha[0] == 0:
+        points = max(len(alpha), len(beta))
+        raise ValueError(
+            f"a multistep method over {points} points reads s from {points - 1} steps ago; a token has its own value and the previous "
+            "one: give two coefficients each, or carry the older rate as a state of its own"
+        )
+    newest, before = (Fraction(x) / alpha[0] for x in (beta[0], beta[1] if len(beta) > 1 else 0))
+    kept = lift(-Fraction(alpha[1]) / alpha[0])
+    transition = kept + before * Z if before else kept
+    if not newest:
+        return transition, lift(0), lift(before)
+    below = 1 - newest * Z
+    return transition / below, newest / below, before / below if before else None

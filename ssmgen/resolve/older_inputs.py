@@ -23,7 +23,7 @@ def with_older_input(dynamics: spec.Dynamics, discretization: spec.Discretizatio
 
     Raises Unresolved, with the reason in the report, for an input that has no previous value.
     """
-    if methods()[discretization.method].carried is None:
+    if methods()[discretization.method].older is None:
         return dynamics
     worker = _Older(dynamics, discretization.method, scope)
     value = worker.kept(dynamics.value)

@@ -158,7 +158,7 @@ RULES = (
         "The method's formula divides by a rate, or by one plus a rate times the step, that the declared domains let vanish.",
         "Where the formula has a limit the compiler warns: exactly there the result is not a number. At a pole it refuses: the step "
         "would be without bound.",
-        _CONTINUOUS.replace("A : scalar < 0", "A : scalar <= 0"),
-        _CONTINUOUS,
+        _CONTINUOUS.replace("A : scalar < 0", "A : scalar").replace("zoh", "bilinear"),
+        _CONTINUOUS.replace("zoh", "bilinear"),
     ),
 )

@@ -246,7 +246,17 @@ class _Walk:
             unit = zero.clone()
             unit[..., i, :] = 1
             columns.append((rate(unit) - b)[..., :, :1])
-        return _METHODS[method](torch.cat(columns, dim=-1), b, state, previous, *args)
+        matrix = torch.cat(columns, dim=-1)
+        if torch.allclose(rate(trial) - b, matrix @ trial, rtol=1e-9, atol=1e-9 * float(matrix.abs().max() + 1)):
+            return _METHODS[method](matrix, b, state, previous, *args)
+        # from the right: the transpose from the left
+        rows = []
+        for j in range(state.shape[3]):
+            unit = zero.clone()
+            unit[..., :, j] = 1
+            rows.append((rate(unit) - b)[..., :1, :])
+        right = torch.cat(rows, dim=-2)
+        return _METHODS[method](right.mT, b.mT, state.mT, previous.mT, *args).mT
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -406,6 +416,15 @@ def _gelu(x):
     return x * 0.5 * torch.erfc(-x / math.sqrt(2))
 
 
+def _phi(x, order: int):
+    """The corner of the exponential of [[x, 1, 0], [0, 0, 1], [0, 0, 0]], and so on: the sum of x^j / (j + order)!."""
+    import torch
+
+    block = torch.diag(torch.ones(order, dtype=x.dtype, device=x.device), 1).expand(*x.shape, -1, -1).clone()
+    block[..., 0, 0] = x
+    return torch.matrix_exp(block)[..., 0, order]
+
+
 POINTWISE: dict[str, Callable] = {
     **{name: _named(name) for name in ("exp", "log", "log1p", "expm1", "tanh", "abs", "sqrt", "sin", "cos")},
     "sigmoid": _where(lambda x: x >= 0, lambda x: 1 / (1 + (-x).exp()), lambda x: x.exp() / (1 + x.exp())),
@@ -422,6 +441,8 @@ POINTWISE: dict[str, Callable] = {
     "max": _named("maximum"),
     "clamp": lambda x, low, high: _named("minimum")(_named("maximum")(x, low), high),
     "heavy_tail": _where(lambda x: x >= 0, lambda x: 1 + x, lambda x: 1 / (1 - x)),
+    "phi1": lambda x: _phi(x, 1),
+    "phi2": lambda x: _phi(x, 2),
     "Re": lambda x: x.real if x.is_complex() else x,
     "Im": lambda x: x.imag if x.is_complex() else 0 * x,
     "conj": lambda x: x.conj(),
@@ -477,12 +498,22 @@ def _held(a, b, state, previous, dt):
     return step[..., :n, :n] @ state.to(step.dtype) + step[..., :n, n:]
 
 
+def _runge_kutta(a, b, state, dt):
+    first = a @ state + b
+    second = a @ (state + dt / 2 * first) + b
+    third = a @ (state + dt / 2 * second) + b
+    fourth = a @ (state + dt * third) + b
+    return state + dt / 6 * (first + 2 * second + 2 * third + fourth)
+
+
 _METHODS: dict[str, Callable] = {
     "euler": lambda a, b, state, previous, dt: state + dt * (a @ state + b),
     "exp_euler": lambda a, b, state, previous, dt: _exponential(a, dt) @ state + dt * b,
     "zoh": _held,
     "implicit_euler": lambda a, b, state, previous, dt: _solved(a, state + dt * b, dt),
     "bilinear": lambda a, b, state, previous, dt: _solved(a, state + dt / 2 * (a @ state) + dt * b, dt / 2),
+    "rk4": lambda a, b, state, previous, dt: _runge_kutta(a, b, state, dt),
+    "trapezoid": lambda a, b, state, previous, dt: _solved(a, state + dt / 2 * (a @ state + previous + b), dt / 2),
     "exp_trapezoid": lambda a, b, state, previous, dt, lam: _exponential(a, dt) @ (state + (1 - lam) * dt * previous) + lam * dt * b,
 }
 

@@ -142,7 +142,7 @@ class Functions:
             return self.log(self.sigmoid(args[0]))
         if name == "silu":
             return args[0] * self.sigmoid(args[0])
-        if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt"):
+        if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt", "phi1", "phi2"):
             return self.draw((name, *args), positive=True)
         return self.draw((name, *args))
 

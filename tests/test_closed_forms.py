@@ -1,0 +1,117 @@
+"""Emitted operators against solutions of the continuous equation: every method at its order, and exact at its singular points."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from built import write
+
+torch = pytest.importorskip("torch")
+
+import numpy as np  # noqa: E402
+
+from ssmgen.discretizations import methods  # noqa: E402
+from ssmgen.discretizations._method import order_of  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
+
+METHODS = {name: method for name, method in methods().items() if method.parameters}
+LEAK = """
+recurrence leak_{method} {{
+  input      u, dt : scalar per channel in [0, 1]; a : scalar per channel <= 0
+  state      s : real scalar per channel
+  dynamics   ds/dt = a * s + u
+  discretize {method}({args})
+  output     s'
+}}
+"""
+RATE = -1.3
+
+
+def leak(method: str, folder):
+    """s' = a s + u, one channel, as an operator; a second parameter is 1/2."""
+    args = ", ".join(["dt", *("1/2" for _ in METHODS[method].parameters[1:])])
+    written, _ = write(LEAK.format(method=method, args=args), folder)
+    return load(written)
+
+
+def error(made, name: str, u, wanted: float, steps: int) -> float:
+    """|s(1) - wanted| from s(0) = 1; the input at 0 is the value of a token before the first."""
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    start = {"s": torch.ones(1, 1, dtype=torch.float64), "u_previous": u(t[:1]).reshape(1, 1)}
+    state = made.State(**{part: start[part] for part in made.State._fields})
+    inputs = (u(t[1:]), torch.full_like(t[1:], 1 / steps), torch.full_like(t[1:], RATE))
+    y = getattr(made, f"leak_{name}")(*(x.reshape(1, -1, 1) for x in inputs), initial_state=state).y
+    return abs(float(y[0, -1, 0]) - wanted)
+
+
+def chirp(t):
+    return 0.5 + 0.5 * torch.sin(2 * t + 3 * t * t)
+
+
+def driven() -> float:
+    """e^a + the integral of e^(a (1 - t)) u(t) over [0, 1], by Gauss's rule."""
+    x, w = np.polynomial.legendre.leggauss(60)
+    t = (x + 1) / 2
+    return math.exp(RATE) + float((w / 2 * np.exp(RATE * (1 - t)) * chirp(torch.from_numpy(t)).numpy()).sum())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_leaky_integrator_driven_by_a_chirp_and_by_a_step(name, tmp_path):
+    made, method = leak(name, tmp_path), METHODS[name]
+    order = order_of(method, {p: Fraction(1, 2) for p in method.parameters[1:]})
+    coarse, fine = (error(made, name, chirp, driven(), steps) for steps in (64, 128))
+    assert math.log2(coarse / fine) == pytest.approx(order.smooth, abs=0.15)
+    step = math.exp(RATE) + math.expm1(RATE) / RATE
+    coarse, fine = (error(made, name, torch.ones_like, step, steps) for steps in (8, 16))
+    if order.held is None:
+        assert coarse < 1e-14
+    else:
+        assert math.log2(coarse / fine) == pytest.approx(order.held, abs=0.15)
+
+
+def phi(z: float, k: int) -> float:
+    """The sum of z^j / (j + k)!, in rational arithmetic."""
+    return float(sum(Fraction(z) ** j / math.factorial(j + k) for j in range(25)))
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-14), (torch.float32, 3e-7)], ids=["float64", "float32"])
+def test_a_held_input_at_and_near_a_rate_of_zero(dtype, close, tmp_path):
+    """s' = e^z s + dt phi1(z) u with z = dt a: values and gradients where (e^z - 1) / z has no digits, or is 0/0."""
+    made = leak("zoh", tmp_path)
+    for z in (0.0, -1e-12, -1e-8, -1e-4, -1.0):
+        s, u, dt, a = (torch.tensor([x], dtype=dtype, requires_grad=True) for x in (0.7, 0.6, 0.5, z / 0.5))
+        tokens = (x.reshape(1, 1, 1) for x in (u, dt, a))
+        y = made.leak_zoh(*tokens, initial_state=made.State(s.reshape(1, 1))).y.sum()
+        found = torch.stack([y, *(g.sum() for g in torch.autograd.grad(y, (s, u, dt, a)))])
+        z = dt.item() * a.item()
+        decay, slope = math.exp(z), phi(z, 1) - phi(z, 2)
+        d_z = decay * 0.7 + 0.5 * slope * 0.6
+        wanted = [decay * 0.7 + 0.5 * phi(z, 1) * 0.6, decay, 0.5 * phi(z, 1), a.item() * d_z + phi(z, 1) * 0.6, 0.5 * d_z]
+        torch.testing.assert_close(found.detach(), torch.tensor(wanted, dtype=dtype), rtol=close, atol=close)
+
+
+EXACT = """
+recurrence exact {
+  dim        N = 4, P = 3
+  input      q, k, e : [N]; v : [P]; dt : scalar in (0, 1)
+  state      S : real [N, P]
+  dynamics   dS/dt = e v^T - k (k^T S)
+  discretize zoh(dt)
+  output     o = S'^T q
+}
+"""
+
+
+def test_an_exact_delta_rule_whose_key_vanishes(tmp_path):
+    """I - dt phi1(-dt k.k) k k^T, and phi2 in the weight of an input across k: held against matrix exponentials, at k = 0 too."""
+    made = load(write(EXACT, tmp_path)[0])
+    draw = torch.Generator().manual_seed(0)
+    q, k, e, v = (torch.randn(1, 6, 1, n, generator=draw, dtype=torch.float64) for n in (4, 4, 4, 3))
+    k = k * torch.tensor([0.0, 1e-8, 1e-6, 1e-3, 1.0, 2.0], dtype=torch.float64).reshape(1, 6, 1, 1)
+    given = [x.requires_grad_() for x in (q, k, e, v, torch.full((1, 6, 1), 0.4, dtype=torch.float64))]
+    runs = [run(*given) for run in (made.exact, made.exact_reference)]
+    torch.testing.assert_close(runs[0].y, runs[1].y, rtol=1e-13, atol=1e-14)
+    found, wanted = (torch.autograd.grad(run.y.square().sum(), given) for run in runs)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
