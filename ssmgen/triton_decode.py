@@ -347,7 +347,7 @@ class TokenWriter:
     def _assignments(self) -> Iterable[tuple[str, Expr, tuple[str, ...]]]:
         """(state, value, comment) in order. A value reads `S` before the token, and `S'` as assigned so far."""
         if self.spec.dynamics:
-            (step,) = self.recurrence.steps
+            (step,) = self.recurrence.upright.steps
             for state in self.spec.states:
                 value = self._unrolled(step_value(step, state.name, state.type, self.spec.symbols))
                 yield state.name, value, comment(f"{state.name}' = {expr_text(value)}")

@@ -274,14 +274,11 @@ class Meaning:
             # exp of a sum is the product of exps, here as on the side of the chunk form
             if len(args[0][0]) == 1:
                 return [[exponential(entry, self.functions)] for entry in self.logarithms(expr.args[0])]
+        if name in ("unit", "rmsnorm", "softmax", "rope") and len(args[0]) > 1 and len(args[0][0]) > 1:
+            # a stack of columns: each by itself
+            return [self._along(name, [row])[0] for row in args[0]]
         if name in ("unit", "rmsnorm", "softmax", "rope", "norm"):
-            column = tuple(x for row in args[0] for x in row)
-            position = tuple(self.values["position"][0]) if name == "rope" else ()
-            if name == "norm":
-                return [[self.functions.draw((name, column), positive=True)]]
-            is_row = len(args[0]) == 1
-            entries = [self.functions.draw((name, column, position, i), positive=name == "softmax") for i in range(len(column))]
-            return [entries] if is_row else [[x] for x in entries]
+            return self._along(name, args[0])
         if name == "pairs":
             return [row for row in args[0] for _ in range(2)]
         if name == "sum":
@@ -294,6 +291,15 @@ class Meaning:
             [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))]
             for i in range(len(widest))
         ]
+
+    def _along(self, name: str, given: Matrix) -> Matrix:
+        """A function over the entries of a column, or of one that lies down."""
+        column = tuple(x for row in given for x in row)
+        position = tuple(self.values["position"][0]) if name == "rope" else ()
+        if name == "norm":
+            return [[self.functions.draw((name, column), positive=True)]]
+        entries = [self.functions.draw((name, column, position, i), positive=name == "softmax") for i in range(len(column))]
+        return [entries] if len(given) == 1 else [[x] for x in entries]
 
 
 def _entries(terms: list[list[list[tuple[Fraction, int]]]]) -> list[list[tuple[Fraction, int]]]:
