@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
-from .spec import Add, Apply, Const, Delayed, Diag, Dim, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose, Type
+from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose, Type
 
 HALF = Fraction(1, 2)
 
@@ -109,7 +109,7 @@ def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
         if _has_name(right):
             _visit(right, pulled, None, found)
         if _has_name(left.operand):
-            area = apply("pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else half_of(right.type))
+            area = apply("pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else Type(right.type.rows.half))
             _visit(left.operand, _reduced(area, left.operand), None, found)
     elif isinstance(left, Diag) and not right.type.is_column:
         _visit(left.operand, apply("row_sum", mul(dy, right), type=left.operand.type), None, found)
@@ -192,11 +192,6 @@ def inner_of(left: Expr, right: Expr) -> Expr:
         return apply("sum", mul(left, right), type=const(1).type)
     as_row = left if left.type.is_row else transpose(left)
     return matmul(as_row, right if right.type.is_column else transpose(right))
-
-
-def half_of(type: Type) -> Type:
-    """One entry for every pair of a column's."""
-    return Type(Dim(type.rows.constant / 2, tuple((name, c / 2) for name, c in type.rows.terms)))
 
 
 def _has_name(expr: Expr) -> bool:

@@ -25,12 +25,14 @@ FORMAT = 3
 
 def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     """Render the package of one recurrence with the layers that use it."""
-    spec = kernels.plan.classified.recurrence.written
+    # a token's launch applies the equations as they are written
+    recurrence = kernels.plan.classified.recurrence.upright
+    spec = recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     # kernels give one column a token, from states that do not feed each other
     has_rows = any(output.index is not None for output in spec.outputs)
-    decode = None if has_rows else decode_package(kernels.plan.classified.recurrence)
+    decode = None if has_rows else decode_package(recurrence)
     has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
     fused = triton_package(kernels) if has_chunks else None
     rows = rows_package(kernels) if has_chunks and fused is None else None
@@ -39,9 +41,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
-    is_whole = decode is not None and not kernels.plan.classified.recurrence.maxima
-    launches = layer_launches(kernels.plan.classified.recurrence, layers) if is_whole else {}
-    lengths = lengths_file(kernels.plan.classified.recurrence, module_file(spec, layers).layers)
+    is_whole = decode is not None and not recurrence.maxima
+    launches = layer_launches(recurrence, layers) if is_whole else {}
+    lengths = lengths_file(recurrence, module_file(spec, layers).layers)
     files = {
         "__init__.py": render_package(spec, layers),
         "lengths.py": render("package/lengths.py.jinja", lengths=lengths),

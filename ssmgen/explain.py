@@ -46,7 +46,7 @@ def _layer(trace: compiler.Trace, layer: Layer) -> str:
     classified = trace.after("classify").get(layer.callees[0]) if len(layer.callees) == 1 else None
     if classified is None or classified.refusals:
         return text
-    return "\n".join([text, *(f"  {line}" for line in columns(layer_words(layer, classified.recurrence)))])
+    return "\n".join([text, *(f"  {line}" for line in columns(layer_words(layer, classified.recurrence.upright)))])
 
 
 def _comment(comment: str) -> list[str]:
@@ -133,7 +133,7 @@ def _chunk(walk) -> list[str]:
 
 
 def _how(plan: Plan) -> list[str]:
-    token = recurrence_words(plan.classified.recurrence)
+    token = recurrence_words(plan.classified.recurrence.upright)
     return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
 
 

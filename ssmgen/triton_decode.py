@@ -24,7 +24,7 @@ from .micro_step import step_value
 from .recurrence import Recurrence
 from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE, Span
-from .spec import ONE, Apply, Assignment, Delayed, Dim, Element, Expr, Ref, State, StateRef, SumOver, Symbol, Type
+from .spec import ONE, Apply, Assignment, Delayed, Dim, Element, Expr, Ref, Rot, State, StateRef, SumOver, Symbol, Type
 from .spec_text import expr_text
 
 WIDTH = 140
@@ -150,8 +150,7 @@ class TokenWriter:
         """The size of every axis: rows of the first matrix state on the key axis, its columns on the value axis."""
         matrix = next((s.type for s in self.spec.states if not s.type.is_scalar and not s.type.is_column), None)
         if matrix is not None:
-            half = Dim(matrix.rows.constant / 2, tuple((name, c / 2) for name, c in matrix.rows.terms))
-            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: half}
+            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: matrix.rows.half}
         vector = next((s.type for s in self.spec.states if s.type.is_column), None)
         return {VALUE: vector.rows} if vector is not None else {}
 
@@ -160,6 +159,12 @@ class TokenWriter:
         if size == ONE:
             return ""
         return self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
+
+    def _angle_sizes(self) -> set[Dim]:
+        """Sizes of angles: one a pair that turns, which may be fewer than there are."""
+        angles = [n.operand for n in all_nodes(self.spec) if isinstance(n, Rot)]
+        angles += [g.column for s in self.recurrence.steps for t in s.transitions for g in t.left + t.right if g.kind == "rotation"]
+        return {a.type.rows for a in angles if not a.type.is_scalar}
 
     def _is_square(self, size: Dim) -> bool:
         """Both sides of a state have this size: a vector of it may lie on either axis."""
@@ -234,7 +239,8 @@ class TokenWriter:
         inner = shape[1:] if row else shape
         if len(inner) != len(axes) or len(inner) > 1:
             return None
-        if axes and self._axis(inner[0]) != axes and not self._is_square(inner[0]):
+        is_few = axes == HALF and inner[0] != self.size_of[HALF] and inner[0] in self._angle_sizes()
+        if axes and self._axis(inner[0]) != axes and not self._is_square(inner[0]) and not is_few:
             return None
         name, index = identifier(symbol.name), HEAD_INDEX.get(symbol.per, "")
         if index and shape:
@@ -243,8 +249,9 @@ class TokenWriter:
         skipped = f"{row - 1} * {self._size_text(inner[0], PRODUCT)}" if inner else str(row - 1)
         parts = [*self._places(symbol), index, skipped if row > 1 else "", f"o_{axes}" if axes else ""]
         label = f"{name}_{row}" if row else name
-        label += f"_{axes}" if axes and self._axis(inner[0]) != axes else ""
-        return self._load(label, axes, " + ".join(part for part in parts if part), f"m_{axes}" if axes else "")
+        label += f"_{axes}" if axes and self._axis(inner[0]) != axes and not is_few else ""
+        mask = f"o_{axes} < {self._size_text(inner[0])}" if is_few else f"m_{axes}" if axes else ""
+        return self._load(label, axes, " + ".join(part for part in parts if part), mask)
 
     def _places(self, symbol: Symbol) -> list[str]:
         """The tensor of an argument, and where in it its own entries begin."""
@@ -375,7 +382,7 @@ class TokenWriter:
         """Print update and output; what they need comes before them."""
         for state in self.spec.states:
             axes = self._state_axes(state.type)
-            if state.type.field == "complex" or axes not in ("", KEY, VALUE, KEY + VALUE):
+            if (state.type.field == "complex" and state.rotating_rows is None) or axes not in ("", KEY, VALUE, KEY + VALUE):
                 raise UnsupportedOperand(f"the state `{state.name}` on a tile")
             self.current[state.name] = f"b_{identifier(state.name)}"
             self.known[state.name, axes] = loaded(self.current[state.name], tuple(axes))

@@ -8,10 +8,12 @@ followed here, on expressions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
+from .backends.triton_value import HALF
 from .differentiate import cotangents, inner_of
 from .expressions import nodes
 from .kernel import KEY, VALUE
@@ -67,7 +69,7 @@ def gradients_of(tokens: TokenWriter, walk: Walk, wide: int) -> Gradients:
 class _Chain:
     def __init__(self, tokens: TokenWriter, walk: Walk, wide: int):
         self.tokens, self.walk, self.wide = tokens, walk, wide
-        self.axis_of = axes_of_sizes(walk, wide)
+        self.axis_of = axes_of_sizes(walk, wide, (t.step.type.rows for t in tokens.recurrence.turnings))
         self.found: dict[str, list[tuple[str, Expr]]] = {}
         self.rows: dict[str, Gradient] = {}
         self.scalars: list[Gradient] = []
@@ -208,10 +210,10 @@ class _Chain:
                 raise UnsupportedOperand(f"a column that waits for `{node.name}`")
 
 
-def axes_of_sizes(walk: Walk, wide: int) -> dict[Dim, str]:
-    """The axis along which a size lies: the key's, or the value's."""
+def axes_of_sizes(walk: Walk, wide: int, angles: Iterable[Dim] = ()) -> dict[Dim, str]:
+    """The axis along which a size lies: the key's, or the value's; that of pairs of keys for those of `angles`."""
     value = walk.columns[wide].value
     found = {} if value is None or value.type.is_scalar else {value.type.rows: VALUE}
     if walk.key is not None and not walk.key.type.is_scalar:
         found[walk.key.type.rows] = KEY
-    return found
+    return dict.fromkeys(angles, HALF) | found

@@ -54,7 +54,7 @@ class Operands:
         self.reading = self.walk.readings[0]
         self.has_decay = self.walk.log_decay is not None
         self.is_exclusive = not self.reading.is_inclusive
-        self.axis_of = axes_of_sizes(self.walk, self.wide)
+        self.axis_of = axes_of_sizes(self.walk, self.wide, (t.step.type.rows for t in classified.recurrence.turnings))
         self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
         self.narrow = [i for i in range(len(columns)) if i != self.wide]
         names = {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .backends.triton_value import loaded
+from .backends.triton_value import HALF, loaded, size_text
 from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .spec import Expr, Ref
@@ -176,17 +176,19 @@ class Parts(Operands):
         stores, sums, starts, row_stores = [], [], [], []
         for gradient in (g for g in self.gradients.arguments if g.part == name):
             symbol = self.tokens.symbols[gradient.name]
-            value = site.text(gradient.expr, out)
+            axis = HALF if self.axis_of.get(symbol.type.rows) == HALF else out
+            value = site.text(gradient.expr, axis)
             self.texts.append(value.text)
             target = self._buffer(gradient)
-            width = {KEY: self.K, VALUE: self.V}[out]
+            width = {KEY: self.K, VALUE: self.V, HALF: size_text(symbol.type.rows).text}[axis]
             if symbol.kind == "param":
                 value = masked(site, value, (ROW,))
                 text = f"tl.sum({value.text}, 0)"
-                stores.append(f"tl.store({target} + i_s * {atom(width)} + o_{out}, {text}, mask=m_{out})")
+                mask = f"o_{axis} < {width}" if axis == HALF else f"m_{axis}"
+                stores.append(f"tl.store({target} + i_s * {atom(width)} + o_{axis}, {text}, mask={mask})")
             else:
                 count = "row * G + i_g" if self._is_shared() and name != "value" else "row * H + i_h"
-                stores.append(f"_store({target}, {count}, {width}, o_{out}, m_t, {value.text})")
+                stores.append(f"_store({target}, {count}, {width}, o_{axis}, m_t, {value.text})")
         base = DECAY_ROWS if self.gradients.needs_decay else 0
         for index, gradient in enumerate(self.gradients.rows):
             if gradient.part != name:

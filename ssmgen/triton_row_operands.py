@@ -7,7 +7,7 @@ import re
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.torch_text import identifier
-from .backends.triton_value import Text, loaded, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
 from .bounds import bounds_of
 from .differentiate import cotangents, inner_of
 from .kernel import KEY, ROW, VALUE, Kernels
@@ -54,6 +54,8 @@ class RowOperands:
         self.axis_of: dict[Dim, str] = {self.value_size: VALUE} if self.value_size is not None else {}
         if self.walk.key is not None and not self.walk.key.type.is_scalar:
             self.axis_of[self.walk.key.type.rows] = KEY
+        # a value a pair, of what turns
+        self.axis_of = dict.fromkeys((t.step.type.rows for t in classified.recurrence.turnings), HALF) | self.axis_of
         self.texts: list[str] = []
         self.scale = self.walk.scale
         self.read_text = {}
@@ -386,6 +388,7 @@ class RowOperands:
         width = atom(size_text(inner[0]).text) if inner else "1"
         shift = f"{stored.row - 1} * {width} + " if stored.row > 1 else ""
         self.texts.append(value.text)
+        mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
         if symbol.kind == "param":
             value = masked(site, value, (ROW, stored.axis) if stored.axis else (ROW,))
             if ROW not in value.axes:
@@ -393,17 +396,17 @@ class RowOperands:
             at = f"(place * H + i_h) * ({whole})"
             total = f"tl.sum({value.text}, 0)"
             if stored.axis:
-                return f"tl.store({stored.buffer} + {at} + {shift}o_{stored.axis}, {total}, mask=m_{stored.axis})", "partial"
+                return f"tl.store({stored.buffer} + {at} + {shift}o_{stored.axis}, {total}, mask={mask})", "partial"
             return f"tl.store({stored.buffer} + {at} + {shift}0, {total})", "partial"
         if stored.axis:
             target = f"{stored.buffer} + (row * H + i_h)[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
             text = (
                 value.text
                 if value.axes == (ROW, stored.axis)
-                else f"{value.along((ROW, stored.axis))} + tl.zeros(({site.blocks[ROW]}, {site.blocks[stored.axis]}), tl.float32)"
+                else f"{value.along((ROW, stored.axis))} + tl.zeros(({site.block(ROW)}, {site.block(stored.axis)}), tl.float32)"
             )
             return (
-                f"tl.store({target}, ({text}).to({stored.buffer}.dtype.element_ty), mask=m_t[:, None] & m_{stored.axis}[None, :])",
+                f"tl.store({target}, ({text}).to({stored.buffer}.dtype.element_ty), mask=m_t[:, None] & {mask}[None, :])",
                 "input",
             )
         return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"

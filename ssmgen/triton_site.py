@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from .backends.torch_pointwise import ATOM
+from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
-from .backends.triton_value import Text, loaded, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
 from .kernel import KEY, ROW
 from .spec import Dim, Expr
 from .spec_text import expr_text
@@ -23,7 +23,7 @@ KERNEL_WORDS = frozenset(
     "BK BT BV CK CV DOT DOTS G H LARGEST LARGEST_STATE LOG2E PACKED PRECISION STATES_LIMIT T adjoints ahead arguments backward batch "
     "before blocks bos carried chunks coefficients columns count cu_seqlens d_initial decays device dtype dy end ends entering final "
     "first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed keys "
-    "leaving length m_a m_n m_p m_s m_t made moved numbers o_i o_n o_p options own p_g p_s packing part partial place position "
+    "leaving length m_a m_n m_p m_s m_t made moved numbers o_h o_i o_n o_p options own p_g p_s packing part partial place position "
     "programs reads row rows scale segments sequences size sized slices slot slots span start states t0 tiles tl torch total triton "
     "tuning values walk y".split()
 )
@@ -96,6 +96,8 @@ class Site:
         if key in self.loads:
             self.made[key] = self.loads[key](self)
             return self.made[key]
+        # pairs of keys stand where keys do
+        axis = axis.replace(HALF, KEY)
         if axis and axis not in self.blocks:
             return None
         needs = set(axis) | ({ROW} if self._has_time(name) else set())
@@ -103,7 +105,7 @@ class Site:
             return self.outer.get(key)
         if not needs <= set(self.blocks):
             return None
-        value = self._make(name, axis)
+        value = self._make(name, key[1])
         if value is not None:
             self.made[key] = value
         return value
@@ -112,6 +114,10 @@ class Site:
         """The text of an expression; a column lies along `axis`. Raises UnsupportedOperand for what a tile cannot hold."""
         printer = Printer(self, self.axis_of)
         value = printer.print(expr, axis)
+        if HALF in printer.used_masks:
+            raise UnsupportedOperand("a sum over pairs of what is not zero behind them")
+        if HALF in printer.used_offsets:
+            self._number_pairs()
         self.sums.update(printer.whole)
         return value
 
@@ -130,7 +136,21 @@ class Site:
 
     def shape(self, axes: tuple[str, ...]) -> str:
         """[BT, BK] of a value's axes; '' for a scalar."""
-        return f"[{', '.join(self.blocks[a] for a in axes)}]" if axes else ""
+        return f"[{', '.join(self.block(a) for a in axes)}]" if axes else ""
+
+    def block(self, axis: str) -> str:
+        """The width of a tile along an axis."""
+        return f"{self.blocks[KEY]} // 2" if axis == HALF else self.blocks[axis]
+
+    def _number_pairs(self) -> None:
+        """A line for the indices of pairs, where none stands yet: all pairs of keys lie in one block."""
+        site: Site | None = self
+        while site is not None:
+            if any(line.target == f"o_{HALF}" for line in site.lines):
+                return
+            site = site.outer
+        self.sums.add(KEY)
+        self.add(f"o_{HALF}", f"tl.arange(0, {self.block(HALF)})")
 
     def load(self, name: str, axis: str, target: str, is_raw: bool = False) -> Text:
         """A line that loads an argument, widened to float32 unless `is_raw`."""
@@ -140,10 +160,12 @@ class Site:
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
         count = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
         width = size_text(symbol.type.rows).text if axis else ""
+        if axis == HALF:
+            self._number_pairs()
         if symbol.kind == "input":
             row = f"row * {count} + {own}" if own else "row"
             if axis:
-                text = f"_tile({pointer(name)}, {row}, {width}, {self.blocks[axis]}, o_{axis}, m_t){widen}"
+                text = f"_tile({pointer(name)}, {row}, {width}, {self.block(axis)}, o_{axis}, m_t){widen}"
             else:
                 text = f"tl.load({pointer(name)} + {row}, mask=m_t, other=0.0){widen}"
             axes = (ROW, axis) if axis else (ROW,)
@@ -151,7 +173,8 @@ class Site:
             head = f" + {own}" if own else ""
             if axis:
                 head = f" + {own} * {width}" if own else ""
-                text = f"tl.load({pointer(name)}{head} + o_{axis}, mask=m_{axis}, other=0.0){widen}"
+                mask = f"o_{axis} < {width}" if axis == HALF else f"m_{axis}"
+                text = f"tl.load({pointer(name)}{head} + o_{axis}, mask={mask}, other=0.0){widen}"
             else:
                 text = f"tl.load({pointer(name)}{head}){widen}"
             axes = (axis,) if axis else ()
@@ -206,6 +229,8 @@ def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:
     """The value, zero beyond the data on its rows and columns: what products and sums over rows need."""
     own = tuple(a for a in axes if a in value.axes)
     wanting = [a for a in own if value.past(a) != 0]
+    if HALF in wanting:
+        raise UnsupportedOperand("values of pairs that are not zero behind them")
     if not wanting:
         return value
     masks = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from . import algebra
 from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.torch_text import identifier
-from .backends.triton_value import Text, loaded, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
 from .differentiate import cotangents
 from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
@@ -22,8 +22,8 @@ from .source import NOWHERE
 from .spec import ONE, Add, Apply, Dim, Element, Expr, Ref, Symbol, Type
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
-from .triton_operands import legible
-from .triton_site import Site, masked, pointer, widened
+from .triton_operands import atom, legible
+from .triton_site import TILES, Site, masked, pointer, widened
 
 LONG = 110
 """A text of a sum beyond this many characters is written term by term."""
@@ -54,21 +54,27 @@ class RowSite(Site):
         if len(inner) != len(axis):
             return None
         self._top().arguments[symbol.name] = None
+        if axis == HALF:
+            self._number_pairs()
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
         heads = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
         place = f"(row * {heads} + {own})" if own else "row"
-        target = f"b_{identifier(symbol.name)}_{row}" + (f"_{axis}" if axis == VALUE and self.axis_of.get(inner[0]) != VALUE else "")
+        word = identifier(symbol.name)
+        # apart from the operand that a row of it becomes
+        target = f"b_{word}{'_in' * (word in TILES)}_{row}" + (f"_{axis}" if axis == VALUE and self.axis_of.get(inner[0]) != VALUE else "")
         where = pointer(symbol.name)
         if symbol.kind != "input":
             where += f" + {own} * {' * '.join(size_text(w).text for w in widths)}" if own else ""
             if axis:
-                text = f"tl.load({where} + {(row - 1)} * {size_text(inner[0]).text} + o_{axis}, mask=m_{axis}, other=0.0).to(tl.float32)"
+                width = atom(size_text(inner[0]).text)
+                mask = f"o_{axis} < {width}" if axis == HALF else f"m_{axis}"
+                text = f"tl.load({where} + {(row - 1)} * {width} + o_{axis}, mask={mask}, other=0.0).to(tl.float32)"
             else:
                 text = f"tl.load({where} + {row - 1}).to(tl.float32)"
             axes = (axis,) if axis else ()
         elif axis:
-            width = size_text(inner[0]).text
-            text = f"_tile({where} + {row - 1} * {width}, {place} * {count}, {width}, {self.blocks[axis]}, o_{axis}, m_t).to(tl.float32)"
+            width = atom(size_text(inner[0]).text)
+            text = f"_tile({where} + {row - 1} * {width}, {place} * {count}, {width}, {self.block(axis)}, o_{axis}, m_t).to(tl.float32)"
             axes = (ROW, axis)
         else:
             text = f"tl.load({where} + {place} * {count} + {row - 1}, mask=m_t, other=0.0).to(tl.float32)"
@@ -142,10 +148,10 @@ class Gradients:
 
     def push(self, axis: str, name: str, expr: Expr) -> None:
         """One contribution to the gradient of a name; columns lie along `axis`, or where their size does."""
+        size = expr.type.cols if expr.type.is_row else expr.type.rows
         if expr.type.is_scalar:
             axis = ""
-        elif not axis:
-            size = expr.type.cols if expr.type.is_row else expr.type.rows
+        elif not axis or self.axis_of.get(size) == HALF:
             axis = self.axis_of.get(size, KEY)
         self.found.setdefault(name, {}).setdefault(axis, []).append(expr)
 

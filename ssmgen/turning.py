@@ -20,7 +20,7 @@ from .recurrence import Generator, MicroStep, Read, Recurrence, Transition, Turn
 from .rows import Problem, previous_value, sizes_of, unrolled
 from .small import previous_input
 from .source import NOWHERE, Span
-from .spec import Add, Apply, Const, Delayed, Dim, Expr, MatMul, Ref, Rot, State, Symbol, Type
+from .spec import Add, Apply, Const, Delayed, Expr, MatMul, Ref, Rot, State, Symbol, Type
 
 LEFT, RIGHT = "left", "right"
 
@@ -86,7 +86,7 @@ class _Turned:
             return [None] * (len(angles) + 1)
         type = self.spec.state(state).type
         size = type.rows if side == LEFT else type.cols
-        whole = Type(Dim(size.constant / 2, tuple((name, c / 2) for name, c in size.terms)))
+        whole = Type(size.half)
         types = {p.type.rows: p.type for p in parts if not p.type.is_scalar} or {whole.rows: whole}
         if len(types) > 1:
             raise _Refused(self._several(state, "the micro-steps of a token turn different numbers of pairs"))

@@ -86,9 +86,34 @@ recurrence previous {
 }
 """
 """Values of the token before, one of them turned by its position."""
+TURNING = """
+recurrence turning {
+  dim    N = 24, P = 40
+  input  q, k : [N] per group; v : [P]; dt_raw : scalar; angle : [N/4] per group
+  param  tilt : [N/4] per head init uniform(0, 1)
+  gate   dt > 0 = softplus(dt_raw)
+  state  S : complex [N, P], rotates first N/2 rows; n : real [N]
+  dynamics dS/dt = (-1 + i * (angle + tilt + 0.5)) S + k v^T
+           dn/dt = -n + k
+  discretize exp_euler(dt)
+  output o = S'^T q / (abs(n'^T q) + 1)
+}
+"""
+"""A quarter of the rows turns; what the angle adds up to is not zero behind them."""
+TURNED_DELTA = """
+recurrence turned_delta {
+  dim    N = 24, P = 40
+  input  q : [N]; k : [2, N] unit; v : [P]; theta : scalar; b : scalar
+  gate   beta in (0, 1) = sigmoid(b)
+  state  S : real [N, P]
+  update S' = 0.9 * S
+         for j in 1..2: S' = rot(theta) (S' - beta * k[j] (S'^T k[j] - v)^T)
+  output o = S'^T q
+}
+"""
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""
-ODD = {"shared": SHARED, "before": BEFORE, "mean": MEAN, "previous": PREVIOUS} | INVENTIONS
+ODD = {"shared": SHARED, "before": BEFORE, "mean": MEAN, "previous": PREVIOUS, "turning": TURNING, "turned_delta": TURNED_DELTA} | INVENTIONS
 
 PROGRAM = """
 import sys

@@ -18,7 +18,8 @@ from ssmgen.validate import ValidationError, validate
 
 GIVEN = """input q, k : [N]; v : [P]; theta : [N/2]; b, raw : scalar
   gate a in (0, 1) = sigmoid(raw); beta in (0, 2) = 2 * sigmoid(b)"""
-PAIRS = GIVEN.replace("theta : [N/2]; b, raw : scalar", "theta, raw : [N/2]; b : scalar").replace("gate a in", "gate a : [N/2] in")
+UNIT = GIVEN.replace("q, k : [N]", "q : [N]; k : [N] unit")
+PAIRS = UNIT.replace("theta : [N/2]; b, raw : scalar", "theta, raw : [N/2]; b : scalar").replace("gate a in", "gate a : [N/2] in")
 STATE = "state S : [N, P]"
 READ = "output o = S'^T q"
 
@@ -34,9 +35,9 @@ SPECS = {
     "complex": (GIVEN.replace("theta : [N/2]", "theta : [N/4]"), "state S : complex [N, P], rotates first N/2 rows",
                 "dynamics dS/dt = (-a + i * theta) S + k v^T\n discretize exp_euler(beta)", READ),
     "read before": (GIVEN, STATE, "update S' = a * rot(theta) S + k v^T", "output o = S^T q + (q^T k) * v"),
-    "forget first": (GIVEN, STATE, "update S' = a * rot(theta) S\n S' = S' + beta * k (v - S'^T k)^T", READ),
-    "read first": (GIVEN, STATE, "update S' = a * rot(theta) S + beta * k (v - S^T k)^T", READ),
-    "turned after": (GIVEN, STATE, "update S' = rot(theta) (a * S - beta * k (S^T k)^T) + k v^T", READ),
+    "forget first": (UNIT, STATE, "update S' = a * rot(theta) S\n S' = S' + beta * k (v - S'^T k)^T", READ),
+    "read first": (UNIT, STATE, "update S' = a * rot(theta) S + beta * k (v - S^T k)^T", READ),
+    "turned after": (UNIT, STATE, "update S' = rot(theta) (a * S - beta * k (S^T k)^T) + k v^T", READ),
     "a factor a pair": (PAIRS, STATE, "update S' = (I - beta * k k^T) diag(pairs(a)) rot(theta) S + beta * k v^T", READ),
     "normalised": (GIVEN, STATE + "; n : [N]", "update S' = a * rot(theta) S + k v^T\n n' = a * rot(theta) n + k",
                    "output o = (S'^T q) / max(abs(n'^T q), 1)"),
@@ -46,8 +47,8 @@ SPECS = {
     "read by values": (GIVEN, STATE, "update S' = a * rot(theta) S + k v^T", "output o = S' v"),
     "two taps": (GIVEN, STATE, "update S' = a * rot(theta) (S + beta * k[-1] v[-1]^T) + k v^T", READ),
     "two taps, one beside": (GIVEN, STATE, "update S' = a * rot(theta) S + beta * k[-1] v[-1]^T + k v^T", READ),
-    "micro-steps": (GIVEN.replace("q, k : [N]", "q : [N]; k : [2, N]").replace("theta : [N/2]", "theta : [2, N/2]"), STATE,
-                    "update S' = a * S\n for j in 1..2: S' = rot(theta[j]) S' + beta * k[j] (v - S'^T k[j])^T", READ),
+    "micro-steps": (GIVEN.replace("q, k : [N]", "q : [N]; k : [2, N] unit").replace("theta : [N/2]", "theta : [2, N/2]"), STATE,
+                    "update S' = a * S\n for j in 1..2: S' = rot(theta[j]) (S' + beta * k[j] (v - S'^T k[j])^T)", READ),
     "rows": (GIVEN.replace("q, k : [N]; v : [P]", "q : [N]; k : [2, N]; v : [2, P]"), STATE,
              "update S' = a * rot(theta) S + sum r in 1..2: k[r] v[r]^T", READ),
     "reversed": ("time reversed\n " + GIVEN, STATE, "update S' = a * rot(theta) S + k v^T", READ),

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from ..algebra import regrouped
 from ..source import NOWHERE
-from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Dim, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
+from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
@@ -218,7 +218,8 @@ class Printer:
         text = self._adapt(angle, replace(place, has_vector=angle.place.has_vector))
         if not angle.place.has_vector:
             # one angle for all pairs
-            text = f"{text if text != angle.text else angle.at(ATOM)}[..., None].repeat_interleave({size_text(_half(column)).text}, -1)"
+            text = text if text != angle.text else angle.at(ATOM)
+            text += f"[..., None].repeat_interleave({size_text(column.type.rows.half).text}, -1)"
         return Text(f"_turn({self._adapt(x, place)}, {text})", ATOM, place)
 
     def _apply(self, expr: Apply) -> Text:
@@ -297,11 +298,6 @@ INTERNAL = {
 def name_of_bound(name: str) -> str:
     """`max(x, 1)` clamps from below."""
     return {"max": "min", "min": "max"}[name]
-
-
-def _half(column: Expr) -> Dim:
-    size = column.type.rows
-    return Dim(size.constant / 2, tuple((name, c / 2) for name, c in size.terms))
 
 
 def _joined(parts: list[Text]) -> Place:

@@ -246,10 +246,20 @@ class Printer:
         if turn.operand.type.is_scalar:
             pair = angle
         elif angle.axes[-1:] == (HALF,):
+            if turn.operand.type.rows != turn.type.rows.half and not angle.is_zero_past(HALF):
+                # rows behind the pairs that turn stay
+                self.used_offsets[HALF] = None
+                entry = loaded(self.offsets[HALF], (HALF,)).along(angle.axes)
+                angle = Text(f"tl.where({entry} < {size_text(turn.operand.type.rows).text}, {angle.text}, 0.0)", ATOM, angle.axes)
             pair = Text(f"tl.interleave({angle.text}, {angle.text})", ATOM, in_layout((*angle.axes[:-1], axis)))
         else:
             raise UnsupportedOperand("the angles of a rotation do not lie along pairs")
         axes = in_layout({*value.axes, *pair.axes})
+        if angle.axes[-1:] == (HALF,) and len(axes) == 2 and axes[-1] == axis:
+            self.whole[axis] = None
+            sign = "" if is_left else "-"
+            each = tuple(HALF if a == axis else a for a in axes)
+            return Text(f"_turn({value.along(axes)}, {sign}{angle.along(each, SIGN if sign else SUM)})", ATOM, axes, dict(value.beyond))
         self.used_offsets[axis] = self.whole[axis] = None
         entry = loaded(self.offsets[axis], (axis,)).along(axes)
         angle_text = ("" if is_left else "-") + pair.along(axes, PRODUCT if is_left else SIGN)
@@ -258,7 +268,8 @@ class Printer:
 
     def _inner_axes(self, inner: Dim, rows: str, cols: str) -> list[str]:
         own = self.axis_of.get(inner, KEY)
-        return [a for a in dict.fromkeys((own, KEY, VALUE)) if a not in (rows, cols)]
+        candidates = (own,) if own == HALF else (own, KEY, VALUE)
+        return [a for a in dict.fromkeys(candidates) if a not in (rows, cols)]
 
     def _contracted(self, left: Expr, right: Expr, rows: str, cols: str, axis: str) -> tuple[bool, list[Text]]:
         is_negative, factors = _both(self._factors(left, rows, axis), self._factors(right, axis, cols))
@@ -302,6 +313,8 @@ class Printer:
         name = expr.function
         if name == "pi":
             return Text(repr(math.pi), ATOM, number=math.pi, is_number=True)
+        if name in ("pair_cross", "pair_sum"):
+            return self._of_pairs(expr, rows, cols)
         if name in COLUMN_FUNCTIONS:
             return self._column_function(name, expr.args[0], rows, cols)
         if name not in FUNCTIONS:
@@ -361,6 +374,26 @@ class Printer:
         return Text(
             f"_{name}({text}{size})", ATOM, value.axes, {a: b if b == 0 else None if b is not ANYTHING else b for a, b in beyond.items()}
         )
+
+    def _of_pairs(self, expr: Apply, rows: str, cols: str) -> Text:
+        """One value a pair, from the entries of columns."""
+        if rows + cols != HALF:
+            raise UnsupportedOperand(f"`{expr.function}` that does not lie along pairs")
+        args = [self._print(a, KEY, "") for a in expr.args]
+        axes = joined(args)
+        if len(axes) != 2 or axes[-1] != KEY:
+            raise UnsupportedOperand(f"`{expr.function}` of what does not lie on rows and keys")
+        self.whole[KEY] = None
+        own = (axes[0], HALF)
+        text = f"_{expr.function}({', '.join(a.along(axes) for a in args)})"
+        if expr.type.rows != expr.args[0].type.rows.half:
+            # rows behind the pairs that turn stay
+            self.used_offsets[HALF] = None
+            entry = loaded(self.offsets[HALF], (HALF,)).along(own)
+            text = f"tl.where({entry} < {size_text(expr.type.rows).text}, {text}, 0.0)"
+        zero = all(a.past(KEY) is not ANYTHING for a in args) and any(a.is_zero_past(KEY) for a in args)
+        beyond = {axes[0]: 0.0 if any(a.past(axes[0]) == 0 for a in args) else None, HALF: 0.0 if zero else None}
+        return Text(text, ATOM, own, beyond)
 
     def _matrix_sum(self, name: str, operand: Expr, rows: str, cols: str) -> Text:
         """The sum of a matrix along its rows, its columns, or both."""

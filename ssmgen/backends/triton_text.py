@@ -231,6 +231,29 @@ def _filtered(x, window, weight, mask, i_t, channels, taps: tl.constexpr):
     tl.store(window + i_t % taps * channels, x, mask=mask)
     return y
 ''',
+    "_turn": '''\
+@triton.jit
+def _turn(x, angle):
+    """Turn the pairs (2j, 2j + 1) of the last of two axes; `angle` has one entry a pair."""
+    even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+    cosine, sine = _cis((angle * 683565275.5764316).to(tl.int64).to(tl.int32))
+    return tl.interleave(even * cosine - odd * sine, even * sine + odd * cosine)
+''',
+    "_pair_cross": '''\
+@triton.jit
+def _pair_cross(x, y):
+    """x_2j y_2j+1 - x_2j+1 y_2j along the last of two axes: the slope of x . y as y turns."""
+    x_even, x_odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+    y_even, y_odd = tl.split(tl.reshape(y, (y.shape[0], y.shape[1] // 2, 2)))
+    return x_even * y_odd - x_odd * y_even
+''',
+    "_pair_sum": '''\
+@triton.jit
+def _pair_sum(x):
+    """The sum of both members of every pair along the last of two axes."""
+    even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+    return even + odd
+''',
     "_rotate": '''\
 @triton.jit
 def _rotate(x, angle, entry, axis: tl.constexpr):

@@ -14,7 +14,7 @@ from ..spec import Dim
 from .torch_pointwise import ATOM, POWER, PRODUCT, SIGN, SUM
 from .torch_text import identifier
 
-HALF = "m"
+HALF = "h"
 """The axis of one value a pair (`pairs`, the angles of a rotation): half as wide as the axis of the pairs."""
 AXES = (*LAYOUT[:2], HALF, *LAYOUT[2:])
 
