@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
+from .source import NOWHERE
 from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose, Type
 
 HALF = Fraction(1, 2)
@@ -151,24 +152,44 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
         _visit(x, mul(dy, mul(apply("at_least", x, low), apply("at_least", high, x))), None, found)
     elif name == "unit":
         x = args[0]
-        length = apply("rsqrt", add(inner(x, x), const(Fraction(1, 10**6))))
-        _visit(x, add(mul(length, dy), neg(mul(inner_of(dy, x), mul(power(length, const(3)), x)))), None, found)
+        length = apply("rsqrt", add(_along(x, x), const(Fraction(1, 10**6))))
+        pull = mul(_along(dy, x), power(length, const(3)))
+        _visit(x, add(_each(length, dy), neg(_each(pull, x))), None, found)
     elif name == "rmsnorm":
         x = args[0]
         size = SizeOf(const(1).type, expr.span, x.type.rows if x.type.is_column else x.type.cols)
-        scale = apply("rsqrt", add(div(inner(x, x), size), const(Fraction(1, 10**5))))
-        pull = div(mul(inner_of(dy, x), power(scale, const(3))), size)
-        _visit(x, add(mul(scale, dy), neg(mul(pull, x))), None, found)
+        scale = apply("rsqrt", add(div(_along(x, x), size), const(Fraction(1, 10**5))))
+        pull = div(mul(_along(dy, x), power(scale, const(3))), size)
+        _visit(x, add(_each(scale, dy), neg(_each(pull, x))), None, found)
     elif name == "softmax":
-        _visit(args[0], mul(y, add(dy, neg(inner_of(dy, y)))), None, found)
+        _visit(
+            args[0], mul(y, add(dy, neg(_along(dy, y)))) if not _is_stack(y) else add(mul(y, dy), neg(_each(_along(dy, y), y))), None, found
+        )
     elif name == "pairs":
         _visit(args[0], apply("pair_sum", dy, type=args[0].type), None, found)
     elif name == "norm":
-        _visit(args[0], mul(div(dy, y), args[0]), None, found)
+        _visit(args[0], _each(div(dy, y), args[0]), None, found)
     elif name == "rope":
         _visit(args[0], apply("rope_back", dy), None, found)
     elif args:
         raise ValueError(f"no derivative for `{name}`")
+
+
+def _along(left: Expr, right: Expr) -> Expr:
+    """The inner product of two columns; of two stacks, one a row."""
+    if _is_stack(left) and _is_stack(right):
+        return apply("row_sum", mul(left, right), type=Type(left.type.rows))
+    return inner(left, right) if left is right else inner_of(left, right)
+
+
+def _each(number: Expr, column: Expr) -> Expr:
+    """A number times a column; of a stack, each row times its own."""
+    return matmul(Diag(column.type, NOWHERE, number), column) if _is_stack(column) and not number.type.is_scalar else mul(number, column)
+
+
+def _is_stack(expr: Expr) -> bool:
+    """Several columns, one a row."""
+    return not (expr.type.is_scalar or expr.type.is_column or expr.type.is_row)
 
 
 def _reduced(dy: Expr, operand: Expr) -> Expr:

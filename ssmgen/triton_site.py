@@ -124,8 +124,10 @@ class Site:
     # --- lines ---
 
     def add(self, target: str, value: Text | str, comment: str = "", shape: str = "") -> None:
-        """Write a line."""
-        self.lines.append(CodeLine(comment, target, value if isinstance(value, str) else value.text, shape))
+        """Write a line. Raises AssertionError where the name stands for another value already."""
+        line = CodeLine(comment, target, value if isinstance(value, str) else value.text, shape)
+        assert all(other.target != target or other.text == line.text for other in self._written()), f"two values called {target}"
+        self.lines.append(line)
 
     def named(self, target: str, value: Text, comment: str = "") -> Text:
         """The value under a name of its own, by a line; a name stays what it is."""
@@ -206,11 +208,14 @@ class Site:
     def _target(self, name: str, axis: str) -> str:
         """A value's name; one that stands on both axes is told apart by the second."""
         word = identifier(name) if name.endswith("[-1]") else identifier(name.replace("[", "_").rstrip("]"))
-        target = f"b_{word}"
-        if word in TILES:
-            target += "_in"
+        # `k`, and what the kernels number: `k_1`, `q1`
+        is_own = word.rstrip("0123456789").rstrip("_") in TILES
+        target = f"b_{word}" + "_in" * is_own
         others = [text.text for key, text in self._all_made() if key[0] == name and key[1] != axis]
         return f"{target}_{axis}" if target in others else target
+
+    def _written(self) -> list[CodeLine]:
+        return [*(self.outer._written() if self.outer else []), *self.lines]
 
     def _all_made(self) -> list[tuple[tuple[str, str], Text]]:
         return [*(self.outer._all_made() if self.outer else []), *self.made.items()]

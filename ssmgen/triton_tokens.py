@@ -19,7 +19,7 @@ from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import ONE, Add, Apply, Dim, Element, Expr, Ref, Symbol, Type
+from .spec import ONE, Add, Apply, Delayed, Dim, Element, Expr, Ref, Symbol, Type
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
 from .triton_operands import atom, legible
@@ -117,12 +117,12 @@ class RowTokens:
         """Elements as names `k[2]`; that of a definition is a definition."""
 
         def element(node: Expr) -> Expr | None:
-            if not (isinstance(node, Element) and isinstance(node.base, Ref) and isinstance(node.index, int)):
+            if not (isinstance(node, Element) and isinstance(node.base, Ref | Delayed) and isinstance(node.index, int)):
                 return None
-            name = f"{node.base.name}[{node.index}]"
-            if node.base.name in self.definitions and name not in self.definitions:
-                whole = self.definitions[node.base.name]
-                self.definitions[name] = self.named(self._row(whole, node.index))
+            whole = node.base.name if isinstance(node.base, Ref) else f"{node.base.name}[-1]"
+            name = f"{whole}[{node.index}]"
+            if whole in self.definitions and name not in self.definitions:
+                self.definitions[name] = self.named(self._row(self.definitions[whole], node.index))
                 self.tokens.printer.places[name] = self.tokens.printer.place(node)
             return Ref(node.type, NOWHERE, name)
 
@@ -132,7 +132,7 @@ class RowTokens:
         rows = value.type.rows
 
         def cut(node: Expr) -> Expr | None:
-            if isinstance(node, Ref) and node.type.rows == rows and rows != ONE:
+            if isinstance(node, Ref | Delayed) and node.type.rows == rows and rows != ONE:
                 return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
             return None
 

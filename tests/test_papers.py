@@ -7,7 +7,7 @@ from built import example
 
 torch = pytest.importorskip("torch")
 
-from oracles import hnet_ema, lightning, linear_attention, mamba2, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
+from oracles import hnet_ema, lightning, linear_attention, mamba2, mamba3, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
 
 B, T, H, N, P = 2, 21, 3, 6, 5
 FORMS = ("reference", "op")
@@ -156,3 +156,44 @@ def test_titans(run):
         weights = [randn(*x.shape) for x in expected]
         sums = [sum((x * w).sum() for x, w in zip(parts, weights, strict=True)) for parts in (found, expected)]
         torch.testing.assert_close(*(torch.autograd.grad(total, given) for total in sums), rtol=1e-9, atol=1e-9)
+
+
+def mamba3_values(*rows):
+    """Inputs and params, of one row or of several; gates that reach both branches of the heavy tail."""
+    heads, groups, n = 4, 2, 8
+    keys = randn(B, T, groups, *rows, n), randn(B, T, groups, *rows, n)
+    gates = randn(B, T, heads), 3 * randn(B, T, heads), randn(B, T, heads), randn(B, T, groups, n // 4)
+    biases = randn(heads, *rows, n), randn(heads, *rows, n)
+    return (
+        keys,
+        gates,
+        biases,
+        [randn(B, T, heads, P) for _ in range(2)],
+        [randn(heads, *rows, P) for _ in range(3)],
+        randn(heads),
+        randn(heads),
+    )
+
+
+def same(output, expected, leaves):
+    """Output, the state that no frame turns, and every gradient of both."""
+    actual = output.y, output.final_state.S
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    weights = [randn(*x.shape) for x in expected]
+    found, wanted = ([x for x in torch.autograd.grad(each, leaves, weights)] for each in (actual, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_mamba3(run):
+    (key, query), gates, biases, (x, _), _, D, dt_bias = mamba3_values()
+    leaves = [each.requires_grad_() for each in (key, query, x, *gates, *biases, D, dt_bias)]
+    same(run("mamba3", *leaves), mamba3.mamba3(*leaves), leaves)
+    state = randn(B, 4, 8, P), torch.zeros(B, 4, P, dtype=torch.float64), torch.zeros(B, 4, 8, dtype=torch.float64)
+    same(run("mamba3", *leaves, initial_state=state), mamba3.mamba3(*leaves, S=state[0]), leaves)
+
+
+def test_mamba3_of_several_rows(run):
+    (key, query), gates, biases, (x, z), (mx, mo, mz), D, dt_bias = mamba3_values(4)
+    leaves = [each.requires_grad_() for each in (key, query, x, z, *gates, *biases, mx, mo, mz, D, dt_bias)]
+    expected = mamba3.mamba3(key, query, x, *gates, *biases, D, dt_bias, rows=4, z=z, mx=mx, mo=mo, mz=mz)
+    same(run("mamba3_mimo", *leaves), expected, leaves)

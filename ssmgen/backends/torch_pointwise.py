@@ -236,6 +236,8 @@ class Printer:
             scalar = Place(place.has_time, place.level)
             method = "sum(-1)" if name == "sum" else "norm(dim=-1)"
             return Text(f"{args[0].at(ATOM)}.{method}", ATOM, scalar)
+        if name == "row_sum":
+            return Text(f"{args[0].at(ATOM)}.sum(-1)", ATOM, replace(place, has_vector=False))
         if name in ("rope", "rope_back"):
             position = "position" + ("[..., None]" if place.level else "")
             full = Place(True, place.level, True)
