@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 
 import pytest
 from built import example
+from conftest import ROOT
 
 from ssmgen import compiler
 from ssmgen.gauges import Gauge, gauges
@@ -225,3 +227,19 @@ def test_remembrance_of_a_stack_and_of_a_window(folder, stabilised):
 def test_a_package_without_a_choice_of_frames_has_no_function_for_it(folder):
     _, lengths = lengths_of("simple_gla", folder)
     assert not hasattr(lengths, "canonical")
+
+
+def test_the_example_keeps_a_register_and_draws(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("examples_lengths", ROOT / "examples" / "lengths.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    symbols, answers, held = module.register(3, 200, torch.tensor([5, -1, 2]), torch.Generator().manual_seed(0))
+    for row, value in enumerate((5, -1, 2)):
+        for symbol, answer in zip(symbols[row].tolist(), answers[row].tolist(), strict=True):
+            value = symbol if symbol < module.VALUES else value
+            assert answer == (value if symbol == module.QUERY and value >= 0 else -100)
+        assert held[row] == value
+    found = module.main(["--steps", "2", "--sequences", "8", "--out", str(tmp_path / "lengths.svg")])
+    assert [*found] == ["from zeros", "more from zeros", "state passing", "truncated BPTT"]
+    assert all(len(shares) == 8 and 0 <= min(shares) <= max(shares) <= 1 for shares in found.values())
+    assert (tmp_path / "lengths.svg").read_text().count("<polyline") == 4 and "Effective Remembrance" in capsys.readouterr().out
