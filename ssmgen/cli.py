@@ -293,22 +293,58 @@ def _progress(items: list, verb: str, label=str):
 @click.argument("subject")
 @click.option("--after", type=click.Choice(["parse", "resolve", "derive", "classify", "schedule", "lower", "validate", "emit"]),
               help="Print the value after this pass.")  # fmt: skip
+@click.option("--plot", is_flag=False, flag_value=Path(), type=click.Path(dir_okay=True, path_type=Path), metavar="[OUT.svg]",
+              help="Draw eigenvalues, what is left of a write, half-lives (default: NAME.svg); stands behind SUBJECT.")  # fmt: skip
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Draw the gates of a trained module, too: its state_dict. Needs torch.")
+@click.option("--sample", type=click.Path(path_type=Path),
+              help="What that module reads: [batch, T, d_model] for a layer, or the recurrence's inputs by name (default: 0).")  # fmt: skip
 @_dims
-def explain(subject: str, after: str | None, dims: tuple[tuple[str, int], ...]) -> int:
+def explain(
+    subject: str, after: str | None, plot: Path | None, checkpoint: Path | None, sample: Path | None, dims: tuple[tuple[str, int], ...]
+) -> int:
     """What a spec means and how it will run, or what a rule says: SUBJECT is a file or a slug."""
     from . import explain as explaining
 
+    for option, given, needed in (("--checkpoint", checkpoint, plot), ("--sample", sample, checkpoint)):
+        if given is not None and needed is None:
+            raise UserError(
+                f"`{option}` is for the drawing: {'add `--plot`' if option == '--checkpoint' else 'add `--checkpoint FILE.pt`'}"
+            )
     if not subject.endswith(".ssm") and not Path(subject).exists() and subject not in _examples():
         from .rules import RULES
 
         if subject not in RULES:
             raise UserError(f"`{subject}`: neither a file nor a rule{_did_you_mean(subject, [*RULES, *_examples()])}")
+        if plot is not None:
+            raise UserError(f"`{subject}` is a rule: there is nothing to draw")
         click.echo(explaining.rule(RULES[subject]))
         return 0
     source = _read(Path(subject))
+    if plot is not None:
+        if after is not None:
+            raise UserError("`--plot` draws and `--after` prints: run one after the other")
+        return _plot(source, plot if plot != Path() else Path(f"{Path(source.name).stem}.svg"), dict(dims), checkpoint, sample)
     text, warnings = explaining.after(source, after, dict(dims)) if after else explaining.summary(source, dict(dims))
     click.echo(text)
     _show([(source, diagnostic) for diagnostic in warnings])
+    return 0
+
+
+def _plot(source: Source, out: Path, dims: dict[str, int], checkpoint: Path | None, sample: Path | None) -> int:
+    from . import compiler
+    from .portrait import portrait
+
+    trace, gates = compiler.check(source, dims), None
+    if checkpoint is not None:
+        from .runtime.gates import CheckpointError, measured
+
+        try:
+            gates = measured(source, dims, checkpoint, sample)
+        except CheckpointError as error:
+            raise UserError(str(error)) from None
+    out.write_text(portrait(trace.after("derive"), gates, has_sample=sample is not None), encoding="utf-8", newline="\n")
+    click.echo(f"{out.as_posix()} written")
+    _show([(source, diagnostic) for diagnostic in trace.warnings])
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Which running maxima of a recurrence are gauges: values whose only effect is how the other states are scaled.
+"""In which ways one state of a recurrence can be written: what in it is a gauge, proved from the equations.
+
+A running maximum is one where its only effect is how the other states are scaled, the position where it only turns them.
 
 With S = X e^(-w m) and S' = X' e^(-w m'), m and m' must drop out of the update of every X and out of every output. Then
 (S, m) and (S e^(-w d), m + d) are one state for every d. Each factor is held to be e^(a m + b m') times something free of
@@ -10,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .expressions import constant, factors, nodes
+from .expressions import children, constant, factors, nodes
 from .recurrence import Generator, Maximum, MicroStep, Recurrence, Transition, Write
 from .spec import Add, Apply, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SumOver, Transpose
 
@@ -233,3 +235,101 @@ def _agreed(degrees: list[Degree | None]) -> Degree | None:
     if len(found) > 1:
         raise _NoGauge
     return next(iter(found), None)
+
+
+# --- positions ---------------------------------------------------------------------------------------------------
+
+
+def turned_by_position(recurrence: Recurrence) -> tuple[str, ...]:
+    """The states that stand in the frame of the position: keys and queries are turned by it, and what matters is how far apart.
+
+    Where every key that is written and every query that reads is `rope` of something free of the position, and every map between
+    two tokens keeps rotations, (S, position) and (rope(S, -d), position - d) are one state. Empty where the position is not read
+    or is not proved to matter in this way alone.
+    """
+    if recurrence.sequential or recurrence.written.resets:
+        return ()
+    try:
+        return _Turns(recurrence).states()
+    except _NoGauge:
+        return ()
+
+
+class _Turns:
+    """How often each value is turned by the position: 0 or 1. Raises _NoGauge for a value that is neither."""
+
+    def __init__(self, recurrence: Recurrence):
+        self.recurrence = recurrence
+        definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None}
+        self.definitions = definitions | dict(recurrence.hoisted)
+
+    def states(self) -> tuple[str, ...]:
+        """The states that are turned once."""
+        found: dict[str, int] = {}
+        for step in self.recurrence.steps:
+            for write in step.writes:
+                self._same(found, write.target, 0 if write.key is None else self.turns(write.key))
+                self._free(write.coefficient, write.value)
+        found |= {s.name: 0 for s in self.recurrence.spec.states if s.name not in found}
+        for step in self.recurrence.steps:
+            for term in step.transitions:
+                self._same(found, term.target, found[term.source])
+                self._free(term.coefficient, *(x for g in term.right for x in (g.column, g.row)))
+                for generator in term.left:
+                    self._map(generator, found[term.source])
+        for read in self.recurrence.reads:
+            turns = 0 if read.query is None else self.turns(read.query)
+            if found[read.state] != (turns if read.side == "key" else 0) or (read.side != "key" and turns):
+                raise _NoGauge
+        self._free(*(value for _, value in self.recurrence.outputs))
+        self._free(*(x for m in self.recurrence.maxima for x in (m.shift, m.value)))
+        return tuple(name for name in (s.name for s in self.recurrence.spec.states) if found[name])
+
+    def _same(self, found: dict[str, int], state: str, turns: int) -> None:
+        if found.setdefault(state, turns) != turns:
+            raise _NoGauge
+
+    def _free(self, *values: Expr | None) -> None:
+        if any(value is not None and self.turns(value) for value in values):
+            raise _NoGauge
+
+    def _map(self, generator: Generator, turns: int) -> None:
+        """A map of a state from the left: a rank-one matrix turns with it; one factor for every row would not."""
+        parts = [generator.column] + ([] if generator.row is None else [generator.row])
+        if any(self.turns(part) != (turns if generator.kind == "rank_one" else 0) for part in parts):
+            raise _NoGauge
+        if turns and generator.kind != "rank_one" and not generator.column.type.is_scalar:
+            raise _NoGauge
+
+    def turns(self, expr: Expr) -> int:
+        """0 for a value that is free of the position, 1 for a column that is turned by it."""
+        match expr:
+            case Ref(name="position"):
+                raise _NoGauge
+            case Ref(name=name):
+                return self.turns(self.definitions[name]) if name in self.definitions else 0
+            case Delayed(name=name):
+                # what is kept of the token before is kept as it was turned there
+                self._free(self.definitions.get(name))
+                return 0
+            case Apply(function="rope", args=(inner,)):
+                self._free(inner)
+                return 1
+            case MatMul(left=Transpose(operand=left), right=right) if self.turns(left) and self.turns(right):
+                return 0  # an inner product of two that are turned alike
+            case Add(terms=terms):
+                found = {self.turns(term) for term in terms}
+                if len(found) > 1:
+                    raise _NoGauge
+                return found.pop()
+            case Neg(operand=operand):
+                return self.turns(operand)
+            case Mul(left=left, right=right) if left.type.is_scalar or right.type.is_scalar:
+                number, value = (left, right) if left.type.is_scalar else (right, left)
+                self._free(number)
+                return self.turns(value)
+            case Div(left=left, right=right) if right.type.is_scalar:
+                self._free(right)
+                return self.turns(left)
+        self._free(*children(expr))
+        return 0

@@ -1,7 +1,7 @@
 """`lengths.py` of an emitted package: the context that `templates/package/lengths.py.jinja` lays out.
 
-In which ways one state can be written is decided here: which running maxima are gauges, as `gauges` proves it, and which windows
-of a layer lie in a ring that the number of tokens turns.
+In which ways one state can be written is decided here: by what `gauges` proves of running maxima and of the position, and by the
+windows of a layer, which lie in a ring that the number of tokens turns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from . import spec
 from .backends.torch_text import identifier
-from .gauges import Gauge, gauges
+from .gauges import Gauge, gauges, turned_by_position
 from .module.layer import LayerClass
 from .recurrence import Recurrence
 from .spec import ONE
@@ -40,7 +40,9 @@ class LengthsFile:
 
     frame: tuple[str, ...]  # what the canonical frame is, for people
     has_canonical: bool
+    has_frame: bool  # a state of the recurrence itself has several
     has_maxima: bool
+    has_position: bool
     has_windows: bool
     module_names: str
     layers: tuple[LayerFrame, ...]
@@ -54,15 +56,20 @@ class LengthsFile:
 
 def lengths_file(recurrence: Recurrence, layers: tuple[LayerClass, ...]) -> LengthsFile:
     """The context of `lengths.py` for a recurrence and the classes of the layers around it."""
-    found = gauges(recurrence)
+    found, turned = gauges(recurrence), turned_by_position(recurrence)
     maxima = [identifier(gauge.maximum) for gauge in found]
     frames = tuple(_layer_frame(layer) for layer in layers if layer.has_windows)
     words = [_words(gauge) for gauge in found]
+    if turned:
+        names = ", ".join(identifier(name) for name in turned)
+        words.append(f"{names} and position stand in the frame of the last token; turned back by it, position is 0")
     words += ["windows of convolutions begin with the oldest token, and `tokens` is 0"] if frames else []
     return LengthsFile(
         frame=tuple(f"- {line}{'.' if line is words[-1] else ';'}" for line in words),
         has_canonical=bool(words),
+        has_frame=bool(found or turned),
         has_maxima=bool(found),
+        has_position=bool(turned),
         has_windows=bool(frames),
         module_names=", ".join([*(frame.state for frame in frames), *(["_turned"] if frames else [])]),
         layers=frames,
@@ -71,7 +78,7 @@ def lengths_file(recurrence: Recurrence, layers: tuple[LayerClass, ...]) -> Leng
         highest=f"({', '.join(f'_highest(part.{name}, granularity)' for name in maxima)},)",
         zero_maxima=", ".join(f"{name}=torch.zeros_like(part.{name})" for name in maxima),
         shifts=tuple(Entry(_shift(name, maxima), f"state.{name} - levels[{i}]") for i, name in enumerate(maxima)),
-        entries=_entries(recurrence.written, found),
+        entries=_entries(recurrence.written, found, turned),
     )
 
 
@@ -102,15 +109,21 @@ def _shift(name: str, maxima: list[str]) -> str:
     return "shift" if len(maxima) == 1 else f"shift_{name}"
 
 
-def _entries(written: spec.Recurrence, found: tuple[Gauge, ...]) -> tuple[Entry, ...]:
-    """The parts of the state that another frame changes: multiplied by the power of e that each maximum gives them."""
+def _entries(written: spec.Recurrence, found: tuple[Gauge, ...], turned: tuple[str, ...]) -> tuple[Entry, ...]:
+    """The parts of the state that another frame changes: turned back, multiplied by the power of e that each maximum gives them."""
     maxima = [identifier(gauge.maximum) for gauge in found]
     entries = []
     for state in written.states:
+        part = f"state.{identifier(state.name)}"
         factors = [_factor(gauge, maxima, written, state, power) for gauge in found for name, power in gauge.powers if name == state.name]
-        if factors:
-            entries.append(Entry(identifier(state.name), " * ".join([f"state.{identifier(state.name)}", *factors])))
+        if state.name in turned:
+            is_matrix = _rank(state) == 2
+            wide = f"{part}.double()" if is_matrix else f"{part}.double()[..., None]"
+            part = f"_rope({wide}, position, -2){'' if is_matrix else '[..., 0]'}.to({part}.dtype)"
+        if factors or state.name in turned:
+            entries.append(Entry(identifier(state.name), " * ".join([part, *factors])))
     entries += [Entry(name, f"torch.zeros_like(state.{name}) + levels[{i}]") for i, name in enumerate(maxima)]
+    entries += [Entry("position", "torch.zeros_like(state.position)")] if turned else []
     return tuple(entries)
 
 

@@ -37,7 +37,8 @@ class SelfTest:
     joined: str
     modules: str
     layers: tuple[LayerTest, ...]
-    has_maxima: bool  # `lengths.py` knows another frame of the recurrence's state
+    has_frame: bool  # `lengths.py` knows another frame of the recurrence's state
+    levels: str  # more arguments of `canonical`, one tuple a call
     has_canonical: bool  # or of a layer's
 
 
@@ -67,7 +68,8 @@ def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengt
         joined="second.y, first.y" if is_reversed else "first.y, second.y",
         modules="lengths, module, op, reference" if layers and not is_reversed else "lengths, op, reference",
         layers=() if is_reversed else tuple(_layer_test(layer, sizes) for layer in layers),
-        has_maxima=lengths.has_maxima,
+        has_frame=lengths.has_frame,
+        levels="((), (3.0,))" if lengths.has_maxima else "((),)",
         has_canonical=lengths.has_canonical,
     )
 

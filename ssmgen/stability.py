@@ -23,7 +23,8 @@ class Stability:
     """One state: what its decay multiplies it by, whether that can grow, how long a write lasts.
 
     `factor` bounds |a| for every token, `initial` for parameters at their initial values and inputs of 0; None where
-    nothing is known. `words`: the judgement. `beside`: what other terms add to it.
+    nothing is known. `signed` bounds a itself, where it is real. `words`: the judgement. `beside`: what other terms add to it;
+    where that is a correction, `along` is its eigenvalue along its key, of length 1, and `along_bound` what that lies in.
     """
 
     state: str
@@ -31,6 +32,9 @@ class Stability:
     words: str
     initial: Interval | None = None
     beside: str = ""
+    signed: Interval | None = None
+    along: Expr | None = None
+    along_bound: Interval | None = None
 
     @property
     def half_life(self) -> Interval | None:
@@ -78,11 +82,24 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
     bounds, initial = _bounds(recurrence), _initial_bounds(recurrence)
     factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
-    beside = [_beside(t, step, recurrence, bounds) for step, t in terms if _mixes(t)]
+    signed = _product(forgetting, recurrence, bounds, keeps_sign=True)
+    mixing = [_beside(t, step, recurrence, bounds) for step, t in terms if _mixes(t)]
     words = judgement(factor)
-    if beside:
-        words = f"without its correction, {words}"
-    return Stability(state, factor, words, early, "; ".join(beside))
+    if not mixing:
+        return Stability(state, factor, words, early, signed=signed)
+    beside = "; ".join(each.words for each in mixing)
+    found = Stability(state, factor, f"without its correction, {words}", early, beside, signed)
+    is_one = len(mixing) == len(recurrence.steps) == 1 and recurrence.steps[0].index is None and all(t.rank is None for _, t in terms)
+    return replace(found, along=mixing[0].along, along_bound=mixing[0].bound) if is_one else found
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a term that mixes entries does, in words; its eigenvalue along its key, and the bound of that, where they are known."""
+
+    words: str
+    along: Expr | None = None
+    bound: Interval | None = None
 
 
 def _bounds(recurrence: Recurrence) -> Bounds:
@@ -101,8 +118,8 @@ def _mixes(term: Transition) -> bool:
     return any(g.kind not in _FORGETTING for g in term.left + term.right)
 
 
-def _product(steps: list[list[Transition]], recurrence: Recurrence, bounds: Bounds) -> Interval:
-    """|a| over all micro-steps of a token: within one its terms add up, and what no term carries is 0."""
+def _product(steps: list[list[Transition]], recurrence: Recurrence, bounds: Bounds, keeps_sign: bool = False) -> Interval:
+    """|a|, or a, over all micro-steps of a token: within one its terms add up, and what no term carries is 0."""
     total = point(1)
     for step, terms in zip(recurrence.steps, steps, strict=True):
         found = point(0)
@@ -110,7 +127,7 @@ def _product(steps: list[list[Transition]], recurrence: Recurrence, bounds: Boun
             found = intervals.add(found, _reach(term, recurrence, bounds))
         if step.index is not None and found != point(1):
             found = Interval(0.0, INFINITY) if found.high > 1 else Interval(0.0, found.high, False, found.high_open)
-        total = intervals.multiply(total, intervals.absolute(found))
+        total = intervals.multiply(total, found if keeps_sign else intervals.absolute(found))
     return total
 
 
@@ -142,25 +159,30 @@ def _as_real(expr: Expr) -> Expr:
     return replace(rebuilt, type=replace(rebuilt.type, field="real"))
 
 
-def _beside(term: Transition, step: MicroStep, recurrence: Recurrence, bounds: Bounds) -> str:
+def _beside(term: Transition, step: MicroStep, recurrence: Recurrence, bounds: Bounds) -> _Beside:
     """What a rank-one term does along its key, where the key has length at most 1 and erases what it reads."""
     erasers = [g for g in term.left + term.right if g.kind == "rank_one"]
     rest = tuple(g for g in term.left + term.right if g.kind != "rank_one")
     if len(erasers) != 1 or erasers[0].row is None:
-        return "a full matrix mixes the entries: its norm is not bounded here"
+        return _Beside("a full matrix mixes the entries: its norm is not bounded here")
     eraser = erasers[0]
     ratio, partners = None, [t for t in step.transitions if t.target == term.target and not _mixes(t)]
     for partner in partners:
         if _follows(eraser, rest, partner):
-            ratio = algebra.quotient(term.coefficient, partner.coefficient)
+            ratio, carried = algebra.quotient(term.coefficient, partner.coefficient), partner
     if ratio is None:
         return _measured(term, eraser, rest, partners, step, recurrence, bounds)
     strength = intervals.multiply(point(-1), bounds.of(ratio))
     if not bounds.is_unit(eraser.column):
         need = f"bounded where b |k|^2 <= 2, b in {strength}: `unit(k)` makes |k| = 1"
-        return f"the key of its correction is not proved of length 1: no bound is proved; {need}"
+        return _Beside(f"the key of its correction is not proved of length 1: no bound is proved; {need}")
+    along = algebra.add(algebra.const(1), ratio)
+    bound = intervals.multiply(_reach(carried, recurrence, bounds), bounds.of(along))
+    for factor in (carried.coefficient, *(g.column for g in carried.left + carried.right)):
+        along = algebra.mul(factor, along)
     kept = intervals.add(point(1), bounds.of(ratio)).hull(point(1))
-    return f"along its key the correction keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+    words = f"along its key the correction keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+    return _Beside(words, along, bound)
 
 
 def _judged(kept: Interval) -> str:
@@ -170,7 +192,7 @@ def _judged(kept: Interval) -> str:
 
 def _measured(
     term: Transition, eraser: Generator, rest: tuple, partners: list[Transition], step: MicroStep, recurrence: Recurrence, bounds: Bounds
-) -> str:
+) -> _Beside:
     """A correction `c u e^T` that reads the state before it fades, or along a direction of its own."""
     decay = point(1)
     for partner in partners:
@@ -185,17 +207,19 @@ def _measured(
     (written, u), (read, e) = (algebra.split_scalar(x) for x in (eraser.column, eraser.row))
     if key(u) != key(e):
         (written, u), (read, e) = (algebra.split_scalar(opened(x)) for x in (eraser.column, eraser.row))
-    strength = bounds.of(algebra.mul(term.coefficient, algebra.mul(written, read)))
+    change = algebra.mul(term.coefficient, algebra.mul(written, read))
+    strength = bounds.of(change)
     is_one_factor = len(partners) == 1 and not partners[0].left + partners[0].right
     if key(u) == key(e) and is_one_factor and not rest and bounds.is_unit(u):
         kept = intervals.add(decay, strength)
-        return f"along its key a token keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+        words = f"along its key a token keeps a factor in {kept}: {_judged(kept)}; {_tracking(kept, step)}"
+        return _Beside(words, algebra.add(partners[0].coefficient, change), kept)
     lengths = [("" if bounds.is_unit(x) else f" |{name}|") for name, x in (("u", eraser.column), ("e", eraser.row))]
     reach = intervals.absolute(bounds.of(term.coefficient)).high
     bound = "" if any(lengths) or reach == INFINITY else f", here at most {max(decay.high, 0) + reach:.6g}"
     words = "its correction c u e^T reads along another direction than it writes: eigenvalues lie within |a| + |c|"
     need = f"no bound is proved; the state stays bounded where |a| + |c|{''.join(lengths)} <= 1"
-    return f"{words}{''.join(lengths)}{bound}, below 0 or complex among them: it can track state; {need}"
+    return _Beside(f"{words}{''.join(lengths)}{bound}, below 0 or complex among them: it can track state; {need}")
 
 
 def _tracking(kept: Interval, step: MicroStep) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 
 import pytest
 from built import example
+from conftest import ROOT
 
 from ssmgen import compiler
-from ssmgen.gauges import Gauge, gauges
+from ssmgen.gauges import Gauge, gauges, turned_by_position
 from ssmgen.source import Source
 
 torch = pytest.importorskip("torch")
@@ -70,6 +72,43 @@ def test_a_maximum_of_every_key_is_no_gauge_of_a_state_whose_keys_meet():
     assert proved(**free) == (Gauge("m", (("C", 1), ("n", 1))),)
     assert proved(**own, h="C'^T q / max(abs(n'^T q), 1)") == ()
     assert proved(**free | {"C": "diag(exp(g + m - m')) (C - k (k^T C)) + (exp(i - m') * k) v^T"}) == ()
+
+
+POSITIONED = """
+recurrence placed {{
+  dim    N = 4, P = 3
+  input  q, k, g_raw : [N]; v : [P]; raw : scalar
+  gate   a in (0, 1) = sigmoid(raw); g : [N] in (0, 1) = sigmoid(g_raw)
+  let    kr : [N] = rope(k)
+  state  S : real [N, P]; n : real [N]
+  update S' = {}
+         n' = a * n + {}
+  output h = {}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    "S, n, h, turned",
+    [
+        ("a * S + kr v^T", "kr", "N^-1/2 * S'^T rope(q) / max(n'^T rope(q), 1)", ("S", "n")),
+        ("a * S + kr v^T", "k", "S'^T rope(q) / max(n'^T q, 1)", ("S",)),
+        # a correction along the turned key turns with the state; a read before the token; an inner product of turned values
+        ("a * (S - kr (kr^T S)) + kr v^T", "kr", "S'^T rope(q) / max(n'^T rope(q), 1)", ("S", "n")),
+        ("a * S + kr v^T", "k", "(S'^T rope(q) + (kr . rope(q)) * v) / max(n'^T q, 1)", ("S",)),
+        # a factor for every key does not turn; one side alone; the value; a key of the token before; the position itself
+        ("diag(g) S + kr v^T", "k", "S'^T rope(q) / max(n'^T q, 1)", ()),
+        ("a * S + kr v^T", "k", "S'^T q / max(n'^T q, 1)", ()),
+        ("a * S + k rope(q)^T", "k", "S' q / max(n'^T q, 1)", ()),
+        ("a * (S - k (k^T S)) + kr v^T", "k", "S'^T rope(q) / max(n'^T q, 1)", ()),
+        ("a * S + k v^T", "k", "S'^T q / max(n'^T q, 1) * position", ()),
+        ("a * S + k v^T", "k", "S'^T q / max(n'^T q, 1)", ()),
+    ],
+)  # fmt: skip
+def test_the_position_is_a_gauge_where_keys_and_queries_turn_alike(S, n, h, turned):
+    text = POSITIONED.format(S, n, h)
+    text = text.replace("S : real [N, P]", "S : real [N, N]").replace("v : [P]", "v : [N]") if "rope(q)^T" in S else text
+    assert turned_by_position(compiler.check(Source("placed.ssm", text)).after("derive")["placed"]) == turned
 
 
 # --- packages ----------------------------------------------------------------------------------------------------
@@ -195,6 +234,24 @@ def test_windows_are_part_of_the_state_and_turn_with_it(folder):
     torch.testing.assert_close(carried[:1], stack(tokens[:1, 7:])[0], rtol=1e-10, atol=1e-10)
 
 
+def test_a_state_turned_by_the_position_is_turned_back(folder):
+    package, lengths = lengths_of("retnet", folder)
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(2, 11, 2, size).double() for size in (4, 4, 3))
+    starts = [package.State(torch.zeros(2, 2, 4, 3).double(), torch.tensor([0, at])) for at in (0, 500)]
+    early, late = (package.retnet(q, k, v, initial_state=start) for start in starts)
+    # the same tokens at other positions are other states, which turn back into one
+    assert (early.final_state.S - late.final_state.S).abs()[1].max() > 0.1
+    for one, other in zip(lengths.canonical(early.final_state), lengths.canonical(late.final_state), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    stack = Stack(package.RetnetBlock, 16, N=4, P=8).double()
+    tokens = torch.randint(7, (2, 20))
+    _, state = stack(tokens[:, :9])
+    framed = lengths.canonical(state)
+    assert state[0].retnet.position.tolist() == [9, 9] and framed[0].retnet.position.tolist() == [0, 0]
+    torch.testing.assert_close(stack(tokens[:, 9:], framed)[0], stack(tokens)[0][:, 9:], rtol=1e-9, atol=1e-9)
+
+
 def test_remembrance_of_a_stack_and_of_a_window(folder, stabilised):
     _, lengths, stack = stabilised
     tokens, starts = torch.randint(7, (3, 12)), [1, 5, 11]
@@ -225,3 +282,19 @@ def test_remembrance_of_a_stack_and_of_a_window(folder, stabilised):
 def test_a_package_without_a_choice_of_frames_has_no_function_for_it(folder):
     _, lengths = lengths_of("simple_gla", folder)
     assert not hasattr(lengths, "canonical")
+
+
+def test_the_example_keeps_a_register_and_draws(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("examples_lengths", ROOT / "examples" / "lengths.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    symbols, answers, held = module.register(3, 200, torch.tensor([5, -1, 2]), torch.Generator().manual_seed(0))
+    for row, value in enumerate((5, -1, 2)):
+        for symbol, answer in zip(symbols[row].tolist(), answers[row].tolist(), strict=True):
+            value = symbol if symbol < module.VALUES else value
+            assert answer == (value if symbol == module.QUERY and value >= 0 else -100)
+        assert held[row] == value
+    found = module.main(["--steps", "2", "--sequences", "8", "--out", str(tmp_path / "lengths.svg")])
+    assert [*found] == ["from zeros", "more from zeros", "state passing", "truncated BPTT"]
+    assert all(len(shares) == 8 and 0 <= min(shares) <= max(shares) <= 1 for shares in found.values())
+    assert (tmp_path / "lengths.svg").read_text().count("<polyline") == 4 and "Effective Remembrance" in capsys.readouterr().out

@@ -162,11 +162,11 @@ def main(out: Path, steps: int | None) -> int:
     from rich.markup import escape
 
     from .. import compiler
+    from ..figure import line_chart
     from ..module import layers_of
     from ..write import Origin, write_package
     from .commands import consoles
     from .load import load
-    from .plot import line_chart
     from .verify import verify
 
     console, _ = consoles()
@@ -213,7 +213,9 @@ def main(out: Path, steps: int | None) -> int:
         f"   held-out loss {checks[0][1]:.3f} -> {checks[-1][1]:.3f} nats a character after {len(losses)} steps, {tokens_second:,} tokens"
     )
     chart = out / "loss.svg"
-    line_chart(chart, f"{layer.name}: {count:,} parameters", "step", "nats a character", {"training": smooth(losses), "held out": checks})
+    curves = {"training": smooth(losses), "held out": checks}
+    drawing = line_chart(f"{layer.name}: {count:,} parameters", "step", "nats a character", curves)
+    chart.write_text(drawing, encoding="utf-8", newline="\n")
     console.print(f"   {chart}")
 
     written, difference = write(model, vocabulary, PROMPT, WRITTEN)

@@ -57,6 +57,17 @@ def interpret(
     return Result(torch.cat([d.y for d in documents], dim=1), states)
 
 
+def evaluate(recurrence: spec.Recurrence, values: Mapping[str, Tensor], wanted: Mapping[str, spec.Expr]) -> dict[str, Tensor]:
+    """Expressions that read no state, at every token: [B, T, H, rows, cols] by name, sizes of 1 where one does not vary.
+
+    `values` as for `interpret`; what a token has from the one before is that of the sample, zero before the first.
+    """
+    import torch
+
+    walk = _Walk(recurrence, {n: _double(v) for n, v in values.items()}, {name: float(value) for name, value in recurrence.constants})
+    return {name: torch.stack(tokens, dim=1) for name, tokens in walk.watch(wanted).items()}
+
+
 def _double(x: Tensor) -> Tensor:
     import torch
 
@@ -172,6 +183,23 @@ class _Walk:
         final["position"] = position[:, 0, 0, 0].to(torch.int64)
         y = torch.stack([outputs[t] for t in sorted(outputs)], dim=1) if outputs else first.new_zeros(batch, 0, self.lanes)
         return Result(self._output_layout(y), final)
+
+    def watch(self, wanted: Mapping[str, spec.Expr]) -> dict[str, list[Tensor]]:
+        """The values of expressions that read no state, a list of tokens each."""
+        import torch
+
+        first = self.values[next(iter(self.inputs))]
+        position = torch.zeros(first.shape[0], dtype=torch.float64)[:, None, None, None]
+        fixed = {name: self._widen(self.values[name], symbol, 0) for name, symbol in self.params.items()}
+        delayed: dict[str, Tensor] = {}
+        found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        for t in range(first.shape[1]):
+            moving = {name: self._widen(self.values[name][:, t], symbol, 1) for name, symbol in self.inputs.items()}
+            token = _Token(fixed | moving, {}, {}, delayed, position + t)
+            for name, expr in wanted.items():
+                found[name].append(self._value(token, expr))
+            delayed = {s.name: self._lookup(token, s.name) for s in self._delayed_symbols()}
+        return found
 
     def _start(self, state: spec.State, given: Tensor | None, batch: int, device) -> Tensor:
         import torch
