@@ -43,6 +43,7 @@ DERIVATIVES: dict[str, Callable[[Expr, Expr], Expr]] = {
     "square": lambda x, y: mul(const(2), x),
     "sin": lambda x, y: apply("cos", x),
     "cos": lambda x, y: neg(apply("sin", x)),
+    "cosm1": lambda x, y: neg(apply("sin", x)),
     "heavy_tail": lambda x, y: apply("square", apply("min", y, const(1))),
     "phi1": lambda x, y: apply("phi1_slope", x),
     "phi2": lambda x, y: apply("phi2_slope", x),
@@ -171,7 +172,7 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
         _visit(args[0], _each(div(dy, y), args[0]), None, found)
     elif name == "rope":
         _visit(args[0], apply("rope_back", dy), None, found)
-    elif args:
+    elif args and name != "at_least":
         raise ValueError(f"no derivative for `{name}`")
 
 

@@ -40,8 +40,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     has_kernels, has_gates = any(found is not None for found in (fused, rows, scan)), fused is not None and fused.has_gates
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None)
     layers = layers_of(specification, spec)
-    # a layer's launch takes the recurrence's own inputs, to which a running maximum does not belong
-    is_whole = decode is not None and not recurrence.maxima
+    # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
+    is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs
     launches = layer_launches(recurrence, layers) if is_whole else {}
     lengths = lengths_file(recurrence, module_file(spec, layers).layers)
     files = {

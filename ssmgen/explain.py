@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from . import compiler, kernel_text, layer_text, scan_text
+from .complex_pairs import over_pairs
 from .decode_words import layer_words, recurrence_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
@@ -133,7 +134,8 @@ def _chunk(walk) -> list[str]:
 
 
 def _how(plan: Plan) -> list[str]:
-    token = recurrence_words(plan.classified.recurrence.upright)
+    classified = over_pairs(plan.classified) if plan.form == "scan" else plan.classified
+    token = recurrence_words(classified.recurrence.upright)
     return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
 
 

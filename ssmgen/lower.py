@@ -19,6 +19,9 @@ derived here: `reverse` differentiates the program.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from .complex_pairs import over_pairs
 from .features import values
 from .kernel import (
     KEY,
@@ -54,6 +57,7 @@ from .reverse import gradient
 def lower(plan: Plan) -> Kernels:
     """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
     if plan.form == "scan":
+        plan = replace(plan, classified=over_pairs(plan.classified))
         return Kernels(plan, (), lower_scan(plan))
     return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))
 

@@ -67,8 +67,13 @@ class _Lowering:
         static_gradient, parameters = self._through_statics(statics, {b.name.removeprefix("sum "): b.value for b in sums})
         assert own <= {b.name for b in update}
         return ScanProgram(
-            self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters
-        )
+            self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters,
+            self._pairs(),
+        )  # fmt: skip
+
+    def _pairs(self) -> tuple[tuple[int, int], ...]:
+        numbers = {name: number for number, (name, _) in enumerate(self.states)}
+        return tuple((numbers[pair.re], numbers[pair.im]) for pair in self.recurrence.pairs if pair.re in numbers)
 
     def _is_input(self, name: str) -> bool:
         return name in self.inputs or name.endswith("[-1]")

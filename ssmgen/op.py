@@ -16,13 +16,14 @@ from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_scan import NO_READOUT, ScanText, ScanWriter
+from .op_shapes import layout
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
 from .plan import Plan
 from .previous_text import Angle, Maximum, Previous, angles, maxima, previous_values
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
-from .spec import Symbol, Type
+from .spec import Type
 from .tokens import Line, TokenFunction, TokenWriter
 
 
@@ -137,6 +138,9 @@ class OpPackage:
     carries_values: bool
     previous_dtype: str
     previous_step_dtype: str
+    parts: tuple[Line, ...]  # complex arguments and states as pairs of reals, which is what operators take
+    step_parts: tuple[Line, ...]
+    has_pairs_of_reals: bool
     call_results: str
     call: str
     state_results: str
@@ -161,6 +165,7 @@ class _Writer(WalkWriter):
         self.tokens = TokenWriter(self.plan.classified)
         self.names = [identifier(s.name) for s in self.tokens.arguments]
         self.angles = angles(self.tokens)
+        self.pairs = self.recurrence.pairs
         self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
@@ -230,10 +235,10 @@ class _Writer(WalkWriter):
             name=self.spec.name,
             title=title_of(self.spec),
             sources=sources(self.spec),
-            equations=equations(self.spec),
+            equations=equations(self.recurrence.worded),
             namespace=self.namespace,
             chunk=self.plan.chunk,
-            arguments=tuple(Argument(identifier(s.name), _layout(s)) for s in self.tokens.given),
+            arguments=tuple(Argument(identifier(s.name), layout(s)) for s in self._public()),
             constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
             helpers=scan.helpers if scan else helpers(text),
@@ -328,10 +333,13 @@ class _Writer(WalkWriter):
             argument_names_all=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
-            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
+            parts=tuple(self._parts("initial_state")),
+            step_parts=tuple(self._parts("state")),
+            has_pairs_of_reals=bool(self.pairs),
+            call=", ".join([*self.names, *self._held("initial_state"), *position, *settings]),
             state_results=", ".join(
                 [
-                    *(f"{s}={s}" for s in self.states),
+                    *self._results(),
                     *(f"{p}=next_{p}" for p in carried),
                     *(["position=next_position"] if position else []),
                 ]
@@ -353,7 +361,7 @@ class _Writer(WalkWriter):
             step_call=", ".join(
                 [
                     *(n if n not in carried else f"own_{n}" for n in step_names),
-                    *(f"state.{s}" for s in self.states),
+                    *self._held("state"),
                     *(["state.position"] if position else []),
                     *self.constants,
                     "slots",
@@ -460,14 +468,6 @@ def _none(tensor: str) -> str:
 
 def _vector(type: Type) -> str:
     return str(type.cols if type.is_row else type.rows)
-
-
-def _layout(symbol: Symbol) -> str:
-    axes = ["B", "T"] if symbol.kind == "input" else []
-    axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
-    axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
-    axes += [] if symbol.type.is_scalar or symbol.type.is_column else [str(symbol.type.cols)]
-    return f"[{', '.join(axes)}]"
 
 
 def _number(value: Fraction) -> str:

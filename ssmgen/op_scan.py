@@ -62,6 +62,7 @@ class ScanText:
     step_lines: tuple[str, ...]
     helpers: tuple[str, ...]
     uses_math: bool
+    pairs: str  # the states that are parts of complex ones, by number; empty when none is
 
 
 class ScanWriter:
@@ -154,6 +155,7 @@ class ScanWriter:
             step_lines=tuple(steps),
             helpers=torch_text.helpers(text, tables),
             uses_math="math." in text,
+            pairs=f"({', '.join(map(str, program.pairs))},)" if program.pairs else "",
         )
 
     def _own_count(self, fixed: list[str]) -> int:

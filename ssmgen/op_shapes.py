@@ -1,4 +1,4 @@
-"""Sizes and states of op.py as text: what a shape is made of, and what stands before the first token."""
+"""Sizes and states of op.py as text: what a shape is made of, what stands before the first token, and both parts of what is complex."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from .backends.torch_pointwise import size_text
 from .backends.torch_text import identifier
 from .plan import Plan
+from .recurrence import Pair
 from .spec import Recurrence as Spec
 from .spec import State, Symbol, Type
 from .tokens import Line, TokenWriter
 
 
 class Shapes:
-    """A recurrence's sizes, read off its arguments."""
+    """A recurrence's sizes and states, read off its arguments."""
 
     plan: Plan
     spec: Spec
     tokens: TokenWriter
     inputs: list[Symbol]
     states: list[str]
+    pairs: tuple[Pair, ...]
     sizes: Mapping[str, str]
     output: Type
 
@@ -33,7 +35,9 @@ class Shapes:
 
     def _zero_states(self) -> list[Line]:
         first = identifier(self.inputs[0].name)
-        lines = [Line("", s, "None") for s in self.states]
+        parts = {name: pair.name for pair in self.tokens.recurrence.pairs for name in (pair.re, pair.im)}
+        names = dict.fromkeys(identifier(parts.get(s.name, s.name)) for s in self.spec.states)
+        lines = [Line("", name, "None") for name in names]
         whole, maxima = self.tokens.recurrence.written, self.tokens.recurrence.maxima
         held = [(f"{s.name}[-1]", s) for s in self.tokens.delayed] + [(m.state, whole.state(m.state)) for m in maxima]
         for name, symbol in held:
@@ -74,9 +78,56 @@ class Shapes:
                 return f"{identifier(symbol.name)}.shape[2]"
         return "1"
 
+    # --- complex names, which operators take as pairs ---
+
+    def _public(self) -> list[Symbol]:
+        """The arguments of what users call: in place of both parts the complex value."""
+        parts = {name: pair for pair in self.pairs for name in (pair.re, pair.im)}
+        written = self.tokens.recurrence.written
+        return [
+            written.symbol(parts[s.name].name) if s.name in parts else s
+            for s in self.tokens.given
+            if s.name not in parts or parts[s.name].re == s.name
+        ]
+
+    def _parts(self, state: str) -> list[Line]:
+        """The parts of complex arguments and of the states that `state` holds."""
+        symbols = {s.name for s in self.tokens.given}
+        lines = []
+        for pair in self.pairs:
+            name, target = identifier(pair.name), f"{identifier(pair.re)}, {identifier(pair.im)}"
+            if pair.re in symbols:
+                lines.append(Line("", target, f"{name}.real, {name}.imag"))
+            elif pair.re in {s.name for s in self.spec.states}:
+                lines.append(Line("", target, f"_parts({state}.{name})"))
+        return lines
+
+    def _held(self, state: str) -> list[str]:
+        """The states of a call, out of the tuple that holds them."""
+        parts = {identifier(name) for pair in self.pairs for name in (pair.re, pair.im)}
+        return [s if s in parts else f"{state}.{s}" for s in self.states]
+
+    def _results(self) -> list[str]:
+        parts = {identifier(pair.re): pair for pair in self.pairs}
+        second = {identifier(pair.im) for pair in self.pairs}
+        return [
+            f"{identifier(parts[s].name)}=torch.complex({s}, {identifier(parts[s].im)})" if s in parts else f"{s}={s}"
+            for s in self.states
+            if s not in second
+        ]
+
 
 def tail(state: State) -> list:
     """The sizes of a state behind its head axis."""
     if state.type.is_scalar:
         return []
     return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
+
+
+def layout(symbol: Symbol) -> str:
+    """The axes of an argument for people."""
+    axes = ["B", "T"] if symbol.kind == "input" else []
+    axes += {"head": ["H"], "channel": ["C"], "group": ["G"]}.get(symbol.per, [])
+    axes += [] if symbol.type.is_scalar else [str(symbol.type.rows)]
+    axes += [] if symbol.type.is_scalar or symbol.type.is_column else [str(symbol.type.cols)]
+    return f"[{', '.join(axes)}]"

@@ -171,10 +171,20 @@ class Turning:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A complex name of the text, and the names of its real and its imaginary part."""
+
+    name: str
+    re: str
+    im: str
+
+
+@dataclass(frozen=True)
 class Recurrence:
     """The derived recurrence: a spec's algebra.
 
-    `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima`.
+    `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima` and
+    complex names as `pairs` of real ones.
     In a frame that turns along no rotation is left: `turnings` are its angles, `upright` the recurrence as it was derived.
     """
 
@@ -188,9 +198,10 @@ class Recurrence:
     warnings: tuple = ()
     sequential: str = ""  # why no affine form exists (then steps and reads are empty, and outputs read the states)
     maxima: tuple[Maximum, ...] = ()
-    whole: Spec | None = None  # the spec with its running maxima and rotations; None where there are none
+    whole: Spec | None = None  # the spec with its running maxima, rotations and complex names; None where it is `spec`
     turnings: tuple[Turning, ...] = ()
     unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
+    pairs: tuple[Pair, ...] = ()  # of symbols and states, where `spec` is over real and imaginary parts
 
     @property
     def written(self) -> Spec:
@@ -201,6 +212,11 @@ class Recurrence:
     def upright(self) -> Recurrence:
         """The recurrence of the states as they are, with their rotations."""
         return self if self.unturned is None else self.unturned
+
+    @property
+    def worded(self) -> Spec:
+        """The spec whose equations people read: over complex numbers where they were written so."""
+        return self.written if self.pairs else self.spec
 
     @property
     def nonpositive(self) -> tuple[tuple[Expr, ...], ...]:

@@ -31,6 +31,7 @@ class ScanProgram:
     statics: what no token changes, made of learned parameters. token: what a token makes of its inputs. update: the states after
     the token, `S'` last of each. carried: what is left of the state, without what the token writes: `kept S'` from `kept S`.
     gradient: lines from `d y` and `D S` down to what the token made. adjoint: what reaches each state before the token.
+    pairs: the states, by number, that are the real and the imaginary part of one: what is left of it is a complex multiple.
     arguments: the gradients of per-token arguments. sums: what a token adds to the gradient of each static or parameter.
     static_gradient, parameters: the gradients of statics and parameters from those sums, `sum p`.
     """
@@ -47,6 +48,7 @@ class ScanProgram:
     sums: tuple[Binding, ...]
     static_gradient: tuple[Binding, ...]
     parameters: tuple[Binding, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
         from .scan_text import scan_text

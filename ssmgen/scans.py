@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import algebra
+from .complex_pairs import NoParts, pairs_of
 from .plan import Scan, ScanStep
 from .recurrence import MicroStep, Recurrence, Transition, Write
 from .rows import Problem, sizes_of, unrolled
@@ -39,9 +40,6 @@ class _Scans:
         self.sizes = sizes_of(self.spec)
 
     def scan(self) -> Scan | Problem:
-        for state in self.spec.states:
-            if state.type.field == "complex":
-                return self._complex(state)
         for node in all_nodes(self.spec):
             if isinstance(node, Element):
                 return self._indexed(node)
@@ -71,7 +69,12 @@ class _Scans:
             return reads.get(node.name) if isinstance(node, Ref) else None
 
         name, value = self.recurrence.outputs[0]
-        return Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))))
+        scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))))
+        try:
+            pairs_of(self.recurrence, scan)
+        except NoParts as found:
+            return self._complex(found)
+        return scan
 
     def _count(self, step: MicroStep) -> int:
         return 1 if step.count is None else int(step.count.value(self.sizes))
@@ -161,13 +164,13 @@ class _Scans:
             "drop the term, or let the decay depend on the key alone, `diag(w) S`, for a state of a head",
         )
 
-    def _complex(self, state) -> Problem:
+    def _complex(self, found: NoParts) -> Problem:
         return Problem(
-            f"no kernel for `{self.spec.name}`: `{state.name}` is complex",
-            state.span,
-            "complex entries",
-            "a scan carries real entries",
-            "`ssmgen check` and `ssmgen explain` work on it; to build now, write the real parametrisation",
+            f"no kernel for `{self.spec.name}`: {found.what}",
+            found.span if found.span != NOWHERE else self.spec.span,
+            "has no real and imaginary part here",
+            "a scan carries complex values as pairs of reals: sums, products, quotients, whole powers, exp, expm1, cis and conj have parts",
+            "write it with those, and take `Re` or `Im` of what the output reads",
         )
 
     def _indexed(self, node: Element) -> Problem:

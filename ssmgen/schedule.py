@@ -6,6 +6,7 @@ The choice rests on what was proved (the log decay's interval, the linearity of 
 from __future__ import annotations
 
 from .bounds import bounds_of
+from .complex_pairs import over_pairs
 from .diagnostics import SpecError
 from .expressions import nodes
 from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
@@ -58,7 +59,7 @@ def _scan(classified: Classified) -> Plan:
     reasons.append("backward keeps nothing but the inputs: states come again from the edges of blocks")
     return Plan(
         classified, "scan", chunk, classified.recurrence.spec.time == "reversed", False,
-        _uses_position(classified), tuple(reasons), scan_cost(classified),
+        _uses_position(classified), tuple(reasons), scan_cost(over_pairs(classified)),
     )  # fmt: skip
 
 

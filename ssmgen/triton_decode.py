@@ -88,6 +88,7 @@ class DecodePackage:
     loads: tuple[Line, ...]
     steps: tuple[Line, ...]
     states: tuple[StateText, ...]
+    block_parameters: str
     block_arguments: str
     block_lines: tuple[Line, ...]
     block_names: str
@@ -468,7 +469,7 @@ class TokenWriter:
             kernel=self.kernel,
             title=title_of(self.spec),
             subject=self.subject,
-            equations=equations(self.spec),
+            equations=equations(self.recurrence.worded),
             helpers=helpers([*(line.text for line in (*counts, *steps)), *closes]),
             pointers=_lines([*tensors, *originals, *self.counts_of, self.output, self.slots]),
             strides=_lines(t.stride for t in (*self.given, *self.before, *self.memories)),
@@ -486,6 +487,7 @@ class TokenWriter:
             loads=tuple(loads),
             steps=tuple(steps),
             states=tuple(state_texts),
+            block_parameters=", ".join(self._extent(axis) for axis in sides),
             block_arguments=", ".join(self._size_text(self.size_of[axis]) for axis in sides),
             block_lines=tuple(self._block_lines(sides, is_split)),
             block_names=", ".join([*blocks, "warps"]),
@@ -583,13 +585,18 @@ class TokenWriter:
                     return text if size.terms[0][1] == 1 else f"{size.terms[0][1].denominator} * {text}"
         raise UnsupportedOperand(f"no shape gives the size `{name}`")
 
+    def _extent(self, axis: str) -> str:
+        """How long an axis is, as a parameter of its own."""
+        text = self._size_text(self.size_of[axis])
+        return text if text.isidentifier() else {KEY: "keys", VALUE: "columns"}[axis]
+
     def _block_lines(self, sides: list[str], is_split: bool) -> Iterable[Line]:
         """Blocks and warps from the sizes, as measured: a program streams about 64 entries of the state a thread; where vectors
         turn with the position it has more to compute, on 16."""
         turns = any("_rope(" in line.text for line in self.steps)
         room, share = (4096, 512) if turns else (8192, 2048)
         block = {axis: self.blocks[axis] for axis in sides}
-        whole = {axis: f"triton.next_power_of_2({self._size_text(self.size_of[axis])})" for axis in sides}
+        whole = {axis: f"triton.next_power_of_2({self._extent(axis)})" for axis in sides}
         if KEY in block:
             yield Line(block[KEY], whole[KEY])
         if VALUE in block:

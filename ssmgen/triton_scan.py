@@ -7,6 +7,7 @@ it out.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from . import algebra
@@ -110,10 +111,7 @@ class _Writer:
 
         asked = self._asked()
         site = self._pass([*self._next(), *self._kept(), *(b.value for b in asked)], (*both, *self._asking()), reads_output_gradient=True)
-        pulled = []
-        for number, (binding, (_, type)) in enumerate(zip(asked, program.states, strict=True)):
-            if not isinstance(binding.value, Const):
-                pulled.append(f"b_p{number} += b_k{number} * ({site.spread(binding.value, self.lanes.state(type))})")
+        pulled = self._pulled(site, asked)
         states_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
         states = site.finished()
         texts += [*site.texts, *pulled]
@@ -151,7 +149,7 @@ class _Writer:
         texts += [line.text for made in passes for line in (*made.head, *made.lines)] + [line.text for line in ends]
         return ScanPackage(
             title=title_of(self.spec),
-            equations=equations(self.spec),
+            equations=equations(self.plan.classified.recurrence.worded),
             helpers=helpers(texts),
             lane_words=self.lanes.words,
             key_words="" if self.lanes.key is None else f", {self.lanes.key_text} keys each",
@@ -162,6 +160,8 @@ class _Writer:
             lanes=self.lanes.width,
             key=self.lanes.key_text,
             states=tuple(self._state(number, type) for number, (_, type) in enumerate(program.states)),
+            entered=self._carried("b_s", "b_left_", "b_part_", is_adjoint=False),
+            reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
             summary=summary, summary_next=summary_next,
             walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
             asking=states, pulled=tuple(pulled), states_next=states_next,
@@ -224,6 +224,7 @@ class _Writer:
             buffer=f"{self.lanes.key_text}, {self.lanes.width}" if both else self.lanes.width,
             dims=", ".join(["sequences, H", *(self.lanes.size_text(size) for size in (type.rows, type.cols) if size != ONE)]),
             mask=self.lanes.mask(axes, ""),
+            one="0.0" if number in dict(self.program.pairs).values() else "1.0",
         )
 
     def _heads(self) -> str:
@@ -233,7 +234,48 @@ class _Writer:
                 return f"{pointer(symbol.name)}.shape[{0 if symbol.kind == 'param' else 2}]"
         raise UnsupportedOperand("no argument of a head")
 
+    def _carried(self, target: str, factor: str, added: str, *, is_adjoint: bool) -> tuple[str, ...]:
+        """`state = factor * state + added` for every state, a complex one by both its parts; the adjoint takes the conjugate."""
+        lines = []
+        for parts in self._groups():
+            if len(parts) == 1:
+                (n,) = parts
+                lines.append(f"{target}{n} = {factor}{n} * {target}{n} + {added}{n}")
+                continue
+            re, im = parts
+            minus, plus = ("+", "-") if is_adjoint else ("-", "+")
+            first = f"{factor}{re} * {target}{re} {minus} {factor}{im} * {target}{im} + {added}{re}"
+            second = f"{factor}{re} * {target}{im} {plus} {factor}{im} * {target}{re} + {added}{im}"
+            lines.append(f"{target}{re}, {target}{im} = {first}, {second}")
+        return tuple(lines)
+
+    def _groups(self) -> list[tuple[int, ...]]:
+        """The states by number, both parts of a complex one together."""
+        second = {im: re for re, im in self.program.pairs}
+        whole = dict(self.program.pairs)
+        return [(n, whole[n]) if n in whole else (n,) for n in range(len(self.program.states)) if n not in second]
+
     # --- backward ---
+
+    def _pulled(self, site: ScanSite, asked: tuple[Binding, ...]) -> list[str]:
+        """What the output asks of a state, as what it asks of the one that entered."""
+        texts = {}
+        for number, (binding, (_, type)) in enumerate(zip(asked, self.program.states, strict=True)):
+            texts[number] = "" if isinstance(binding.value, Const) else site.spread(binding.value, self.lanes.state(type))
+        lines = []
+        for parts in self._groups():
+            if len(parts) == 1:
+                lines += [f"b_p{n} += b_k{n} * ({texts[n]})" for n in parts if texts[n]]
+                continue
+            re, im = parts
+            lines += [f"b_a{n} = {texts[n]}" for n in parts if texts[n]]
+            found = [n for n in parts if texts[n]]
+            real = {re: f"b_k{re} * b_a{re}", im: f"b_k{im} * b_a{im}"}
+            imaginary = {re: f"-b_k{im} * b_a{re}", im: f"b_k{re} * b_a{im}"}
+            if found:
+                lines.append(f"b_p{re} += {' + '.join(real[n] for n in found)}")
+                lines.append(f"b_p{im} += {' + '.join(imaginary[n] for n in found)}")
+        return lines
 
     def _asking(self) -> tuple[Binding, ...]:
         """The gradient's lines where nothing reaches the states from later tokens."""
@@ -323,8 +365,19 @@ class _Writer:
             stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, '')})".replace(", mask=)", ")"))
             buffer = f"torch.empty({self._part(symbol, has_lanes)}, device=device)"
             gradients.append(Gradient(pointer(name), target, buffer, self._total(symbol, target, has_lanes)))
-        ends = site.lines
-        return ends, stores, gradients
+        return [*self._again(site, stores), *site.lines], stores, gradients
+
+    @staticmethod
+    def _again(site: ScanSite, stores: list[str]) -> list[CodeLine]:
+        """What the gradients of parameters read of what is the same for every token: made again, so that no register holds it
+        while the tokens are walked."""
+        wanted = {word for text in (*stores, *(line.text for line in site.lines)) for word in re.findall(r"\w+", text)}
+        kept: list[CodeLine] = []
+        for line in reversed(site.head):
+            if line.target in wanted:
+                kept.insert(0, line)
+                wanted |= set(re.findall(r"\w+", line.text))
+        return kept
 
     def _part(self, symbol, has_lanes: bool) -> str:
         shape = ["sequences"]

@@ -41,6 +41,7 @@ class State:
     buffer: str
     dims: str
     mask: str
+    one: str  # of what a state is multiplied by
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class ScanPackage:
     lanes: str
     key: str
     states: tuple[State, ...]
+    entered: tuple[str, ...]  # the state that enters a segment, carried over one before it
+    reached: tuple[str, ...]  # the gradient that reaches a segment, carried over one behind it
     summary: Pass
     summary_next: tuple[str, ...]
     walk: Pass

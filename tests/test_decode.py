@@ -129,6 +129,16 @@ from ssmgen.runtime.load import load
 
 TOKENS = 5
 
+
+def wider(part):
+    return part.to(torch.complex128) if part.is_complex() else part.double() if part.is_floating_point() else part.clone()
+
+
+def parted(tensors):
+    # real and imaginary parts, which show what is written into them
+    return [p for x in tensors for p in (torch.view_as_real(x).unbind(-1) if x.is_complex() else [x])]
+
+
 for folder, cases in torch.load(sys.argv[1]):
     package = load(folder)
     name = package.__name__.split(".")[-1]
@@ -136,23 +146,23 @@ for folder, cases in torch.load(sys.argv[1]):
     decode = __import__(package.__name__ + ".decode", fromlist=["step"])
     whole = decode._blocks
     for inputs, params, state, slots, constants in cases:
-        wide = package.State(*(part.double() if part.is_floating_point() else part.clone() for part in state))
+        wide = package.State(*map(wider, state))
         state = package.State(*(part.clone() for part in state))
         if slots is not None and decode.step_kernel.fn.__code__.co_varnames.count("i_p"):
             decode._blocks = lambda *sizes: (*whole(*sizes)[:-2], 16, 1)  # several blocks of columns
         for t in range(TOKENS):
             row = [x[:, t] for x in inputs]
-            wanted = step(*(x.double() for x in (*row, *params)), state=wide, **({} if slots is None else {"slots": slots}))
+            wanted = step(*map(wider, (*row, *params)), state=wide, **({} if slots is None else {"slots": slots}))
             # what the operator does around the kernel: values of the token before
             around = [n for n in state._fields if n.endswith("_previous")]
             own = [part if slots is None else part[slots.clamp(min=0)] for part in (getattr(state, n) for n in around)]
             parts = [part for n, part in zip(state._fields, state) if n not in (*around, "position")]
             position = [state.position] if "position" in state._fields else []
-            found = decode.step(*row, *params, *own, *parts, *position, *constants, slots=slots)
+            found = decode.step(*parted([*row, *params]), *own, *parted(parts), *position, *constants, slots=slots)
             for n in around:
                 getattr(state, n).copy_(getattr(wide, n))
             for one, other in ((found, wanted), *zip(state, wide)):
-                error = ((one.double() - other).abs().max() / other.abs().max().clamp(min=1e-9)).item()
+                error = ((wider(one) - other).abs().max() / other.abs().max().clamp(min=1e-9)).item()
                 assert error < 1e-5, (folder, t, slots, error)
             if slots is not None:
                 assert (found[slots < 0] == 0).all(), folder
@@ -175,7 +185,10 @@ def states(package, spec, inputs, params, rows):
     like = getattr(package, spec.name)(*inputs, *params).final_state
     generator = torch.Generator().manual_seed(1)
     parts = (
-        torch.rand(rows, *x.shape[1:], generator=generator) + 0.1 if x.is_floating_point() else 1000 * torch.arange(rows) + 7 for x in like
+        1000 * torch.arange(rows) + 7
+        if x.dtype == torch.int64
+        else torch.rand(rows, *x.shape[1:], generator=generator, dtype=x.dtype) + 0.1
+        for x in like
     )
     return tuple(part.to(like[0].device) for part in parts)
 

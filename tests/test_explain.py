@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from time import perf_counter
 
 import pytest
@@ -275,7 +276,7 @@ def _value(formula: str, spec) -> float:
 
 
 def _term(text: str) -> float:
-    return math.prod(sum(_term(t) for t in _split(f[1:-1], "+")) if f.startswith("(") else float(f) for f in _split(text, "*"))
+    return math.prod(sum(_term(t) for t in _split(f[1:-1], "+")) if f.startswith("(") else Fraction(f) for f in _split(text, "*"))
 
 
 def _split(text: str, mark: str) -> list[str]:

@@ -12,6 +12,7 @@ from oracles import scans  # noqa: E402
 
 from ssmgen.compiler import build, check  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
 from ssmgen.schedule import schedule  # noqa: E402
@@ -20,22 +21,22 @@ from ssmgen.source import Source  # noqa: E402
 B, T, C, N = 2, 21, 5, 4
 
 
-@pytest.mark.parametrize("name", ["mamba1", "s4d", "hgrn", "rg_lru"])
+@pytest.mark.parametrize("name", ["mamba1", "s4d", "s4d_real", "hgrn", "rg_lru"])
 def test_a_paper_against_its_loop(name, tmp_path):
     """Values and gradients in float64, from a state, over several chunks and a rest."""
     package, spec = example(name, tmp_path)
     case = draw(spec, Shape(B, T, C, 1, {dim: N for dim, _ in spec.dims}), seed=3, device="cpu").to(torch.float64)
-    state = torch.randn(B, C, *([N] if spec.dims else []), dtype=torch.float64)
+    state = torch.randn_like(getattr(package, name)(*case.arguments).final_state[0])
     leaves = [x.clone().requires_grad_() for x in (*case.arguments, state)]
     wanted, final = getattr(scans, name)(*leaves)
     weights, ends = torch.randn_like(wanted), torch.randn_like(final)
-    expected = torch.autograd.grad((wanted * weights).sum() + (final * ends).sum(), leaves)
+    expected = torch.autograd.grad((wanted * weights).sum() + (final * ends).real.sum(), leaves)
     for form in (f"{name}_reference", name):
         given = [x.clone().requires_grad_() for x in (*case.arguments, state)]
         keywords = {} if form.endswith("reference") else {"chunk": 8}
         output = getattr(package, form)(*given[:-1], initial_state=package.State(given[-1]), **keywords)
         torch.testing.assert_close((output.y, *output.final_state), (wanted, final), rtol=1e-10, atol=1e-10)
-        found = torch.autograd.grad((output.y * weights).sum() + (output.final_state[0] * ends).sum(), given)
+        found = torch.autograd.grad((output.y * weights).sum() + (output.final_state[0] * ends).real.sum(), given)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -93,6 +94,98 @@ def test_recurrences_of_no_paper(name, tmp_path):
     # a module that is allocated in float32 rounds the previous token's values
     report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name != "module"})
     assert report.passed, "\n".join(map(str, report.failures))
+
+
+TURNING = """
+recurrence turning {
+  dim    N = 4
+  input  u, a : scalar per channel; theta : [N] per channel; z : complex [N] per layer
+  param  C : complex [N] per channel init re 1, im 0
+  state  s : complex [N] per channel; h : real scalar per channel
+  update s' = sigmoid(a) * diag(cis(theta)) s + u * z
+         h' = tanh(a) * h + u
+  output y = Re(C . s') + Im(conj(C) . s) + h'
+  time   reversed
+}"""
+
+
+def test_angles_from_the_data_and_complex_inputs(tmp_path):
+    """Values, and gradients in torch's convention for complex numbers, beside a state that is real."""
+    folder, spec = write(TURNING, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(B, T, C, 1, {"N": N}), seed=3, device="cpu")
+    states = [torch.randn(B, C, N, dtype=torch.complex128), torch.randn(B, C, dtype=torch.float64)]
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, *states)]
+    weights = [torch.randn_like(x) for x in scans.turning(*leaves)]
+
+    def gradients(results):
+        return torch.autograd.grad(sum((x * w).real.sum() for x, w in zip(results, weights, strict=True)), leaves)
+
+    output = package.turning(*leaves[:-2], initial_state=package.State(*leaves[-2:]), chunk=8)
+    wanted = scans.turning(*leaves)
+    torch.testing.assert_close((output.y, *output.final_state), wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients((output.y, *output.final_state)), gradients(wanted), rtol=1e-9, atol=1e-9)
+
+
+def oscillator(package, damping, frequency, dt, tokens, dtype=torch.float64):
+    """The response of x'' + 2 damping frequency x' + frequency^2 x = frequency^2 u to u = 1, as one mode."""
+    turn = frequency * (1 - damping**2) ** 0.5
+    values = (damping * frequency, turn, dt)
+    decay, turn, step = (torch.tensor([[x]], dtype=dtype) for x in values)
+    C = frequency**2 / (2j * turn.to(torch.complex128 if dtype == torch.float64 else torch.complex64))
+    u = torch.ones(1, tokens, 1, dtype=dtype)
+    return package.s4d(u, decay.log(), turn, C, step[0].log(), torch.zeros(1, dtype=dtype)).y[0, :, 0]
+
+
+def answer(damping, frequency, t):
+    turn = frequency * (1 - damping**2) ** 0.5
+    return 1 - torch.exp(-damping * frequency * t) * (torch.cos(turn * t) + damping * frequency / turn * torch.sin(turn * t))
+
+
+def test_a_damped_oscillator(tmp_path):
+    """An input that is held is answered exactly by a zero-order hold, and to second order by a bilinear step; no angle drifts."""
+    package, _ = example("s4d", tmp_path)
+    t = 0.05 * torch.arange(1, 201, dtype=torch.float64)
+    torch.testing.assert_close(oscillator(package, 0.2, 3.0, 0.05, 200), answer(0.2, 3.0, t), rtol=0, atol=1e-12)
+    # 65,536 tokens, 1,043 turns: rounding of a factor is raised to their power, and nothing else adds up
+    t = 0.1 * torch.arange(1, 65537, dtype=torch.float64)
+    long = answer(1e-4, 1.0, t)
+    torch.testing.assert_close(oscillator(package, 1e-4, 1.0, 0.1, 65536), long, rtol=0, atol=1e-9)
+    single = oscillator(package, 1e-4, 1.0, 0.1, 65536, torch.float32)
+    assert (single.double() - long).abs().max() < 65536 * 2**-24
+
+    text = (ROOT / "examples" / "s4d.ssm").read_text(encoding="utf-8").replace("zoh(", "bilinear(")
+    package, errors = load(write(text, tmp_path / "bilinear")[0]), []
+    for tokens in (200, 400):
+        found = oscillator(package, 0.2, 3.0, 10.0 / tokens, tokens)[tokens // 10 - 1 :: tokens // 10]
+        errors.append((found - answer(0.2, 3.0, torch.arange(1, 11, dtype=torch.float64))).abs().max().item())
+    assert 3.0 < errors[0] / errors[1] < 5.0, errors
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s' = z^(1/2) * s + u\n output y = Re(s')", "a power"),
+        ("s' = z * s + z[-1]\n output y = Re(s')", "token before's value of a complex name"),
+    ],
+)
+def test_complex_values_without_parts_are_refused(text, words):
+    names = "input u : scalar per channel; z : complex scalar per channel\n state s : complex scalar per channel"
+    spec = f"recurrence x {{ {names}\n update {text} }}"
+    with pytest.raises(SpecError) as found:
+        build(Source("x.ssm", spec))
+    assert any(words in d.title for d in found.value.diagnostics), [d.title for d in found.value.diagnostics]
+
+
+def test_a_cast_of_a_module_keeps_complex_parameters_whole(tmp_path):
+    package, _ = example("s4d", tmp_path)
+    module = package.S4d(3, N=4)
+    before = module.C.detach().clone()
+    for dtype, kind in ((torch.bfloat16, torch.complex64), (torch.float64, torch.complex128)):
+        module.to(dtype)
+        assert module.C.dtype == kind and torch.equal(module.C.detach().to(torch.complex64), before)
+    y, state = package.S4dBlock(3, N=4)(torch.randn(2, 5, 3))
+    assert y.shape == (2, 5, 3) and state[0].s.dtype == torch.complex64
 
 
 def test_a_factor_of_zero_cuts_what_was_before(tmp_path):

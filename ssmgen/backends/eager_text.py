@@ -326,6 +326,7 @@ INTERNAL = {
     "erf": lambda x, **_: f"torch.erf({x})",
     "phi1_slope": lambda x, **_: f"_phi_slope({x}, 1)",
     "phi2_slope": lambda x, **_: f"_phi_slope({x}, 2)",
+    "cosm1": lambda x, **_: f"_cosm1({x})",
     "sum": lambda x, **_: f"torch.sum({x}, (-2, -1), keepdim=True)",
     "row_sum": lambda x, **_: f"torch.sum({x}, -1, keepdim=True)",
     "column_sum": lambda x, **_: f"torch.sum({x}, -2, keepdim=True)",

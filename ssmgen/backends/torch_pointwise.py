@@ -293,6 +293,7 @@ INTERNAL = {
     "erf": lambda x: f"torch.erf({x})",
     "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
     "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
+    "cosm1": lambda x: f"_cosm1({x})",
 }
 """Functions that only derivatives use."""
 

@@ -116,6 +116,11 @@ def _cis(angle: Tensor) -> Tensor:
     """exp(i angle)."""
     return torch.complex(torch.cos(angle), torch.sin(angle))
 ''',
+    "_cosm1": '''\
+def _cosm1(angle: Tensor) -> Tensor:
+    """cos(angle) - 1, which does not cancel near 0."""
+    return -2 * torch.square(torch.sin(0.5 * angle))
+''',
     "_rows": '''\
 def _rows(*rows: Tensor, dim: int) -> Tensor:
     """Rows side by side, each broadcast to the shape of all."""

@@ -46,6 +46,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "erf": _call("tl.erf"),
     "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
     "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
+    # and what parts of complex values do
+    "cosm1": _call("_cosm1"),
 }
 """Pointwise functions: the same text whatever the axes."""
 
@@ -69,6 +71,13 @@ def _power(x, n: tl.constexpr):
 def _sign(x):
     return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
 """,
+    "_cosm1": '''\
+@triton.jit
+def _cosm1(x):
+    """cos(x) - 1, which does not cancel near 0."""
+    y = tl.sin(0.5 * x)
+    return -2 * y * y
+''',
     "_log1p": '''\
 @triton.jit
 def _log1p(x):

@@ -181,7 +181,7 @@ def past_power(base: float | None, exponent: float | None) -> float | None:
 
 
 TOTAL = frozenset(
-    "sigmoid logsigmoid softplus silu gelu tanh relu elu abs square sin cos heavy_tail min max clamp at_least sign erf".split()
+    "sigmoid logsigmoid softplus silu gelu tanh relu elu abs square sin cos heavy_tail min max clamp at_least sign erf cosm1".split()
 )
 """Functions that are finite wherever their arguments are, and grow no faster than a square."""
 
@@ -196,6 +196,7 @@ def past_function(name: str, values: tuple[float | None, ...]) -> float | None:
         "at_least": lambda x, y: float(x >= y),
         "sign": lambda x: float((x > 0) - (x < 0)),
         "erf": math.erf,
+        "cosm1": lambda x: math.cos(x) - 1,
         "phi1_slope": lambda x: phi(1)(x) - phi(2)(x),
         "phi2_slope": lambda x: phi(2)(x) - 2 * phi(3)(x),
     }

@@ -63,6 +63,7 @@ class RecurrenceClass:
     has_step: bool
     fields: tuple[Field, ...]
     has_complex_fields: bool
+    has_complex_parameters: bool
     repr_text: str
     helpers: tuple[str, ...]
     uses_math: bool
@@ -110,6 +111,7 @@ def recurrence_class(recurrence: spec.Recurrence) -> RecurrenceClass:
         has_step=recurrence.time == "causal",
         fields=_fields(scope, lane, counts),
         has_complex_fields=any(type_.field == "complex" for _, type_, _ in scope.parts()),
+        has_complex_parameters=any(s.type.field == "complex" for s in scope.params),
         repr_text=", ".join(f"{name}={{self.{name}}}" for name in kept),
         helpers=tuple(dict.fromkeys(h for s in scope.params for h in initial.helpers(s.init))),
         uses_math="math." in fills,

@@ -43,7 +43,7 @@ class Case:
         """The same values in other dtypes: `dtype` for the inputs, `params_dtype` (or `dtype`) for the params."""
 
         def moved(x: Tensor, to) -> Tensor:
-            return x.to(device=device, dtype=x.dtype if x.is_complex() or to is None else to)
+            return x.to(device=device, dtype=to if to is None or not x.is_complex() else complex_of(to))
 
         inputs = {name: moved(x, dtype) for name, x in self.inputs.items()}
         return replace(self, inputs=inputs, params={n: moved(x, params_dtype or dtype) for n, x in self.params.items()})
@@ -55,6 +55,13 @@ class Case:
     def take(self, batch: Tensor) -> Case:
         """Some sequences, in a given order."""
         return replace(self, inputs={name: x[batch] for name, x in self.inputs.items()})
+
+
+def complex_of(dtype):
+    """The complex numbers beside a floating-point type: there are none of 16 bits in use."""
+    import torch
+
+    return torch.complex128 if dtype == torch.float64 else torch.complex64
 
 
 def draw(recurrence: spec.Recurrence, shape: Shape, *, seed: int = 0, device: str = "cpu") -> Case:

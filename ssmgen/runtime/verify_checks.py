@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..small import arguments_of
 from .measure import largest, typical, worst
-from .sample import Case
+from .sample import Case, complex_of
 from .verify_subject import CHUNK, Run, Subject
 
 EXACT = 1e-9
@@ -393,7 +393,7 @@ def registered(subject: Subject, dtype) -> Iterator[Row]:
             return func(*args, **(kwargs or {}))
 
     case = subject.case(5, seed=22)
-    start = tuple(x.to(dtype) if x.is_floating_point() else x for x in subject.start(case))
+    start = tuple(x.to(complex_of(dtype) if x.is_complex() else dtype) if not _is_integer(x) else x for x in subject.start(case))
     case = case.to(dtype)
     with Calls() as calls:
         subject.gradients(lambda c, s: subject.op(c, s, chunk=2), case, start)

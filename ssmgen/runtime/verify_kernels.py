@@ -17,7 +17,7 @@ from ..small import arguments_of, small_sizes
 from .cross_compile import Failure, compile_ahead
 from .launches import recorded
 from .measure import typical
-from .sample import Shape, draw
+from .sample import Shape, complex_of, draw
 from .verify_checks import Row
 from .verify_subject import Run, Subject
 
@@ -230,7 +230,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
     import torch
 
     case, start, cut = _data(subject, trial, dtype)
-    if not module.fits(*case.arguments, *start[: len(subject.recurrence.states)]):
+    if not module.fits(*_parts(case.arguments), *_parts(start[: len(subject.recurrence.states)])):
         return []
     exact, wide = case.to(torch.float64), _to(start, torch.float64)
     ran: dict[str, Run] = {}
@@ -400,7 +400,12 @@ def _read(trial: Trial) -> Callable[[Run], tuple]:
 
 
 def _to(state: tuple, dtype) -> tuple:
-    return tuple(x.to(dtype) if x.is_floating_point() else x for x in state)
+    return tuple(x.to(dtype) if x.is_floating_point() else x.to(complex_of(dtype)) if x.is_complex() else x for x in state)
+
+
+def _parts(tensors: tuple) -> tuple:
+    """As operators take them: real and imaginary part by itself."""
+    return tuple(part for x in tensors for part in ((x.real, x.imag) if x.is_complex() else (x,)))
 
 
 def _failure(check: str, compared: str, fault: Exception) -> Row:

@@ -19,13 +19,12 @@ from ..delays import previous
 from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
-from ..scan import ScanProgram
 from ..small import all_nodes, whole_factors
 from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, Rot, SumOver, Type
 from . import members, scans, sequential
 from .exact import Log, Polynomial
-from .meaning import Functions, Meaning, exponential
+from .meaning import Complex, Functions, Meaning, exponential
 from .programs import Grid, Runner
 from .sequential import Gradients, Tokens
 
@@ -78,7 +77,7 @@ def validate(plan: Plan, kernels: Kernels) -> Validation:
         for length, rows in _lengths(walk):
             numbers += _rational(walk, length, rows)
     if kernels.scan is not None:
-        return Validation(0, _scan(plan, kernels.scan), ())
+        return Validation(0, _scan(plan, kernels), ())
     numbers += _meaning(plan, kernels)
     return Validation(identities, numbers, tuple(dict.fromkeys(pair for walk in kernels.walks for pair in _lengths(walk))))
 
@@ -369,8 +368,9 @@ def _flipped(matrix):
     return [list(column) for column in zip(*matrix)]
 
 
-def _scan(plan: Plan, program: ScanProgram) -> int:
+def _scan(plan: Plan, kernels: Kernels) -> int:
     """Tokens of the spec's own equations against those of the program."""
+    program, pairs = kernels.scan, kernels.plan.classified.recurrence.pairs
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(11)
@@ -388,7 +388,7 @@ def _scan(plan: Plan, program: ScanProgram) -> int:
         return values | {s.name: _random(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
 
     try:
-        return scans.compare(plan, program, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
+        return scans.compare(plan, program, pairs, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
     except scans.Difference as difference:
         raise ValidationError(str(difference)) from None
 
@@ -435,6 +435,8 @@ def _counts(recurrence) -> set[str]:
 
 def _random(type, sizes, functions: Functions, domain=None):
     rows, cols = int(type.rows.value(sizes)), int(type.cols.value(sizes))
+    if type.field == "complex":
+        return [[Complex(functions.number(), functions.number()) for _ in range(cols)] for _ in range(rows)]
     return [[_in_domain(functions, domain) for _ in range(cols)] for _ in range(rows)]
 
 

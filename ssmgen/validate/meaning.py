@@ -34,10 +34,63 @@ from ..spec import (
     Transpose,
 )
 
+
+class Complex:
+    """An exact complex number."""
+
+    def __init__(self, re: Fraction | int, im: Fraction | int = 0):
+        self.re, self.im = Fraction(re), Fraction(im)
+
+    def __add__(self, other):
+        other = complex_of(other)
+        return Complex(self.re + other.re, self.im + other.im)
+
+    def __neg__(self):
+        return Complex(-self.re, -self.im)
+
+    def __sub__(self, other):
+        return self + -complex_of(other)
+
+    def __mul__(self, other):
+        other = complex_of(other)
+        return Complex(self.re * other.re - self.im * other.im, self.re * other.im + self.im * other.re)
+
+    def __truediv__(self, other):
+        other = complex_of(other)
+        size = other.re**2 + other.im**2
+        return self * Complex(other.re / size, -other.im / size)
+
+    def __rtruediv__(self, other):
+        return complex_of(other) / self
+
+    def __pow__(self, times: int):
+        total = Complex(1)
+        for _ in range(abs(times)):
+            total = total * self
+        return total if times >= 0 else 1 / total
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, (Complex, Fraction, int)) and (self.re, self.im) == (complex_of(other).re, complex_of(other).im)
+
+    def __hash__(self) -> int:
+        return hash((self.re, self.im))
+
+    def __repr__(self) -> str:
+        return f"{self.re} + {self.im} i"
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def complex_of(x) -> Complex:
+    """A number as a complex one."""
+    return x if isinstance(x, Complex) else Complex(x)
+
+
 Matrix = list[list[Fraction]]
 Point = tuple[Fraction, Fraction]
 EXACT = {
     "min": min, "max": max, "abs": abs, "relu": lambda x: max(x, Fraction(0)), "square": lambda x: x * x,
+    "at_least": lambda x, y: x >= y,
     "clamp": lambda x, low, high: min(max(x, low), high),
 }  # fmt: skip
 
@@ -126,6 +179,14 @@ class Functions:
 
     def apply(self, name: str, args: list[Fraction]) -> Fraction:
         """A pointwise function of numbers."""
+        if name in OF_COMPLEX:
+            return OF_COMPLEX[name](self, complex_of(args[0]))
+        if isinstance(args[0], Complex):
+            if name not in OF_EITHER:
+                raise ValueError(f"no value of {name} at a complex number")
+            return OF_EITHER[name](self, args[0])
+        if name == "cosm1":
+            return self.apply("cos", args) - 1
         if name in EXACT:
             return Fraction(EXACT[name](*args))
         if name == "exp":
@@ -145,6 +206,22 @@ class Functions:
         if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt", "phi1", "phi2"):
             return self.draw((name, *args), positive=True)
         return self.draw((name, *args))
+
+
+OF_COMPLEX = {
+    "Re": lambda own, z: z.re,
+    "Im": lambda own, z: z.im,
+    "conj": lambda own, z: Complex(z.re, -z.im),
+    "cis": lambda own, z: Complex(own.apply("cos", [z.re]), own.apply("sin", [z.re])),
+}
+OF_EITHER = {
+    "exp": lambda own, z: own.exp(z.re) * own.apply("cis", [z.im]),
+    "expm1": lambda own, z: own.apply("exp", [z]) - 1,
+    "square": lambda own, z: z * z,
+    "phi1": lambda own, z: own.apply("expm1", [z]) / z if z != 0 else Complex(1),
+    "abs": lambda own, z: own.apply("sqrt", [z.re * z.re + z.im * z.im]),
+}
+"""Functions with values at complex numbers."""
 
 
 class Meaning:
@@ -219,7 +296,8 @@ class Meaning:
                     return _zip(left, right, lambda a, b: a * b)
                 return [[sum((row[i] * right[i][j] for i in range(len(right))), Fraction(0)) for j in range(len(right[0]))] for row in left]
             case Transpose():
-                return [list(column) for column in zip(*self.matrix(expr.operand))]
+                turned = [list(column) for column in zip(*self.matrix(expr.operand))]
+                return [[self.functions.apply("conj", [x]) for x in row] for row in turned] if expr.conjugate else turned
             case Diag():
                 column = [row[0] for row in self.matrix(expr.operand)]
                 return [[x if i == j else Fraction(0) for j in range(len(column))] for i, x in enumerate(column)]
@@ -269,6 +347,8 @@ class Meaning:
         name = expr.function
         if name == "pi":
             return [[self.functions.draw(("pi",), positive=True)]]
+        if name == "i":
+            return [[Complex(0, 1)]]
         args = [self.matrix(a) for a in expr.args]
         if name == "exp":
             # exp of a sum is the product of exps, here as on the side of the chunk form
@@ -310,10 +390,12 @@ def _entries(terms: list[list[list[tuple[Fraction, int]]]]) -> list[list[tuple[F
 
 def exponential(logarithms: list[tuple[Fraction, int]], functions: Functions) -> Fraction:
     """exp of a sum, as the product of the exps."""
-    total = Fraction(1)
+    total, turn = Fraction(1), Fraction(0)
     for x, sign in logarithms:
+        if isinstance(x, Complex):
+            x, turn = x.re, turn + sign * x.im
         total *= functions.exp(x) ** sign
-    return total
+    return total * functions.apply("cis", [turn]) if turn else total
 
 
 def _zip(left: Matrix, right: Matrix, combine) -> Matrix:

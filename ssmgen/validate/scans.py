@@ -9,9 +9,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 from ..plan import Plan
+from ..recurrence import Pair
 from ..scan import ScanProgram
 from ..spec import Expr
-from .meaning import Functions, Matrix, Meaning
+from .meaning import Functions, Matrix, Meaning, complex_of
 
 TOKENS = 5
 
@@ -20,30 +21,32 @@ class Difference(Exception):
     """What differs, in words."""
 
 
-def compare(plan: Plan, program: ScanProgram, draw, update, sizes, functions: Functions) -> int:
+def compare(plan: Plan, program: ScanProgram, pairs: tuple[Pair, ...], draw, update, sizes, functions: Functions) -> int:
     """Run `TOKENS` tokens of both; gives how many numbers were compared.
 
-    draw(t): the values of every name at token t. update(states, token): the spec's states after it. Raises Difference.
+    draw(t): the values of every name at token t. update(states, token): the spec's states after it. `pairs`: the program's names for
+    the parts of complex names. Raises Difference.
     """
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
     lines = {b.name: b.value for b in (*program.statics, *program.token, *program.update, *program.carried, program.output)}
     whole: dict[str, Matrix] = draw(None)
-    states = {name: whole[name] for name, _ in program.states}
+    states = {name: m for name, m in _parted(whole, pairs).items() if name in dict(program.states)}
     count = 0
     for t in range(TOKENS):
         values = draw(t)
-        token = Meaning({k: v for k, v in values.items() if k not in states}, definitions, {}, sizes, functions)
+        token = Meaning({k: v for k, v in values.items() if k not in whole}, definitions, {}, sizes, functions)
         later = update(whole, token)
         token.states = {**{(n, False): m for n, m in whole.items()}, **{(n, True): m for n, m in later.items()}}
-        after = {name: later[name] for name in states}
+        after = {name: m for name, m in _parted(later, pairs).items() if name in states}
         # running maxima are values of the token
         values = values | {
             name: found for m in recurrence.maxima for name, found in ((m.before, whole[m.state]), (m.after, later[m.state]))
         }
         wanted = {**{f"{n}'": m for n, m in after.items()}, program.output.name: token.matrix(spec.outputs[0].value)}
         kept = {f"kept {n}": [[functions.number() for _ in row] for row in m] for n, m in states.items()}
+        values = _parted(values, pairs)
         own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
         for name, matrix in wanted.items():
             count += _same(f"`{name}` at token {t}", own.matrix(_ref(program, name)), matrix)
@@ -56,6 +59,16 @@ def compare(plan: Plan, program: ScanProgram, draw, update, sizes, functions: Fu
             count += _same(f"what carries `{name}` at token {t}", total, after[name])
         whole, states = later, after
     return count
+
+
+def _parted(values: dict[str, Matrix], pairs: tuple[Pair, ...]) -> dict[str, Matrix]:
+    """With the parts of complex values under their names."""
+    found = dict(values)
+    for pair in pairs:
+        if pair.name in found:
+            whole = [[complex_of(x) for x in row] for row in found.pop(pair.name)]
+            found |= {pair.re: [[x.re for x in row] for row in whole], pair.im: [[x.im for x in row] for row in whole]}
+    return found
 
 
 def _ref(program: ScanProgram, name: str) -> Expr:

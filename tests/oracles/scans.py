@@ -33,7 +33,7 @@ def mamba1(x, dt_raw, key, query, A_log, dt_bias, D, h):
     return run(x.shape[1], h, token)
 
 
-def s4d(u, A_log, C, log_dt, D, s):
+def s4d_real(u, A_log, C, log_dt, D, s):
     A, dt = -torch.exp(A_log), torch.exp(log_dt)[:, None]
 
     def token(t, s):
@@ -41,6 +41,30 @@ def s4d(u, A_log, C, log_dt, D, s):
         return (C * s).sum(-1) + D * u[:, t], s
 
     return run(u.shape[1], s, token)
+
+
+def s4d(u, log_re, im, C, log_dt, D, s):
+    A, dt = torch.complex(-torch.exp(log_re), im), torch.exp(log_dt)[:, None]
+
+    def token(t, s):
+        s = torch.exp(dt * A) * s + (torch.exp(dt * A) - 1) / A * u[:, t, :, None]
+        return 2 * (C * s).real.sum(-1) + D * u[:, t], s
+
+    return run(u.shape[1], s, token)
+
+
+def turning(u, a, theta, z, C, s, h):
+    """Reversed in time; `z` is a complex input."""
+
+    def token(t, states):
+        s, h = states
+        t = u.shape[1] - 1 - t
+        after = sigmoid(a[:, t, :, None]) * torch.exp(1j * theta[:, t]) * s + z[:, t, None] * u[:, t, :, None]
+        h = torch.tanh(a[:, t]) * h + u[:, t]
+        return ((C * after).real + (C.conj() * s).imag).sum(-1) + h, (after, h)
+
+    y, states = run(u.shape[1], (s, h), token)
+    return y.flip(1), *states
 
 
 def hgrn(i, f_raw, gamma, h):

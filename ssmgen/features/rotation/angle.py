@@ -19,5 +19,5 @@ FEATURE = Feature(
     is_lowered=True,
     priority=10,
     evidence=lambda f: (f.transitions or [None])[0],
-    in_scan=False,
+    in_scan=True,
 )
