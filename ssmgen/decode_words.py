@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .backends.torch_pointwise import UnsupportedOperand
+from .layer_spec import Layer
 from .module.forward import statement_words
 from .prologue import NotCarried, in_torch, prologue
 from .recurrence import Recurrence
-from .spec import Layer
 from .triton_decode import TokenWriter
 from .triton_layer import LayerWriter
 

@@ -10,11 +10,12 @@ from textwrap import fill, indent
 from . import compiler, kernel_text, layer_text, scan_text
 from .complex_pairs import over_pairs
 from .decode_words import layer_words, recurrence_words
+from .layer_spec import Layer
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
 from .recurrence_text import equations
 from .source import Source
-from .spec import Layer, Recurrence
+from .spec import Recurrence
 from .spec_text import number_text
 from .stability import Stability, stability
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import spec
+from . import layer_spec, spec
 from .spec_text import expr_text, interval_text, number_text, spec_text
 
 _SUM, _PRODUCT, _POWER, _ATOM = range(4)
@@ -32,7 +32,7 @@ def attention_text(attention: spec.Attention) -> str:
     return "\n".join([*lines, _line("output", attention.output), "}"])
 
 
-def layer_text(layer: spec.Layer) -> str:
+def layer_text(layer: layer_spec.Layer) -> str:
     """Its sizes, parameters and statements, each name with its shape for a token."""
     lines = [f"layer {layer.name}({_arguments((*layer.params, *layer.dims))}) {{"]
     lines += [_line("size", f"{name} = {size}") for name, size in layer.sizes]
@@ -50,7 +50,7 @@ def layer_text(layer: spec.Layer) -> str:
     return "\n".join([*lines, "}"])
 
 
-def stack_text(stack: spec.Stack) -> str:
+def stack_text(stack: layer_spec.Stack) -> str:
     """Its pattern of layers, what stands between them, and its clauses."""
     items = []
     for count, layer, keywords in stack.pattern:
@@ -62,41 +62,41 @@ def stack_text(stack: spec.Stack) -> str:
     return "\n".join([*lines, *(_line(name, value) for name, value in stack.clauses), "}"])
 
 
-def value_text(value: spec.LayerValue) -> str:
+def value_text(value: layer_spec.LayerValue) -> str:
     """A value of a layer as one would write it."""
     return _text(value)[0]
 
 
-def _text(value: spec.LayerValue) -> tuple[str, int]:
+def _text(value: layer_spec.LayerValue) -> tuple[str, int]:
     match value:
-        case spec.LayerNumber(value=number):
+        case layer_spec.LayerNumber(value=number):
             return number_text(number), _ATOM if number >= 0 and number.denominator == 1 else _PRODUCT
-        case spec.LayerSize(size=size, power=power):
+        case layer_spec.LayerSize(size=size, power=power):
             base = str(size) if str(size).isidentifier() or power == 1 else f"({size})"
             return (base, _SUM if " " in base else _ATOM) if power == 1 else (f"{base}^{number_text(power)}", _POWER)
-        case spec.LayerRef(name=name) | spec.LayerParam(name=name):
+        case layer_spec.LayerRef(name=name) | layer_spec.LayerParam(name=name):
             return name, _ATOM
-        case spec.LayerGroup(names=names):
+        case layer_spec.LayerGroup(names=names):
             return ", ".join(names), _ATOM
-        case spec.LayerShift(name=name):
+        case layer_spec.LayerShift(name=name):
             return f"{name}[-1]", _ATOM
-        case spec.LayerApply(function=function, operands=operands):
+        case layer_spec.LayerApply(function=function, operands=operands):
             return _call(function, *map(value_text, operands)), _ATOM
-        case spec.LayerArithmetic(operator=operator, left=left, right=right):
+        case layer_spec.LayerArithmetic(operator=operator, left=left, right=right):
             own = _STRENGTH[operator]
             mark = operator if operator == "^" else f" {operator} "
             return f"{_at_least(left, own + (operator == '^'))}{mark}{_at_least(right, own + (operator in '-/^'))}", own
-        case spec.LayerNegative(operand=operand):
+        case layer_spec.LayerNegative(operand=operand):
             return f"-{_at_least(operand, _PRODUCT)}", _SUM
-        case spec.LayerLinear(operand=operand, bias=bias, rank=rank):
+        case layer_spec.LayerLinear(operand=operand, bias=bias, rank=rank):
             return _call(
                 "linear", value_text(operand), *(["bias"] if bias else []), *([f"rank = {rank}"] if rank is not None else [])
             ), _ATOM
-        case spec.LayerConv(operand=operand, taps=taps, bias=bias):
+        case layer_spec.LayerConv(operand=operand, taps=taps, bias=bias):
             return _call("conv", value_text(operand), str(taps), *(["bias"] if bias else [])), _ATOM
-        case spec.LayerNorm(kind=kind, operand=operand, per=per):
+        case layer_spec.LayerNorm(kind=kind, operand=operand, per=per):
             return _call(kind, value_text(operand), f"per {per}"), _ATOM
-        case spec.LayerCall(callee=callee, operands=operands):
+        case layer_spec.LayerCall(callee=callee, operands=operands):
             return _call(callee, *map(value_text, operands)), _ATOM
     raise ValueError(f"not a value of a layer: {value!r}")
 
@@ -105,7 +105,7 @@ def _call(function: str, *arguments: str) -> str:
     return f"{function}({', '.join(arguments)})"
 
 
-def _at_least(value: spec.LayerValue, strength: int) -> str:
+def _at_least(value: layer_spec.LayerValue, strength: int) -> str:
     text, binds = _text(value)
     return text if binds >= strength else f"({text})"
 

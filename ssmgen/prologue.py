@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from . import algebra, spec
+from . import algebra, layer_spec, spec
 from .backends.triton_text import FUNCTIONS
 from .module.forward import bundle_name, bundled, is_joinable, names_read, spec_nodes
 from .module.text import variable
 from .small import all_nodes
 from .spec import ONE, Expr, Ref, SizeOf, Type
 
-POINTWISE = (spec.LayerConv, spec.LayerApply, spec.LayerArithmetic, spec.LayerNegative)
-LEAVES = (spec.LayerLinear, spec.LayerNorm, spec.LayerShift)
-WORDS = {spec.LayerLinear: "a projection", spec.LayerNorm: "a learned norm", spec.LayerShift: "the value of the token before"}
+POINTWISE = (layer_spec.LayerConv, layer_spec.LayerApply, layer_spec.LayerArithmetic, layer_spec.LayerNegative)
+LEAVES = (layer_spec.LayerLinear, layer_spec.LayerNorm, layer_spec.LayerShift)
+WORDS = {
+    layer_spec.LayerLinear: "a projection",
+    layer_spec.LayerNorm: "a learned norm",
+    layer_spec.LayerShift: "the value of the token before",
+}
 COLUMN_FUNCTIONS = ("unit", "softmax")
 PER = {"head": "head", "group": "group", "channel": "channel", "none": "layer"}
 
@@ -39,7 +43,7 @@ class Source:
     name: str
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    node: spec.LayerValue | None
+    node: layer_spec.LayerValue | None
     is_learned: bool = False
 
 
@@ -59,8 +63,8 @@ class Filter:
     """A convolution: its node, what its arguments are called after, the statement it stands in, (per, type) of its values."""
 
     name: str
-    node: spec.LayerConv
-    statement: spec.LayerStatement
+    node: layer_spec.LayerConv
+    statement: layer_spec.LayerStatement
     widths: tuple[tuple[str, Type], ...]
 
 
@@ -78,19 +82,19 @@ class Prologue:
     """definitions: the recurrence's inputs as expressions of `channels` and `filtered`; statements: those that the launch carries,
     by number; quoted: the statement that an input comes from, where the launch computes it."""
 
-    layer: spec.Layer
+    layer: layer_spec.Layer
     recurrence: spec.Recurrence
-    call: spec.LayerCall
+    call: layer_spec.LayerCall
     statements: tuple[int, ...]
     sources: tuple[Source, ...]
     filters: tuple[Filter, ...]
     channels: dict[str, Channels] = field(hash=False)
     filtered: dict[str, Filtered] = field(hash=False)
     definitions: dict[str, Expr] = field(hash=False)
-    quoted: dict[str, spec.LayerStatement] = field(hash=False)
+    quoted: dict[str, layer_spec.LayerStatement] = field(hash=False)
 
 
-def prologue(layer: spec.Layer, recurrence: spec.Recurrence) -> Prologue:
+def prologue(layer: layer_spec.Layer, recurrence: spec.Recurrence) -> Prologue:
     """What a launch carries of a layer around a recurrence.
 
     Raises NotCarried where it carries nothing, with the reason.
@@ -98,24 +102,26 @@ def prologue(layer: spec.Layer, recurrence: spec.Recurrence) -> Prologue:
     return _Tracer(layer, recurrence).trace()
 
 
-def in_torch(carried: Prologue) -> tuple[tuple[spec.LayerStatement, str], ...]:
+def in_torch(carried: Prologue) -> tuple[tuple[layer_spec.LayerStatement, str], ...]:
     """Statements with convolutions that stay torch operations although they come before the call, each with the reason."""
     tracer = _Tracer(carried.layer, None)
     found = []
     for number, statement in enumerate(carried.layer.statements[: tracer.at + 1]):
-        over = next((leaf for leaf in _leaves(statement.value) if _has(leaf, spec.LayerConv)), None)
+        over = next((leaf for leaf in _leaves(statement.value) if _has(leaf, layer_spec.LayerConv)), None)
         if over is not None:
             found.append((statement, f"{WORDS[type(over)]} needs all of its channels"))
-        elif number in tracer.refused and _has(statement.value, spec.LayerConv):
+        elif number in tracer.refused and _has(statement.value, layer_spec.LayerConv):
             found.append((statement, tracer.refused[number]))
     return tuple(found)
 
 
 class _Tracer:
-    def __init__(self, layer: spec.Layer, recurrence: spec.Recurrence | None):
+    def __init__(self, layer: layer_spec.Layer, recurrence: spec.Recurrence | None):
         self.layer, self.recurrence = layer, recurrence
         self.refused: dict[int, str] = {}
-        calls = [(n, node) for n, s in enumerate(layer.statements) for node in spec_nodes(s.value) if isinstance(node, spec.LayerCall)]
+        calls = [
+            (n, node) for n, s in enumerate(layer.statements) for node in spec_nodes(s.value) if isinstance(node, layer_spec.LayerCall)
+        ]
         self.at, self.call = calls[0] if len(calls) == 1 else (0, None)
         self.defined = self._defined()
         self.carried = self._carried() if self.call is not None else ()
@@ -181,7 +187,7 @@ class _Tracer:
             raise NotCarried("values of the token before are read, which torch operations keep")
         if not self.carried and not any(isinstance(operand, POINTWISE) for operand in self.call.operands):
             raise NotCarried("nothing stands between the projections and the recurrence")
-        self.dims: dict[spec.Size, spec.Dim] = {}
+        self.dims: dict[layer_spec.Size, spec.Dim] = {}
         for width, symbol in zip(self.call.inputs, given, strict=True):
             sides = [size for size in (symbol.type.rows, symbol.type.cols) if size != ONE]
             self.dims |= dict(zip(width.shape, sides, strict=True))
@@ -209,43 +215,43 @@ class _Tracer:
             quoted,
         )
 
-    def _origin(self, operand: spec.LayerValue) -> int:
+    def _origin(self, operand: layer_spec.LayerValue) -> int:
         """The statement whose words say what an input is."""
-        if isinstance(operand, spec.LayerRef) and self.defined[self.at].get(operand.name) in self.carried:
+        if isinstance(operand, layer_spec.LayerRef) and self.defined[self.at].get(operand.name) in self.carried:
             return self.defined[self.at][operand.name]
         return self.at
 
-    def _value(self, node: spec.LayerValue, i: int, number: int) -> Expr:
+    def _value(self, node: layer_spec.LayerValue, i: int, number: int) -> Expr:
         """The i-th value of a node in statement `number`."""
         i = i if len(node.widths) > 1 else 0
         match node:
-            case spec.LayerNumber(value=value):
+            case layer_spec.LayerNumber(value=value):
                 return algebra.const(value)
-            case spec.LayerSize(size=size, power=power):
+            case layer_spec.LayerSize(size=size, power=power):
                 if size not in self.dims:
                     raise NotCarried(f"the size {size} is none of the recurrence's")
                 return algebra.power(SizeOf(Type(), node.span, self.dims[size]), algebra.const(power))
-            case spec.LayerRef(name=name):
+            case layer_spec.LayerRef(name=name):
                 return self._named(name, node.widths[0], number)
-            case spec.LayerGroup(names=names):
+            case layer_spec.LayerGroup(names=names):
                 return self._named(names[i], node.widths[i], number)
-            case spec.LayerParam(name=name):
+            case layer_spec.LayerParam(name=name):
                 source = self._source(("param", name), Source(name, (), (name,), node, is_learned=True))
-                return self._channels(source, 0, node.widths or (spec.Width("none"),))
-            case spec.LayerNegative(operand=operand):
+                return self._channels(source, 0, node.widths or (layer_spec.Width("none"),))
+            case layer_spec.LayerNegative(operand=operand):
                 return algebra.neg(self._value(operand, i, number))
-            case spec.LayerArithmetic(operator="."):
+            case layer_spec.LayerArithmetic(operator="."):
                 raise NotCarried("an inner product of each head's columns")
-            case spec.LayerArithmetic(operator=operator, left=left, right=right):
+            case layer_spec.LayerArithmetic(operator=operator, left=left, right=right):
                 sides = self._value(left, i, number), self._value(right, i, number)
                 make = {"+": algebra.add, "-": algebra.sub, "*": algebra.mul, "/": algebra.div, "^": algebra.power}[operator]
                 return make(*sides)
-            case spec.LayerApply(function=function, operands=operands):
+            case layer_spec.LayerApply(function=function, operands=operands):
                 args = [self._value(operand, i, number) for operand in operands]
                 if function in COLUMN_FUNCTIONS and not args[0].type.is_column:
                     raise NotCarried(f"`{function}` does not run along one axis of a head")
                 return algebra.apply(function, *args)
-            case spec.LayerConv():
+            case layer_spec.LayerConv():
                 return self._conv(node, i, number)
             case _ if isinstance(node, LEAVES):
                 statement = self.layer.statements[number]
@@ -254,7 +260,7 @@ class _Tracer:
                 return self._channels(self._source(("node", id(node)), Source(name, (), labels, node)), i, node.widths)
         raise NotCarried(f"{type(node).__name__} is no operation on a channel")
 
-    def _named(self, name: str, width: spec.Width, number: int) -> Expr:
+    def _named(self, name: str, width: layer_spec.Width, number: int) -> Expr:
         origin = self.defined[number].get(name)
         if origin in self.carried:
             statement = self.layer.statements[origin]
@@ -269,7 +275,7 @@ class _Tracer:
                 return self._channels(source, names.index(name), widths)
         return self._channels(self._source(("names", (name,), origin), Source(variable(name), (name,), (name,), None)), 0, (width,))
 
-    def _conv(self, node: spec.LayerConv, i: int, number: int) -> Expr:
+    def _conv(self, node: layer_spec.LayerConv, i: int, number: int) -> Expr:
         if id(node) not in self.filters:
             label = "conv" if self._convolutions() == 1 else f"conv_{bundle_name(self.layer.statements[number].names)}"
             taken = [f.name for f in self.filters.values()]
@@ -288,7 +294,7 @@ class _Tracer:
 
     def _convolutions(self) -> int:
         return sum(
-            isinstance(node, spec.LayerConv) for n in (*self.carried, self.at) for node in spec_nodes(self.layer.statements[n].value)
+            isinstance(node, layer_spec.LayerConv) for n in (*self.carried, self.at) for node in spec_nodes(self.layer.statements[n].value)
         )
 
     def _source(self, key: tuple, source: Source) -> Source:
@@ -300,7 +306,7 @@ class _Tracer:
             self.sources[key] = source
         return self.sources[key]
 
-    def _channels(self, source: Source, i: int, widths: tuple[spec.Width, ...]) -> Expr:
+    def _channels(self, source: Source, i: int, widths: tuple[layer_spec.Width, ...]) -> Expr:
         shapes = tuple(self._shape(width) for width in widths)
         per, type_ = shapes[i]
         name = f"channels {source.name} {i}"
@@ -308,26 +314,26 @@ class _Tracer:
         self.channels[name] = Channels(source, label, type_, per, shapes[:i])
         return Ref(type_, spec.NOWHERE, name)
 
-    def _shape(self, width: spec.Width) -> tuple[str, Type]:
+    def _shape(self, width: layer_spec.Width) -> tuple[str, Type]:
         sides = [self.dims.get(size) for size in width.shape]
         if None in sides or len(sides) > 2:
             raise NotCarried(f"the shape {width} is none of the recurrence's")
         return PER[width.lead], Type(*sides)
 
 
-def _odd(statement: spec.LayerStatement) -> str:
+def _odd(statement: layer_spec.LayerStatement) -> str:
     """Why a statement has an operation that no kernel knows."""
-    if len(statement.names) > 1 and any(not isinstance(leaf, spec.LayerLinear) for leaf in _leaves(statement.value)):
+    if len(statement.names) > 1 and any(not isinstance(leaf, layer_spec.LayerLinear) for leaf in _leaves(statement.value)):
         return "several values are each normalised, or shifted, by themselves"
     for node in _carried_nodes(statement.value):
-        if isinstance(node, spec.LayerApply) and node.function not in (*FUNCTIONS, *COLUMN_FUNCTIONS):
+        if isinstance(node, layer_spec.LayerApply) and node.function not in (*FUNCTIONS, *COLUMN_FUNCTIONS):
             return f"`{node.function}` is not computed channel by channel"
-        if isinstance(node, spec.LayerCall):
+        if isinstance(node, layer_spec.LayerCall):
             return "it calls a recurrence"
     return ""
 
 
-def _carried_nodes(value: spec.LayerValue) -> Iterator[spec.LayerValue]:
+def _carried_nodes(value: layer_spec.LayerValue) -> Iterator[layer_spec.LayerValue]:
     """The nodes of a value down to, and without, those that torch computes."""
     if isinstance(value, LEAVES):
         return
@@ -336,7 +342,7 @@ def _carried_nodes(value: spec.LayerValue) -> Iterator[spec.LayerValue]:
         yield from _carried_nodes(child)
 
 
-def _leaves(value: spec.LayerValue) -> Iterator[spec.LayerValue]:
+def _leaves(value: layer_spec.LayerValue) -> Iterator[layer_spec.LayerValue]:
     """The outermost nodes that torch computes."""
     if isinstance(value, LEAVES):
         yield value
@@ -345,7 +351,7 @@ def _leaves(value: spec.LayerValue) -> Iterator[spec.LayerValue]:
         yield from _leaves(child)
 
 
-def _beside(value: spec.LayerValue, call: spec.LayerCall) -> Iterator[spec.LayerValue]:
+def _beside(value: layer_spec.LayerValue, call: layer_spec.LayerCall) -> Iterator[layer_spec.LayerValue]:
     """The parts of a value outside of the call in it."""
     if value is call:
         return
@@ -356,10 +362,10 @@ def _beside(value: spec.LayerValue, call: spec.LayerCall) -> Iterator[spec.Layer
         yield from _beside(child, call)
 
 
-def _children(value: spec.LayerValue) -> Iterator[spec.LayerValue]:
+def _children(value: layer_spec.LayerValue) -> Iterator[layer_spec.LayerValue]:
     for held in vars(value).values():
-        yield from (item for item in (held if isinstance(held, tuple) else (held,)) if isinstance(item, spec.LayerValue))
+        yield from (item for item in (held if isinstance(held, tuple) else (held,)) if isinstance(item, layer_spec.LayerValue))
 
 
-def _has(value: spec.LayerValue, kind: type) -> bool:
+def _has(value: layer_spec.LayerValue, kind: type) -> bool:
     return any(isinstance(node, kind) for node in spec_nodes(value))

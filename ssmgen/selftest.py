@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from . import spec
+from . import layer_spec, spec
 from .backends.torch_text import attribute, identifier
 from .intervals import Interval
 from .lengths import LengthsFile
@@ -50,7 +50,7 @@ class LayerTest:
     sizes: str
 
 
-def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengths: LengthsFile) -> SelfTest:
+def self_test(recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...], lengths: LengthsFile) -> SelfTest:
     """The context of the test template for one recurrence, the layers around it, and the frames of their states."""
     inputs, params = arguments_of(recurrence)
     sizes = small_sizes(recurrence)
@@ -74,13 +74,13 @@ def self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengt
     )
 
 
-def _layer_test(layer: spec.Layer, sizes: dict[str, int]) -> LayerTest:
+def _layer_test(layer: layer_spec.Layer, sizes: dict[str, int]) -> LayerTest:
     given = [f"{attribute(name)}={sizes[name]}" for name, _ in layer.dims if name in sizes]
     given += [f"{attribute(name)}=2" for name, default in layer.params[1:] if default is None]
     return LayerTest(camel(layer.name), f"dict({', '.join(given)})")
 
 
-def render_self_test(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], lengths: LengthsFile) -> str:
+def render_self_test(recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...], lengths: LengthsFile) -> str:
     """The text of `test_<name>.py`."""
     from ._environment import render
 

@@ -14,11 +14,12 @@ from .backends.torch_text import identifier
 from .backends.triton_pointwise import PRODUCT, UnsupportedOperand
 from .backends.triton_value import Text, loaded
 from .expressions import nodes
+from .layer_spec import Layer, LayerStatement
 from .module.forward import statement_place
 from .prologue import Channels, Filtered, NotCarried, Prologue, Source, prologue
 from .recurrence import Recurrence
 from .schema_text import Registration, registration
-from .spec import ONE, Expr, Layer, LayerStatement, Ref, State, Symbol, Type
+from .spec import ONE, Expr, Ref, State, Symbol, Type
 from .triton_decode import HEAD_INDEX, DecodePackage, Line, Strided, TokenWriter, comment
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from conftest import ROOT
 
-from ssmgen import spec
+from ssmgen import layer_spec
 from ssmgen.diagnostics import SpecError
 from ssmgen.module import module_file, render_module
 from ssmgen.parse import parse
@@ -37,12 +37,12 @@ recurrence average {
 """
 
 
-def layer(body: str, recurrence: str = RETENTION, head: str = "layer block(d_model)") -> spec.Layer:
+def layer(body: str, recurrence: str = RETENTION, head: str = "layer block(d_model)") -> layer_spec.Layer:
     specification = resolve(parse(Source("layer.ssm", f"{recurrence}\n{head} {{\n{body}\n}}\n")))
     return specification.layers[0]
 
 
-def widths(resolved: spec.Layer) -> dict[str, str]:
+def widths(resolved: layer_spec.Layer) -> dict[str, str]:
     """The last width of every name, as text."""
     found = {}
     for statement in resolved.statements:
@@ -118,7 +118,7 @@ def test_sizes_cancel():
     size = product(named("H"), named("P"))
     heads = product(named("expand"), named("d_model"), sizes.inverse(named("P")))
     assert sizes.substitute(size, {"H": heads}) == product(named("d_model"), named("expand"))
-    assert sizes.inverse(spec.Size()) is None
+    assert sizes.inverse(layer_spec.Size()) is None
     assert str(product(constant(Fraction(8, 3)), named("d_model"))) == "8 * d_model / 3"
 
 

@@ -67,7 +67,7 @@ def marks(drawing: str, kind: str, style: str) -> list[dict[str, str]]:
 
 
 def test_eigenvalues_before_training_are_those_of_the_spec():
-    source = (ROOT / "examples" / "s4d.ssm").read_text(encoding="utf-8")
+    source = (ROOT / "examples" / "s4d_real.ssm").read_text(encoding="utf-8")
     found = spectrum(source, "s")
     # A_n = -(n + 1); the first of the lanes has the dt in the middle of its draw, sqrt(1e-3 * 1e-1)
     for n in (0, 63):

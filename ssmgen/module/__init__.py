@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .. import spec
+from .. import layer_spec, spec
 from ..backends.torch_text import HELPERS
 from .layer import LayerClass, layer_class
 from .recurrence import RecurrenceClass, recurrence_class
@@ -72,12 +72,14 @@ class PackageFile:
     exports: tuple[str, ...]
 
 
-def layers_of(specification: spec.Specification, recurrence: spec.Recurrence) -> tuple[spec.Layer, ...]:
+def layers_of(specification: spec.Specification, recurrence: spec.Recurrence) -> tuple[layer_spec.Layer, ...]:
     """The layers that are emitted beside a recurrence: those that call it and nothing else."""
     return tuple(layer for layer in specification.layers if layer.callees == (recurrence.name,))
 
 
-def module_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES) -> ModuleFile:
+def module_file(
+    recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES
+) -> ModuleFile:
     """The context of `module.py` for a recurrence and the layers around it; `launches` has the kernels of layers by name."""
     core = recurrence_class(recurrence)
     classes = tuple(layer_class(layer, {recurrence.name: core}, launches.get(layer.name)) for layer in layers)
@@ -133,7 +135,7 @@ def _summary(core: RecurrenceClass, layers: tuple[LayerClass, ...]) -> str:
     return f"`{core.name}` is the op with its learned parameters{around}."
 
 
-def package_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> PackageFile:
+def package_file(recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...]) -> PackageFile:
     """The context of `__init__.py`."""
     module = module_file(recurrence, layers)
     classes = [module.recurrence.name]
@@ -149,14 +151,14 @@ def package_file(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) ->
     )
 
 
-def render_module(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES) -> str:
+def render_module(recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...], launches: Mapping[str, Launch] = NO_LAUNCHES) -> str:
     """The text of `module.py`."""
     from .._environment import render
 
     return render("torch/module.py.jinja", module=module_file(recurrence, layers, launches))
 
 
-def render_package(recurrence: spec.Recurrence, layers: tuple[spec.Layer, ...]) -> str:
+def render_package(recurrence: spec.Recurrence, layers: tuple[layer_spec.Layer, ...]) -> str:
     """The text of `__init__.py`."""
     from .._environment import render
 

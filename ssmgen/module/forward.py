@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .. import spec
+from .. import layer_spec
 from ..backends.eager_text import ATOM, POWER, PRODUCT, SIGN, SUM, Text
 from ..backends.torch_text import AXIS_FUNCTIONS, FUNCTIONS, HELPERS, attribute
 from . import text
@@ -41,14 +41,14 @@ class Names:
 class ForwardWriter:
     """Writes the body of `forward` (or of `step`, one token at a time) line by line."""
 
-    layer: spec.Layer
+    layer: layer_spec.Layer
     names: Names
     is_step: bool
     launch: Launch | None = None  # of a step: the kernel that carries the call and what comes before it
     lines: list[str] = field(default_factory=list)
     used: dict[str, None] = field(default_factory=dict)  # attributes that hold sizes
     helpers: dict[str, None] = field(default_factory=dict)
-    splits: dict[str, tuple[tuple[spec.Width, ...], ...]] = field(default_factory=dict)  # projection -> widths of its pieces
+    splits: dict[str, tuple[tuple[layer_spec.Width, ...], ...]] = field(default_factory=dict)  # projection -> widths of its pieces
     _variables: dict[str, str] = field(default_factory=dict)  # layer name -> Python name
     _version: dict[str, int] = field(default_factory=dict)  # layer name -> which statement defined it
     _done: dict[int | tuple, str] = field(default_factory=dict)  # operations that have been given a line
@@ -82,20 +82,20 @@ class ForwardWriter:
 
     @property
     def _has_windows(self) -> bool:
-        return any(isinstance(node, spec.LayerConv) for s in self.layer.statements for node in spec_nodes(s.value))
+        return any(isinstance(node, layer_spec.LayerConv) for s in self.layer.statements for node in spec_nodes(s.value))
 
     @property
     def _has_own_windows(self) -> bool:
         """Whether torch operations move a window wherever the layer runs."""
         carried = [f.node for f in self.launch.prologue.filters] if self.launch is not None else []
-        nodes = [node for s in self.layer.statements for node in spec_nodes(s.value) if isinstance(node, spec.LayerConv)]
+        nodes = [node for s in self.layer.statements for node in spec_nodes(s.value) if isinstance(node, layer_spec.LayerConv)]
         return any(all(node is not other for other in carried) for node in nodes)
 
     def _numbered(self, number: int) -> None:
         following = self.layer.statements[number + 1] if number + 1 < len(self.layer.statements) else None
         self._statement(self.layer.statements[number], following, number)
 
-    def _compute_sources(self, statement: spec.LayerStatement) -> None:
+    def _compute_sources(self, statement: layer_spec.LayerStatement) -> None:
         """What torch computes inside a statement that a launch carries, given a line of its own."""
         for source in self.launch.prologue.sources:
             if source.node is not None and not source.is_learned and any(node is source.node for node in spec_nodes(statement.value)):
@@ -110,7 +110,7 @@ class ForwardWriter:
             name += "_"
         return name
 
-    def _result(self, wanted: str, other: str, node: spec.LayerValue) -> str:
+    def _result(self, wanted: str, other: str, node: layer_spec.LayerValue) -> str:
         """Where an operation's result goes: the statement's own target, unless that is still to be read or already given."""
         later = [variable(name) for name in self._reads]
         for name in names_read(node):
@@ -132,7 +132,7 @@ class ForwardWriter:
 
     # --- statements --------------------------------------------------------------------------------------------------
 
-    def _statement(self, statement: spec.LayerStatement, following: spec.LayerStatement | None, number: int) -> None:
+    def _statement(self, statement: layer_spec.LayerStatement, following: layer_spec.LayerStatement | None, number: int) -> None:
         targets = tuple(variable(name) for name in statement.names)
         self._targets, self._reads, self._given, self._headed = targets, names_read(statement.value), {}, {}
         if len(targets) == 1:
@@ -146,11 +146,11 @@ class ForwardWriter:
         if value.text != target:
             self.lines += self._wrapped(f"{target} = ", value.text)
 
-    def _several(self, statement: spec.LayerStatement, following, targets: tuple[str, ...]) -> None:
+    def _several(self, statement: layer_spec.LayerStatement, following, targets: tuple[str, ...]) -> None:
         joined = self.joined(statement.value)
         if joined is None:
             values = [self.text(statement.value, i) for i in range(len(targets))]
-            read = {node.name for node in spec_nodes(statement.value) if isinstance(node, spec.LayerRef)}
+            read = {node.name for node in spec_nodes(statement.value) if isinstance(node, layer_spec.LayerRef)}
             if any(name in read for name in statement.names):
                 self.lines += self._wrapped(f"{', '.join(targets)} = ", ", ".join(value.text for value in values))
                 return
@@ -164,7 +164,7 @@ class ForwardWriter:
             self._bundles[bundle] = name
             self._assign(name, joined)
             return
-        pieces: dict[str, tuple[spec.Width, ...]] = {}
+        pieces: dict[str, tuple[layer_spec.Width, ...]] = {}
         for name, target, width in zip(statement.names, targets, owner.widths, strict=True):
             piece = bundle_name(bundle) if name in bundle else target
             pieces[piece] = (*pieces.get(piece, ()), width)
@@ -172,82 +172,84 @@ class ForwardWriter:
             self._bundles[bundle] = bundle_name(bundle)
         self._cut(owner, joined, pieces)
 
-    def _cut(self, owner: spec.LayerLinear | spec.LayerConv, joined: Text, pieces: Mapping[str, tuple[spec.Width, ...]]) -> None:
+    def _cut(
+        self, owner: layer_spec.LayerLinear | layer_spec.LayerConv, joined: Text, pieces: Mapping[str, tuple[layer_spec.Width, ...]]
+    ) -> None:
         module = self.names.modules[id(owner)]
         self.splits[module] = tuple(pieces.values())
         self.lines += self._wrapped(f"{', '.join(pieces)} = ", f"{joined.at(ATOM)}.split(self.{module}_split, dim=-1)")
 
     # --- values ------------------------------------------------------------------------------------------------------
 
-    def joined(self, node: spec.LayerValue) -> Text | None:
+    def joined(self, node: layer_spec.LayerValue) -> Text | None:
         """A value of several names as one tensor side by side; None where an operation needs to know the names."""
         if id(node) in self._computed:
             return Text(self._computed[id(node)])
         match node:
-            case spec.LayerLinear():
+            case layer_spec.LayerLinear():
                 return Text(f"self.{self.names.modules[id(node)]}({self.text(node.operand, 0).text})")
-            case spec.LayerConv():
+            case layer_spec.LayerConv():
                 operand = self.joined(node.operand)
                 if operand is None:
                     pieces = [self.text(node.operand, i).text for i in range(len(node.widths))]
                     operand = Text(f"torch.cat([{', '.join(pieces)}], dim=-1)")
                 return Text(self._conv(node, operand))
-            case spec.LayerGroup(names=names):
+            case layer_spec.LayerGroup(names=names):
                 if names in self._bundles:
                     return Text(self._bundles[names])
                 return Text(f"torch.cat([{', '.join(self._variables[name] for name in names)}], dim=-1)")
-            case spec.LayerNumber() | spec.LayerSize():
+            case layer_spec.LayerNumber() | layer_spec.LayerSize():
                 return self.text(node, 0)
-            case spec.LayerParam() if not node.widths:
+            case layer_spec.LayerParam() if not node.widths:
                 return self.text(node, 0)
-            case spec.LayerNegative(operand=operand):
+            case layer_spec.LayerNegative(operand=operand):
                 inner = self.joined(operand)
                 return inner and Text(f"-{inner.at(PRODUCT)}", SIGN)
-            case spec.LayerArithmetic(left=left, right=right, operator=operator):
+            case layer_spec.LayerArithmetic(left=left, right=right, operator=operator):
                 if all(is_joinable(side) for side in (left, right)):
                     return _binary(operator, self.joined(left), self.joined(right))
-            case spec.LayerApply(function=function, operands=operands):
+            case layer_spec.LayerApply(function=function, operands=operands):
                 if function in FUNCTIONS and all(is_joinable(operand) for operand in operands):
                     return self._call(function, [self.joined(operand) for operand in operands])
         return None
 
-    def text(self, node: spec.LayerValue, i: int) -> Text:
+    def text(self, node: layer_spec.LayerValue, i: int) -> Text:
         """The value for the i-th name of the statement, flat."""
         if id(node) in self._computed and len(node.widths) == 1:
             return Text(self._computed[id(node)])
         match node:
-            case spec.LayerNumber(value=value):
+            case layer_spec.LayerNumber(value=value):
                 return Text(text.number(value), is_number=True)
-            case spec.LayerSize(size=size, power=power):
+            case layer_spec.LayerSize(size=size, power=power):
                 base = self._size(size)
                 return Text(base if power == 1 else f"{base}**{text.number(power)}", ATOM if power == 1 else POWER, is_number=True)
-            case spec.LayerRef(name=name):
+            case layer_spec.LayerRef(name=name):
                 return Text(self._variables[name])
-            case spec.LayerParam(name=name):
+            case layer_spec.LayerParam(name=name):
                 return Text(f"self.{attribute(name)}")
-            case spec.LayerGroup(names=names):
+            case layer_spec.LayerGroup(names=names):
                 return Text(self._variables[names[i]])
-            case spec.LayerShift():
+            case layer_spec.LayerShift():
                 return Text(self._shift(node))
-            case spec.LayerNegative(operand=operand):
+            case layer_spec.LayerNegative(operand=operand):
                 return Text(f"-{self.text(operand, i).at(PRODUCT)}", SIGN)
-            case spec.LayerLinear() | spec.LayerConv() if len(node.widths) > 1:
+            case layer_spec.LayerLinear() | layer_spec.LayerConv() if len(node.widths) > 1:
                 return Text(self._split(node, i))
-            case spec.LayerLinear(operand=operand):
+            case layer_spec.LayerLinear(operand=operand):
                 return Text(f"self.{self.names.modules[id(node)]}({self.text(operand, 0).text})")
-            case spec.LayerConv(operand=operand):
+            case layer_spec.LayerConv(operand=operand):
                 return Text(self._conv(node, self.text(operand, 0)))
-            case spec.LayerNorm(operand=operand):
+            case layer_spec.LayerNorm(operand=operand):
                 return Text(f"self.{self.names.modules[id(node)]}({self.text(operand, i).text})")
-            case spec.LayerCall():
+            case layer_spec.LayerCall():
                 return self._callee(node, i)
-            case spec.LayerApply():
+            case layer_spec.LayerApply():
                 return self._apply(node, i)
-            case spec.LayerArithmetic():
+            case layer_spec.LayerArithmetic():
                 return self._arithmetic(node, i)
         raise AssertionError(f"no text for {node}")
 
-    def _arithmetic(self, node: spec.LayerArithmetic, i: int) -> Text:
+    def _arithmetic(self, node: layer_spec.LayerArithmetic, i: int) -> Text:
         left, right = self.text(node.left, i), self.text(node.right, i)
         a, b = _width(node.left, i), _width(node.right, i)
         if node.operator == ".":
@@ -263,13 +265,13 @@ class ForwardWriter:
         self._headed[flat] = both.text
         return Text(flat)
 
-    def _blocks(self, value: Text, width: spec.Width) -> Text:
+    def _blocks(self, value: Text, width: layer_spec.Width) -> Text:
         """A value as [..., heads, the rest]."""
         if value.text in self._headed:
             return Text(self._headed[value.text])
         return Text(f"{value.at(ATOM)}.unflatten(-1, ({self._lead(width.lead)}, -1))")
 
-    def _apply(self, node: spec.LayerApply, i: int) -> Text:
+    def _apply(self, node: layer_spec.LayerApply, i: int) -> Text:
         operands = [self.text(operand, i) for operand in node.operands]
         if node.function in FUNCTIONS:
             return self._call(node.function, operands)
@@ -290,7 +292,7 @@ class ForwardWriter:
 
     # --- operations with a memory ------------------------------------------------------------------------------------
 
-    def _conv(self, node: spec.LayerConv, operand: Text) -> str:
+    def _conv(self, node: layer_spec.LayerConv, operand: Text) -> str:
         if id(node) not in self._done:
             module, name = self.names.modules[id(node)], self.names.fields[id(node)]
             wanted = operand.text if operand.text.isidentifier() else bundle_name(self._targets)
@@ -304,7 +306,7 @@ class ForwardWriter:
             self._done[id(node)] = result
         return self._done[id(node)]
 
-    def _shift(self, node: spec.LayerShift) -> str:
+    def _shift(self, node: layer_spec.LayerShift) -> str:
         key = (node.name, self._version.get(node.name, -1))
         name = self.names.fields[key]
         if key not in self._done:
@@ -317,7 +319,7 @@ class ForwardWriter:
             self._done[key] = result
         return self._done[key]
 
-    def _callee(self, node: spec.LayerCall, i: int) -> Text:
+    def _callee(self, node: layer_spec.LayerCall, i: int) -> Text:
         if id(node) not in self._done:
             self._done[id(node)] = self._launched(node) if self.launch is not None else self._called(node)
         flat = _without_heads(self._done[id(node)], node.widths[i])
@@ -325,7 +327,7 @@ class ForwardWriter:
             self._headed[flat] = self._done[id(node)]
         return Text(flat)
 
-    def _called(self, node: spec.LayerCall) -> str:
+    def _called(self, node: layer_spec.LayerCall) -> str:
         module, name = self.names.modules[id(node)], self.names.fields[id(node)]
         arguments = [self._with_heads(self.text(operand, 0), width) for operand, width in zip(node.operands, node.inputs, strict=True)]
         result = self._result(self._targets[0], f"{module}_{self._targets[0]}", node)
@@ -336,7 +338,7 @@ class ForwardWriter:
             self.lines += text.call(f"{result}, {self.next_of(name)} = self.{module}", arguments, 8)
         return result
 
-    def _launched(self, node: spec.LayerCall) -> str:
+    def _launched(self, node: layer_spec.LayerCall) -> str:
         """The call and the statements before it that wait for it: one launch where there is a kernel, else torch operations."""
         self._compute_sources(next(s for s in self.layer.statements if any(inner is node for inner in spec_nodes(s.value))))
         handed = [self._handed(kind, key, node) for kind, key in self.launch.handed]
@@ -357,7 +359,7 @@ class ForwardWriter:
         self.lines = [*before, test, *(f"    {line}" for line in launch), "else:", *(f"    {line}" for line in branch)]
         return result
 
-    def _handed(self, kind: str, key: object, call: spec.LayerCall) -> str:
+    def _handed(self, kind: str, key: object, call: layer_spec.LayerCall) -> str:
         """The text of one argument of the kernel."""
         module, name = self.names.modules[id(call)], self.names.fields[id(call)]
         match kind:
@@ -386,7 +388,7 @@ class ForwardWriter:
             return self._computed[id(source.node)]
         return self._bundles[source.names] if len(source.names) > 1 else self._variables[source.names[0]]
 
-    def _split(self, node: spec.LayerLinear | spec.LayerConv, i: int) -> str:
+    def _split(self, node: layer_spec.LayerLinear | layer_spec.LayerConv, i: int) -> str:
         if (id(node), "split") not in self._done:
             joined = self.joined(node)
             if joined is None:
@@ -398,7 +400,7 @@ class ForwardWriter:
 
     # --- shapes ------------------------------------------------------------------------------------------------------
 
-    def _with_heads(self, value: Text, width: spec.Width) -> str:
+    def _with_heads(self, value: Text, width: layer_spec.Width) -> str:
         lead = [self._lead(width.lead)] if width.lead != "none" else []
         axes = lead + [self._size(size) for size in width.shape]
         if not axes:
@@ -412,7 +414,7 @@ class ForwardWriter:
             return self.names.groups if self.names.groups.isdigit() else self._attribute(self.names.groups)
         return self._attribute(self.names.sizes[self.layer.count])
 
-    def _size(self, size: spec.Size) -> str:
+    def _size(self, size: layer_spec.Size) -> str:
         above, below = text.quotient(size, {name: self._attribute(attribute, False) for name, attribute in self.names.sizes.items()})
         for factors, _ in size.terms:
             for name, _ in factors:
@@ -425,14 +427,14 @@ class ForwardWriter:
         return f"self.{name}"
 
 
-def bundled(statement: spec.LayerStatement, following: spec.LayerStatement | None) -> tuple[str, ...]:
+def bundled(statement: layer_spec.LayerStatement, following: layer_spec.LayerStatement | None) -> tuple[str, ...]:
     """Names of a projection that the next statement convolves together: they are not torn apart first."""
     if following is None or _owner(statement.value) is None:
         return ()
     nodes = list(spec_nodes(following.value))
-    read = {node.name for node in nodes if isinstance(node, (spec.LayerRef, spec.LayerShift))}
+    read = {node.name for node in nodes if isinstance(node, (layer_spec.LayerRef, layer_spec.LayerShift))}
     for node in nodes:
-        if isinstance(node, spec.LayerConv) and isinstance(node.operand, spec.LayerGroup):
+        if isinstance(node, layer_spec.LayerConv) and isinstance(node.operand, layer_spec.LayerGroup):
             names = node.operand.names
             size = len(names)
             if not read & set(names) and any(statement.names[at : at + size] == names for at in range(len(statement.names) - size + 1)):
@@ -445,59 +447,59 @@ def bundle_name(names: tuple[str, ...]) -> str:
     return variable(("" if all(len(name) <= 2 for name in names) else "_").join(names))
 
 
-def names_read(node: spec.LayerValue) -> list[str]:
+def names_read(node: layer_spec.LayerValue) -> list[str]:
     """The names an expression reads, as often as it reads them."""
     names: list[str] = []
     for inner in spec_nodes(node):
-        if isinstance(inner, (spec.LayerRef, spec.LayerShift)):
+        if isinstance(inner, (layer_spec.LayerRef, layer_spec.LayerShift)):
             names.append(inner.name)
-        elif isinstance(inner, spec.LayerGroup):
+        elif isinstance(inner, layer_spec.LayerGroup):
             names += inner.names
     return names
 
 
-def spec_nodes(node: spec.LayerValue):
+def spec_nodes(node: layer_spec.LayerValue):
     """Every node of a layer expression, operands in order, parents first."""
     yield node
     for value in vars(node).values():
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, spec.LayerValue):
+            if isinstance(item, layer_spec.LayerValue):
                 yield from spec_nodes(item)
 
 
-def in_order(node: spec.LayerValue):
+def in_order(node: layer_spec.LayerValue):
     """Every node of a layer expression in the order of evaluation: operands first, from left to right."""
     for value in vars(node).values():
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, spec.LayerValue):
+            if isinstance(item, layer_spec.LayerValue):
                 yield from in_order(item)
     yield node
 
 
-def _owner(node: spec.LayerValue) -> spec.LayerLinear | spec.LayerConv | None:
+def _owner(node: layer_spec.LayerValue) -> layer_spec.LayerLinear | layer_spec.LayerConv | None:
     """The projection or convolution whose channels a joined value has."""
     for inner in spec_nodes(node):
-        if isinstance(inner, (spec.LayerLinear, spec.LayerConv)) and len(inner.widths) > 1:
+        if isinstance(inner, (layer_spec.LayerLinear, layer_spec.LayerConv)) and len(inner.widths) > 1:
             return inner
     return None
 
 
-def is_joinable(node: spec.LayerValue) -> bool:
+def is_joinable(node: layer_spec.LayerValue) -> bool:
     """Whether the values of several names can be computed side by side, in one tensor."""
-    if isinstance(node, (spec.LayerLinear, spec.LayerConv, spec.LayerGroup)):
+    if isinstance(node, (layer_spec.LayerLinear, layer_spec.LayerConv, layer_spec.LayerGroup)):
         return len(node.widths) > 1
-    if isinstance(node, (spec.LayerNumber, spec.LayerSize)):
+    if isinstance(node, (layer_spec.LayerNumber, layer_spec.LayerSize)):
         return True
-    if isinstance(node, spec.LayerParam):
+    if isinstance(node, layer_spec.LayerParam):
         return not node.widths
-    if isinstance(node, spec.LayerNegative):
+    if isinstance(node, layer_spec.LayerNegative):
         return is_joinable(node.operand)
-    if isinstance(node, spec.LayerArithmetic):
+    if isinstance(node, layer_spec.LayerArithmetic):
         return is_joinable(node.left) and is_joinable(node.right)
-    return isinstance(node, spec.LayerApply) and node.function in FUNCTIONS and all(map(is_joinable, node.operands))
+    return isinstance(node, layer_spec.LayerApply) and node.function in FUNCTIONS and all(map(is_joinable, node.operands))
 
 
-def _width(node: spec.LayerValue, i: int) -> spec.Width | None:
+def _width(node: layer_spec.LayerValue, i: int) -> layer_spec.Width | None:
     if not node.widths:
         return None
     return node.widths[i] if i < len(node.widths) else node.widths[0]
@@ -511,19 +513,19 @@ def _binary(operator: str, left: Text, right: Text) -> Text:
     return Text(f"{left.at(binds)} {operator} {right.at(tighter)}", binds, left.is_number and right.is_number)
 
 
-def _without_heads(value: str, width: spec.Width) -> str:
+def _without_heads(value: str, width: layer_spec.Width) -> str:
     axes = len(width.shape) + (width.lead != "none")
     if axes == 0:
         return f"{value}.unsqueeze(-1)"
     return value if axes == 1 else f"{value}.flatten(-{axes})"
 
 
-def statement_words(layer: spec.Layer, statement: spec.LayerStatement) -> str:
+def statement_words(layer: layer_spec.Layer, statement: layer_spec.LayerStatement) -> str:
     """A statement as written, on one line."""
     return text.quoted(layer.source, statement.span)
 
 
-def statement_place(layer: spec.Layer, span) -> str:
+def statement_place(layer: layer_spec.Layer, span) -> str:
     """Where the layer says it, and what."""
     line, _ = layer.source.position(span.start)
     name = layer.source.name.rsplit("/", 1)[-1]

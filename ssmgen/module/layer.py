@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from .. import spec
+from .. import layer_spec
 from ..backends.torch_text import attribute
 from ..reference import docstring
 from . import initial, text
@@ -60,13 +60,13 @@ class LayerClass:
     uses: frozenset[str]  # parts of the file's head: 'conv', 'shift', 'blocks', 'whole', 'math'
 
 
-def layer_class(layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None = None) -> LayerClass:
+def layer_class(layer: layer_spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None = None) -> LayerClass:
     """The class of a layer over recurrences whose classes stand in the same file. `launch` is what a kernel carries of its step."""
     return _LayerWriter(layer, recurrences, launch).write()
 
 
 class _LayerWriter:
-    def __init__(self, layer: spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None):
+    def __init__(self, layer: layer_spec.Layer, recurrences: Mapping[str, RecurrenceClass], launch: Launch | None):
         self.layer, self.launch = layer, launch
         self.recurrences = recurrences
         self.taken: dict[str, None] = dict.fromkeys((*RESERVED_ATTRIBUTES, "tokens", *(p.name for p in layer.parameters)))
@@ -155,23 +155,23 @@ class _LayerWriter:
     def _name_parts(self) -> None:
         """One attribute for each projection, convolution, norm and recurrence; one state field for each memory."""
         defined: dict[str, int] = {}
-        convolutions = [n for s in self.layer.statements for n in spec_nodes(s.value) if isinstance(n, spec.LayerConv)]
+        convolutions = [n for s in self.layer.statements for n in spec_nodes(s.value) if isinstance(n, layer_spec.LayerConv)]
         for number, statement in enumerate(self.layer.statements):
             for node in in_order(statement.value):
-                if isinstance(node, spec.LayerLinear):
+                if isinstance(node, layer_spec.LayerLinear):
                     self.modules[id(node)] = self._fresh(self._projection_name(node, statement))
-                elif isinstance(node, spec.LayerConv):
+                elif isinstance(node, layer_spec.LayerConv):
                     label = "conv" if len(convolutions) == 1 else f"conv_{bundle_name(statement.names)}"
                     self.modules[id(node)] = self.fields[id(node)] = self._fresh(label)
                     self.state.append(self._window(self.modules[id(node)], node.taps))
-                elif isinstance(node, spec.LayerNorm):
+                elif isinstance(node, layer_spec.LayerNorm):
                     self.modules[id(node)] = self._fresh("norm")
-                elif isinstance(node, spec.LayerCall):
+                elif isinstance(node, layer_spec.LayerCall):
                     name = self.modules[id(node)] = self.fields[id(node)] = self._fresh(node.callee)
                     self.state.append(
                         StateField(name, "State", f"the state of `{node.callee}`", f"self.{name}.allocate_state(batch, device, dtype)")
                     )
-                elif isinstance(node, spec.LayerShift) and (node.name, defined.get(node.name, -1)) not in self.fields:
+                elif isinstance(node, layer_spec.LayerShift) and (node.name, defined.get(node.name, -1)) not in self.fields:
                     name = self.fields[(node.name, defined.get(node.name, -1))] = self._fresh(f"last_{node.name}")
                     self.uses["shift"] = None
                     width = self._width_text(node.widths[0])
@@ -188,11 +188,11 @@ class _LayerWriter:
         comment = f"[batch, {taps}, channels], the last inputs of `{name}`: token n in row n % {taps}"
         return StateField(name, "Tensor", comment, zero, is_window=True)
 
-    def _projection_name(self, node: spec.LayerLinear, statement: spec.LayerStatement) -> str:
+    def _projection_name(self, node: layer_spec.LayerLinear, statement: layer_spec.LayerStatement) -> str:
         if statement is self.layer.statements[-1]:
             return "out_proj"
         is_first = not any(name == "in_proj" for name in self.modules.values())
-        if len(statement.names) > 1 and is_first and node.operand == spec.LayerRef(node.operand.widths, node.span, self.layer.input):
+        if len(statement.names) > 1 and is_first and node.operand == layer_spec.LayerRef(node.operand.widths, node.span, self.layer.input):
             return "in_proj"
         return f"{bundle_name(statement.names)}_proj" if len(statement.names) < 4 else "in_proj"
 
@@ -224,7 +224,7 @@ class _LayerWriter:
             lines.append(f"{', '.join(f'self.{n}' for n in kept)} = {', '.join(kept)}")
         return tuple(lines)
 
-    def _whole(self, label: str, size: spec.Size) -> str:
+    def _whole(self, label: str, size: layer_spec.Size) -> str:
         above, below = text.quotient(size, self.sizes)
         fractional = any(default is not None and Fraction(default).denominator != 1 for _, default in self.layer.params)
         if below or (fractional and not above.isdigit()):
@@ -232,7 +232,7 @@ class _LayerWriter:
             return f'_whole("{label}", {above}, {below or 1})'
         return above
 
-    def _width_text(self, width: spec.Width) -> str:
+    def _width_text(self, width: layer_spec.Width) -> str:
         lead = {"head": self.sizes.get(self.layer.count or "", "heads"), "channel": self.sizes.get(self.layer.count or "", "channels"),
                 "group": self.groups, "none": "1"}[width.lead]  # fmt: skip
         shape = []
@@ -241,13 +241,13 @@ class _LayerWriter:
             shape.append(self._whole("width", size) if below else above)
         return text.product(lead, *shape)
 
-    def _product(self, widths: tuple[spec.Width, ...]) -> str:
+    def _product(self, widths: tuple[layer_spec.Width, ...]) -> str:
         return " + ".join(self._width_text(width) for width in widths)
 
     def _self(self, width: str) -> str:
         return " ".join(f"self.{word}" if word.isidentifier() else word for word in width.split(" "))
 
-    def _parts(self, splits: Mapping[str, tuple[tuple[spec.Width, ...], ...]]) -> tuple[str, ...]:
+    def _parts(self, splits: Mapping[str, tuple[tuple[layer_spec.Width, ...], ...]]) -> tuple[str, ...]:
         lines: list[str] = []
         cut: dict[str, None] = {}
         for statement in self.layer.statements:
@@ -260,21 +260,21 @@ class _LayerWriter:
                     pieces = [self._product(piece) for piece in splits[name]]
                     lines += [f"self.{name}_split = [{', '.join(pieces)}]"]
                 total = f"sum(self.{name}_split)" if name in cut else self._product(node.widths)
-                if isinstance(node, spec.LayerLinear):
+                if isinstance(node, layer_spec.LayerLinear):
                     lines += self._linear(node, name, total)
-                elif isinstance(node, spec.LayerConv):
+                elif isinstance(node, layer_spec.LayerConv):
                     arguments = [total, total, str(node.taps), f"groups={total}", f"bias={node.bias}", "**factory"]
                     if not total.isidentifier():
                         lines.append(f"channels = {total}")
                         arguments = ["channels", "channels", str(node.taps), "groups=channels", f"bias={node.bias}", "**factory"]
                     lines += text.call(f"self.{name} = nn.Conv1d", arguments, 8)
-                elif isinstance(node, spec.LayerNorm):
+                elif isinstance(node, layer_spec.LayerNorm):
                     lines += self._norm(node, name)
-                elif isinstance(node, spec.LayerCall):
+                elif isinstance(node, layer_spec.LayerCall):
                     lines += text.call(f"self.{name} = {text.camel(node.callee)}", self._recurrence_arguments(node.callee), 8)
         return tuple(lines)
 
-    def _linear(self, node: spec.LayerLinear, name: str, total: str) -> list[str]:
+    def _linear(self, node: layer_spec.LayerLinear, name: str, total: str) -> list[str]:
         source = self._product(node.operand.widths[:1])
         if node.rank is None:
             return text.call(f"self.{name} = nn.Linear", [source, total, f"bias={node.bias}", "**factory"], 8)
@@ -283,7 +283,7 @@ class _LayerWriter:
         second = f"nn.Linear({rank}, {total}, bias={node.bias}, **factory)"
         return text.call(f"self.{name} = nn.Sequential", [first, second], 8)
 
-    def _norm(self, node: spec.LayerNorm, name: str) -> list[str]:
+    def _norm(self, node: layer_spec.LayerNorm, name: str) -> list[str]:
         width = self._width_text(node.widths[0])
         eps = repr(float(node.eps))
         blocks = {"head": self.sizes.get(self.layer.count or "", "heads"), "group": self.groups, "layer": "1"}[node.per]
@@ -303,7 +303,7 @@ class _LayerWriter:
         arguments += [f"{name}={name}" for name, _ in recurrence.constants]
         return [*arguments, "device=device"] if recurrence.parameters else arguments
 
-    def _parameter(self, parameter: spec.LayerParameter) -> Parameter:
+    def _parameter(self, parameter: layer_spec.LayerParameter) -> Parameter:
         name = attribute(parameter.name)
         size = "()" if parameter.width is None else self._width_text(parameter.width)
         numbers = {spoken: f"self.{attribute}" for spoken, attribute in self.sizes.items()}
@@ -320,7 +320,7 @@ class _LayerWriter:
     def _default_weight(self) -> str:
         for statement in self.layer.statements:
             for node in spec_nodes(statement.value):
-                if isinstance(node, spec.LayerLinear):
+                if isinstance(node, layer_spec.LayerLinear):
                     return f"self.{self.modules[id(node)]}" + ("[0].weight" if node.rank is not None else ".weight")
         return "next(self.parameters())"
 

@@ -6,7 +6,7 @@ import keyword
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from .. import spec
+from .. import layer_spec, spec
 from ..source import Source, Span
 
 LINE = 140
@@ -47,7 +47,7 @@ def _scaled(coefficient: Fraction, name: str) -> str:
     return above if coefficient.denominator == 1 else f"{above} // {coefficient.denominator}"
 
 
-def quotient(size: spec.Size, names: Mapping[str, str] = {}) -> tuple[str, str]:
+def quotient(size: layer_spec.Size, names: Mapping[str, str] = {}) -> tuple[str, str]:
     """A layer's size as (above, below): what stands over and under one fraction bar; `below` is "" for a plain product."""
     shared: dict[str, int] = {}
     for factors, _ in size.terms:

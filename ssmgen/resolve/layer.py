@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .. import spec, syntax
+from .. import layer_spec, spec, syntax
 from ..diagnostics import Report
 from ..functions import FUNCTIONS
 from ..intervals import Interval
@@ -31,7 +31,7 @@ def resolve_layer(
     recurrences: Iterable[spec.Recurrence],
     report: Report,
     attentions: Iterable[spec.Attention] = (),
-) -> spec.Layer | None:
+) -> layer_spec.Layer | None:
     """The layer `decl` over the recurrences (and attentions) of its file; None when a fault was reported."""
     callees = {r.name: of_recurrence(r) for r in recurrences}
     callees.update((a.name, of_attention(a)) for a in attentions)
@@ -65,13 +65,13 @@ class _LayerResolver:
         self.scope: dict[str, _Value] = {}
         self.every_value: list[tuple[str, _Value]] = []
 
-    def resolve(self) -> spec.Layer | None:
+    def resolve(self) -> layer_spec.Layer | None:
         model = self.sizes.model
         if model is None:
             self._error("layer-model-width", "the layer has no model width", self.decl.name_span, "no arguments",
                         help=f"write `layer {self.decl.name}(d_model)`: the first argument is the width of `u`")  # fmt: skip
             return None
-        self.scope[INPUT] = _Value(Slot(spec.Width("none", (sizes.named(model),)), self.decl.name_span), self.decl.name_span)
+        self.scope[INPUT] = _Value(Slot(layer_spec.Width("none", (sizes.named(model),)), self.decl.name_span), self.decl.name_span)
         statements = []
         for item in self.decl.body:
             if isinstance(item, syntax.ParamDecl):
@@ -89,7 +89,7 @@ class _LayerResolver:
         frozen = self._freeze_all(statements)
         if frozen is None:
             return None
-        return spec.Layer(
+        return layer_spec.Layer(
             self.decl.name,
             self.report.source,
             self.decl.comment,
@@ -98,7 +98,7 @@ class _LayerResolver:
             tuple(self.sizes.computed.items()),
             self.sizes.count,
             self.sizes.groups,
-            tuple(spec.LayerParameter(n, slot.known if slot else None, init, span) for n, slot, init, span in self.parameters),
+            tuple(layer_spec.LayerParameter(n, slot.known if slot else None, init, span) for n, slot, init, span in self.parameters),
             tuple(self.used),
             frozen,
             self.decl.span,
@@ -123,7 +123,7 @@ class _LayerResolver:
             if None in shape:
                 return
             lead = item.type.per if item.type.per in ("head", "channel", "group") else "none"
-            slot = Slot(spec.Width(lead, tuple(shape)), item.type.span)
+            slot = Slot(layer_spec.Width(lead, tuple(shape)), item.type.span)
         if item.value is not None:
             self._error("layer-option", f"`{item.name}` has a fixed value", item.value.span, "fixed here",
                         note="a layer's param is learned", help=f"write `param {item.name} : scalar init ...`")  # fmt: skip
@@ -134,7 +134,7 @@ class _LayerResolver:
 
     # --- statements --------------------------------------------------------------------------------------------------
 
-    def _statement(self, names, spans, value: syntax.Node, span: Span) -> spec.LayerStatement:
+    def _statement(self, names, spans, value: syntax.Node, span: Span) -> layer_spec.LayerStatement:
         spans = spans or (span,) * len(names)
         node = self._value(value, tuple(names))
         interval = self._reach(node)
@@ -142,16 +142,16 @@ class _LayerResolver:
             slot = node.widths[i] if i < len(node.widths) else Slot()
             self.scope[name] = _Value(slot, name_span, interval=interval)
             self.every_value.append((name, self.scope[name]))
-        return spec.LayerStatement(tuple(names), node, span)
+        return layer_spec.LayerStatement(tuple(names), node, span)
 
-    def _finish(self, last: spec.LayerStatement, model: str) -> None:
+    def _finish(self, last: layer_spec.LayerStatement, model: str) -> None:
         if len(last.names) != 1:
             self._error("layer-output", f"the last statement defines {len(last.names)} values", last.span, "a layer gives one value",
                         help="end with one statement for the result: `out = linear(y)`")  # fmt: skip
             return
         result = self.scope[last.names[0]]
         result.was_read = True
-        self.widths.be(result.slot, spec.Width("none", (sizes.named(model),)), self.decl.name_span)
+        self.widths.be(result.slot, layer_spec.Width("none", (sizes.named(model),)), self.decl.name_span)
         if self.report.has_errors:
             return
         if not self.scope[INPUT].was_read:
@@ -165,12 +165,12 @@ class _LayerResolver:
         """The value of `node` in a statement that defines `names`; its widths are slots until `_freeze_all`."""
         match node:
             case syntax.Number(value=value):
-                return spec.LayerNumber((), node.span, value)
+                return layer_spec.LayerNumber((), node.span, value)
             case syntax.Name(id=name, prime=False):
                 return self._reference(name, node.span)
             case syntax.Unary(operand=operand):
                 inner = self._value(operand, names)
-                return spec.LayerNegative(inner.widths, node.span, inner)
+                return layer_spec.LayerNegative(inner.widths, node.span, inner)
             case syntax.Subscript(base=syntax.Name(id=name), index=index):
                 return self._shift(node, name, index)
             case syntax.Binary(operator=operator, left=left, right=right):
@@ -180,18 +180,18 @@ class _LayerResolver:
         self._error("unknown-layer-operation", "a layer has no such operation", node.span, "not a layer expression",
                     note=f"a layer's values are made with {listed(OPERATIONS)}, the pointwise functions, `+ - * /` and `x[-1]`",
                     help="matrix products belong in the recurrence; projections are `linear(x)`")  # fmt: skip
-        return spec.LayerNumber((), node.span, Fraction(0))
+        return layer_spec.LayerNumber((), node.span, Fraction(0))
 
     def _reference(self, name: str, span: Span):
         value = self.scope.get(name)
         if value is not None:
             value.was_read = True
-            kind = spec.LayerParam if value.is_param else spec.LayerRef
+            kind = layer_spec.LayerParam if value.is_param else layer_spec.LayerRef
             return kind(() if value.is_number else (value.slot,), span, name)
         if name in self.sizes.names:
-            return spec.LayerSize((), span, sizes.named(name), Fraction(1))
+            return layer_spec.LayerSize((), span, sizes.named(name), Fraction(1))
         self._undefined([name], span)
-        return spec.LayerRef((Slot(),), span, name)
+        return layer_spec.LayerRef((Slot(),), span, name)
 
     def _undefined(self, names: list[str], span: Span, edit: str = "") -> None:
         verb = "is" if len(names) == 1 else "are"
@@ -205,24 +205,24 @@ class _LayerResolver:
                         note="a layer carries one earlier value of a name", help=f"write `{name}[-1]`, or `conv(width)`")  # fmt: skip
         if name not in self.scope or self.scope[name].is_param:
             self._undefined([name], node.span)
-            return spec.LayerRef((Slot(),), node.span, name)
+            return layer_spec.LayerRef((Slot(),), node.span, name)
         value = self.scope[name]
         value.was_read = True
-        return spec.LayerShift((value.slot,), node.span, name)
+        return layer_spec.LayerShift((value.slot,), node.span, name)
 
     def _arithmetic(self, node, operator, left, right, names):
         if operator == "." and self.sizes.count is not None:
             a, b = self._value(left, names), self._value(right, names)
             for x, y in zip(a.widths, b.widths, strict=False):
                 self.widths.combine(x, y, node.span)
-            return spec.LayerArithmetic((Slot(spec.Width(self.sizes.lead)),), node.span, ".", a, b)
+            return layer_spec.LayerArithmetic((Slot(layer_spec.Width(self.sizes.lead)),), node.span, ".", a, b)
         if operator in ("juxtapose", "."):
             self._error("unknown-layer-operation", "a layer has no matrix product", node.span, "a product without `*`",
                         note="values of a layer multiply element by element", help="write `*`, or a projection `linear(x)`")  # fmt: skip
         if operator == "^" and isinstance(left, syntax.Name) and left.id in self.sizes.names and left.id not in self.scope:
             exponent = self.sizes.number(right)
             if exponent is not None:
-                return spec.LayerSize((), node.span, sizes.named(left.id), exponent)
+                return layer_spec.LayerSize((), node.span, sizes.named(left.id), exponent)
         a, b = self._value(left, names), self._value(right, names)
         if not a.widths or not b.widths:
             widths = a.widths or b.widths
@@ -230,7 +230,7 @@ class _LayerResolver:
             count = max(len(a.widths), len(b.widths))
             pairs = zip(spread(a.widths, count), spread(b.widths, count), strict=True)
             widths = tuple(self.widths.combine(x, y, node.span) for x, y in pairs)
-        return spec.LayerArithmetic(widths, node.span, "*" if operator in ("juxtapose", ".") else operator, a, b)
+        return layer_spec.LayerArithmetic(widths, node.span, "*" if operator in ("juxtapose", ".") else operator, a, b)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class _LayerResolver:
                     node.span, "called here",
                     help=self._nearest(node.function, (*self.callees, *OPERATIONS, *FUNCTIONS))
                     or f"layer operations are {listed(OPERATIONS)} and the pointwise functions")  # fmt: skip
-        return spec.LayerRef((Slot(),), node.span, names[0])
+        return layer_spec.LayerRef((Slot(),), node.span, names[0])
 
     def _apply(self, node: syntax.Call, names):
         self._options(node, ())
@@ -266,8 +266,8 @@ class _LayerResolver:
         if not low <= len(operands) <= high:
             self._error("layer-option", f"`{node.function}` takes {low if low == high else f'{low} to {high}'} values, not {len(operands)}",
                         node.span, "called here", help=f"give it {low}")  # fmt: skip
-            return spec.LayerRef((Slot(),), node.span, names[0])
-        return spec.LayerApply(widths, node.span, node.function, operands)
+            return layer_spec.LayerRef((Slot(),), node.span, names[0])
+        return layer_spec.LayerApply(widths, node.span, node.function, operands)
 
     def _linear(self, node: syntax.Call, names):
         arguments, options = self._options(node, ("bias", "rank", "width"))
@@ -277,11 +277,11 @@ class _LayerResolver:
         if "width" in options and (size := self.sizes.read(options["width"])) is not None:
             for slot in widths:
                 self.widths.be(slot, self._width_of(size), options["width"].span)
-        return spec.LayerLinear(widths, node.span, operand, self._flag(options, "bias", False), rank)
+        return layer_spec.LayerLinear(widths, node.span, operand, self._flag(options, "bias", False), rank)
 
-    def _width_of(self, size: spec.Size) -> spec.Width:
+    def _width_of(self, size: layer_spec.Size) -> layer_spec.Width:
         is_count = self.sizes.count is not None and size == sizes.named(self.sizes.count)
-        return spec.Width(self.sizes.lead) if is_count else spec.Width("none", (size,))
+        return layer_spec.Width(self.sizes.lead) if is_count else layer_spec.Width("none", (size,))
 
     def _conv(self, node: syntax.Call, names):
         arguments, options = self._options(node, ("bias",))
@@ -296,11 +296,11 @@ class _LayerResolver:
             missing = [name for name in names if name not in self.scope]
             if missing:
                 self._undefined(missing, node.span, f"project first: `{', '.join(missing)} = linear({INPUT})`")
-                return spec.LayerRef(tuple(Slot() for _ in names), node.span, names[0])
+                return layer_spec.LayerRef(tuple(Slot() for _ in names), node.span, names[0])
             references = [self._reference(name, node.span) for name in names]
             slots = tuple(spread(reference.widths, 1)[0] for reference in references)
-            operand = references[0] if len(names) == 1 else spec.LayerGroup(slots, node.span, names)
-        return spec.LayerConv(operand.widths, node.span, operand, int(taps), self._flag(options, "bias", False))
+            operand = references[0] if len(names) == 1 else layer_spec.LayerGroup(slots, node.span, names)
+        return layer_spec.LayerConv(operand.widths, node.span, operand, int(taps), self._flag(options, "bias", False))
 
     def _norm(self, node: syntax.Call, names):
         arguments, options = self._options(node, ("per", "bias", "eps"))
@@ -316,7 +316,7 @@ class _LayerResolver:
         # A group norm is a layer norm of each head by itself.
         kind = "rmsnorm" if node.function == "rmsnorm" else "layernorm"
         bias = self._flag(options, "bias", kind == "layernorm")
-        return spec.LayerNorm(operand.widths, node.span, kind, operand, per, bias, NORM_EPS if eps is None else eps)
+        return layer_spec.LayerNorm(operand.widths, node.span, kind, operand, per, bias, NORM_EPS if eps is None else eps)
 
     def _callee(self, node: syntax.Call, callee: Callee, names):
         arguments, _ = self._options(node, ())
@@ -343,19 +343,19 @@ class _LayerResolver:
         widths = tuple(Slot(port.width, node.span) for port in callee.outputs)
         for port in callee.outputs:
             self._need_count(port.width, node.span)
-        return spec.LayerCall(widths, node.span, callee.name, operands, tuple(port.width for port in callee.inputs))
+        return layer_spec.LayerCall(widths, node.span, callee.name, operands, tuple(port.width for port in callee.inputs))
 
-    def _check_domain(self, operand: spec.LayerValue, port: Port, callee: Callee) -> None:
+    def _check_domain(self, operand: layer_spec.LayerValue, port: Port, callee: Callee) -> None:
         interval = self._reach(operand)
         if port.domain is not None and not interval.is_within(port.domain):
             self._error("input-domain", f"`{port.name}` of `{callee.name}` must lie in {port.domain}", operand.span,
                         f"this reaches {interval}", note="the bounds proved of the recurrence rest on its inputs' domains",
                         help="apply a function with that range: `sigmoid` for (0, 1), `softplus` for > 0, `-softplus` for < 0")  # fmt: skip
 
-    def _reach(self, node: spec.LayerValue) -> Interval:
+    def _reach(self, node: layer_spec.LayerValue) -> Interval:
         return reach(node, {name: value.interval for name, value in self.scope.items()})
 
-    def _need_count(self, width: spec.Width, span: Span) -> None:
+    def _need_count(self, width: layer_spec.Width, span: Span) -> None:
         if width.lead in ("head", "channel") and self.sizes.count is None:
             self._error("layer-without-heads", f"the layer does not say how many {width.lead}s it has", span,
                         f"takes or gives values per {width.lead}",
@@ -366,7 +366,7 @@ class _LayerResolver:
             return self._value(arguments[0], names if len(names) > 1 else names[:1])
         self._error("layer-option", f"`{node.function}` takes one value, not {len(arguments)}", node.span, "called here",
                     help=f"write `{node.function}({example})`")  # fmt: skip
-        return spec.LayerRef((Slot(),), node.span, example)
+        return layer_spec.LayerRef((Slot(),), node.span, example)
 
     def _options(self, node: syntax.Call, allowed: tuple[str, ...]) -> tuple[list[syntax.Node], dict[str, syntax.Node]]:
         """The call's values and its options; a bare word such as `bias` is an option set to true."""
@@ -397,7 +397,7 @@ class _LayerResolver:
 
     # --- at the end --------------------------------------------------------------------------------------------------
 
-    def _freeze_all(self, statements) -> tuple[spec.LayerStatement, ...] | None:
+    def _freeze_all(self, statements) -> tuple[layer_spec.LayerStatement, ...] | None:
         self._check_blocks(statements)
         unknown = [(name, value) for name, value in self.every_value if not value.is_number and value.slot.known is None]
         if unknown and not self.widths.faults:
@@ -416,7 +416,7 @@ class _LayerResolver:
         for statement in frozen:
             # The innermost one is where a width can be written.
             for node in reversed(list(walk(statement.value))):
-                if isinstance(node, spec.LayerValue) and None in node.widths:
+                if isinstance(node, layer_spec.LayerValue) and None in node.widths:
                     self._error("cannot-infer-width", "nothing says how wide this value is", node.span, "computed here",
                                 help=f"say it in the projection: `linear(..., width = 2 * {self.sizes.model})`")  # fmt: skip
                     return None
@@ -425,7 +425,7 @@ class _LayerResolver:
     def _check_blocks(self, statements) -> None:
         for statement in statements:
             for node in walk(statement.value):
-                if isinstance(node, spec.LayerNorm) and node.per in ("head", "group"):
+                if isinstance(node, layer_spec.LayerNorm) and node.per in ("head", "group"):
                     for slot in node.widths:
                         if slot.known is not None and slot.known.lead not in ("head", "group"):
                             self._error("layer-shape-mismatch", f"a norm per {node.per} of a value without heads", node.span,

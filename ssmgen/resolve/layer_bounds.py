@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import intervals, spec
+from .. import intervals, layer_spec
 from ..functions import FUNCTIONS
 from ..intervals import WHOLE, Interval
 
@@ -17,21 +17,21 @@ _OPERATIONS = {
 }
 
 
-def reach(node: spec.LayerValue, known: Mapping[str, Interval]) -> Interval:
+def reach(node: layer_spec.LayerValue, known: Mapping[str, Interval]) -> Interval:
     """An interval that holds every entry of a value; `known` has those of the names, the whole line where absent."""
     match node:
-        case spec.LayerNumber(value=value):
+        case layer_spec.LayerNumber(value=value):
             return intervals.point(value)
-        case spec.LayerSize():
+        case layer_spec.LayerSize():
             return intervals.POSITIVE
-        case spec.LayerRef(name=name) | spec.LayerParam(name=name):
+        case layer_spec.LayerRef(name=name) | layer_spec.LayerParam(name=name):
             return known.get(name, WHOLE)
-        case spec.LayerShift(name=name):
+        case layer_spec.LayerShift(name=name):
             return known.get(name, WHOLE).hull(intervals.point(0))
-        case spec.LayerNegative(operand=operand):
+        case layer_spec.LayerNegative(operand=operand):
             return intervals.negate(reach(operand, known))
-        case spec.LayerArithmetic(operator=operator, left=left, right=right) if operator in _OPERATIONS:
+        case layer_spec.LayerArithmetic(operator=operator, left=left, right=right) if operator in _OPERATIONS:
             return _OPERATIONS[operator](reach(left, known), reach(right, known))
-        case spec.LayerApply(function=function, operands=operands):
+        case layer_spec.LayerApply(function=function, operands=operands):
             return FUNCTIONS[function].transfer(*(reach(operand, known) for operand in operands))
     return WHOLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import spec
+from .. import layer_spec, spec
 from ..intervals import Interval
 from . import sizes
 
@@ -14,7 +14,7 @@ class Port:
     """One input or output of a callee; `domain` is what an input is declared to lie in."""
 
     name: str
-    width: spec.Width
+    width: layer_spec.Width
     domain: Interval | None = None
 
 
@@ -51,4 +51,4 @@ def _given(symbols: tuple[spec.Symbol, ...]) -> list[spec.Symbol]:
 
 def _port(name: str, type: spec.Type, per: str, rank: tuple[spec.Dim, ...] = (), domain: Interval | None = None) -> Port:
     shape = rank + tuple(dim for dim in (type.rows, type.cols) if dim != spec.ONE)
-    return Port(name, spec.Width("none" if per == "layer" else per, tuple(sizes.of_dim(dim) for dim in shape)), domain)
+    return Port(name, layer_spec.Width("none" if per == "layer" else per, tuple(sizes.of_dim(dim) for dim in shape)), domain)

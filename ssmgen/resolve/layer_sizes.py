@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from .. import spec, syntax
+from .. import layer_spec, syntax
 from ..diagnostics import Report
 from ..source import Span
 from . import sizes
@@ -24,7 +24,7 @@ class LayerSizes:
         self.report = report
         self.params: dict[str, Fraction | None] = {}
         self.dims: dict[str, int] = {}
-        self.computed: dict[str, spec.Size] = {}
+        self.computed: dict[str, layer_spec.Size] = {}
         self.names: dict[str, None] = {}
         self.count: str | None = None
         self.lead = "head"
@@ -45,14 +45,14 @@ class LayerSizes:
         return next(iter(self.params), None)
 
     @property
-    def counts(self) -> dict[str, spec.Size]:
+    def counts(self) -> dict[str, layer_spec.Size]:
         """How many rows a leading axis has."""
         found = {"group": self.groups}
         if self.count is not None:
             found[self.lead] = sizes.named(self.count)
         return found
 
-    def read(self, node: syntax.Node) -> spec.Size | None:
+    def read(self, node: syntax.Node) -> layer_spec.Size | None:
         """The size an expression says; None, and a report, when it says none."""
         try:
             return sizes.read(node, self.names)
@@ -73,7 +73,7 @@ class LayerSizes:
         size = self.read(node)
         return None if size is None else self.default(size)
 
-    def default(self, size: spec.Size) -> Fraction | None:
+    def default(self, size: layer_spec.Size) -> Fraction | None:
         """A size with the defaults put in; None when it uses an argument without one."""
         size = sizes.substitute(size, self.computed)
         numbers = {n: v for n, v in self.params.items() if v is not None} | self.dims
@@ -116,7 +116,7 @@ class LayerSizes:
         else:
             self._define(item.name, self.read(item.default), item.span)
 
-    def _define(self, name: str, size: spec.Size | None, span: Span) -> None:
+    def _define(self, name: str, size: layer_spec.Size | None, span: Span) -> None:
         if size is None:
             return
         self.computed[name] = size

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from .. import syntax
-from ..spec import Dim, Size
+from ..layer_spec import Size
+from ..spec import Dim
 
 
 class NotASize(Exception):

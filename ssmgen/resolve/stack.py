@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from fractions import Fraction
 
-from .. import spec, syntax
+from .. import layer_spec, syntax
 from ..diagnostics import Report
 from . import sizes
 
@@ -16,7 +16,7 @@ POSITIONS = ("pre", "post")
 CLAUSES = {"head": ("tied", "untied"), "embedding": ("learned",), "norm": NORMS}
 
 
-def resolve_stack(decl: syntax.StackDecl, layers: Iterable[syntax.LayerDecl | spec.Layer], report: Report) -> spec.Stack | None:
+def resolve_stack(decl: syntax.StackDecl, layers: Iterable[syntax.LayerDecl | layer_spec.Layer], report: Report) -> layer_spec.Stack | None:
     """The stack `decl` over the layers of its file; None when a fault was reported.
 
     `rope = none` may stand at any layer: it says that positions do not enter there, which is so unless a score turns its
@@ -43,7 +43,7 @@ def resolve_stack(decl: syntax.StackDecl, layers: Iterable[syntax.LayerDecl | sp
                        f"the pattern has {total} layers",
                        note="the last repetition stops where the layers are used up",
                        help=f"choose `layers = {int(depth // total) * total or total}` for whole repetitions")  # fmt: skip
-    return spec.Stack(decl.name, report.source, decl.comment, tuple(params.items()), pattern, between, decl.clauses, decl.span)
+    return layer_spec.Stack(decl.name, report.source, decl.comment, tuple(params.items()), pattern, between, decl.clauses, decl.span)
 
 
 def _item(item: syntax.StackItem, known: dict[str, tuple[str, ...]], params: dict, report: Report):

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 
 from .. import syntax
 from ..diagnostics import Label, Report
+from ..layer_spec import LayerValue, Size, Width
 from ..source import Span
-from ..spec import LayerValue, Size, Width
 from . import sizes
 
 
