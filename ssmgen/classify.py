@@ -15,6 +15,7 @@ from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
+from .lookahead import looking_ahead
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
 from .rows import Problem, rows_of, unrolled_reads
@@ -50,8 +51,8 @@ def classify(recurrence: Recurrence) -> Classified:
             return Classified(recurrence, tuple(axes), (), outputs, (scan.diagnostic(),))
         return Classified(recurrence, tuple(axes), (), outputs, (), scan)
     if not refusals:
-        # what turns is carried in a frame that turns along
-        framed = turned(recurrence)
+        # what is written twice is written once, and what turns is carried in a frame that turns along
+        framed = turned(looking_ahead(recurrence))
         if isinstance(framed, Problem):
             return Classified(recurrence, tuple(axes), (), outputs, (framed.diagnostic(),))
         recurrence, outputs = framed, framed.outputs

@@ -19,7 +19,7 @@ from .op_scan import NO_READOUT, ScanText, ScanWriter
 from .op_shapes import layout
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
 from .plan import Plan
-from .previous_text import Angle, Maximum, Previous, angles, maxima, previous_values
+from .previous_text import Angle, Lookahead, Maximum, Previous, angles, lookaheads, maxima, previous_values
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
@@ -133,6 +133,8 @@ class OpPackage:
     has_angles: bool
     has_angles_alone: bool  # no values are carried beside them
     angles: tuple[Angle, ...]
+    has_aheads: bool
+    aheads: tuple[Lookahead, ...]
     turned_back: tuple[Line, ...]  # final states, from the frame that turns along
     carried: tuple[str, ...]  # parts of the state that no operator sees: previous values and maxima
     carries_values: bool
@@ -170,6 +172,7 @@ class _Writer(WalkWriter):
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
+        self.aheads = lookaheads(self.tokens, self._heads())
         walks = self.plan.classified.walks
         self.scan = None
         if kernels.scan is not None:
@@ -196,13 +199,15 @@ class _Writer(WalkWriter):
             readout,
             readout_backward,
             *(f for w in walks for f in (w.operands, w.operands_backward)),
-            *(a.function for a in self.angles),
+            *(a.function for a in (*self.angles, *self.aheads)),
+            *(e.function for a in self.aheads for e in a.entries),
         ]
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         text += " ".join(line.text for line in turned)
         tensors = [*self.names, *self.states]
-        # a step makes its angle itself, and its kernel turns the state
-        step_names = [n for n in self.names if n not in [a.name for a in self.angles]]
+        # a step makes its angle itself, and its kernel turns the state and writes what the token before wrote
+        step_arguments = self._step_arguments()
+        step_names = [identifier(s.name) for s in step_arguments]
         step_tensors = [*step_names, *self.states]
         position = ["position"] if self.plan.uses_position else []
         previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
@@ -311,6 +316,10 @@ class _Writer(WalkWriter):
                     f"dtype = _arithmetic({', '.join(step_tensors)})",
                     f"{as_target(step_names)} = _in(dtype, {', '.join(step_names)})",
                     *(f"{a.name} = {a.step_call}" for a in self.angles),
+                    *(
+                        f"{a.name} = {first}.new_zeros({first}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')})"
+                        for a in self.aheads
+                    ),
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
@@ -320,8 +329,7 @@ class _Writer(WalkWriter):
                 [
                     *(
                         f"{n}[present]" if s.kind == "input" or s.kind == "gate" else n
-                        for n, s in zip(self.names, self.tokens.arguments)
-                        if n in step_names
+                        for n, s in zip(step_names, step_arguments, strict=True)
                     ),
                     "*held",
                     *self.constants,
@@ -336,7 +344,7 @@ class _Writer(WalkWriter):
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
-            call=", ".join([*self.names, *self._held("initial_state"), *position, *settings]),
+            call=", ".join([*self.names, *self._entered(), *position, *settings]),
             state_results=", ".join(
                 [
                     *self._results(),
@@ -353,6 +361,8 @@ class _Writer(WalkWriter):
             has_angles=bool(self.angles),
             has_angles_alone=bool(self.angles) and not carried,
             angles=self.angles,
+            has_aheads=bool(self.aheads),
+            aheads=self.aheads,
             turned_back=tuple(turned),
             carried=tuple(carried),
             carries_values=bool(carried),
@@ -385,10 +395,23 @@ class _Writer(WalkWriter):
             f"{as_target(tensors)} = _in(dtype, {', '.join(tensors)})",
         ]
 
+    def _step_arguments(self) -> list[Symbol]:
+        """What a step is given: all that the text reads, and nothing that is made before the operator."""
+        made = {a.name for a in (*self.recurrence.turnings, *self.recurrence.aheads)}
+        before = [f"{s.name}[-1]" for s in self.tokens.delayed]
+        own = [s for s in self.tokens.arguments if s.name not in made and s.name not in before]
+        held = {s.name: s for s in (*self.tokens.arguments, *self.tokens.taken_in)}
+        return [*own, *(held[name] for name in before)]
+
+    def _entered(self) -> list[str]:
+        """The states that a call hands to its operator."""
+        taking = {e.state for a in self.aheads for e in a.entries}
+        return [f"entered_{s}" if s in taking else f"initial_state.{s}" for s in self.states]
+
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
         """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""
         arguments = [f"Tensor {n}" for n in self.names]
-        step_arguments = [f"Tensor {n}" for n in self.names if n not in [a.name for a in self.angles]]
+        step_arguments = [f"Tensor {identifier(s.name)}" for s in self._step_arguments()]
         states = [f"Tensor? {s}" for s in self.states]
         position = ["Tensor position"] if self.plan.uses_position else []
         constants = [f"float {c}" for c in self.constants]

@@ -13,7 +13,7 @@ from .kernel import Kernels, WalkKernels, programs
 from .line_text import broken_function
 from .op_shapes import Shapes
 from .plan import Walk
-from .previous_text import turned_back
+from .previous_text import Lookahead, turned_back
 from .row_text import flattened, member, step_lines, unflattened
 from .tokens import Line, TokenFunction, TokenWriter
 
@@ -71,6 +71,7 @@ class WalkWriter(Shapes):
     """Writes the walks of an operator."""
 
     kernels: Kernels
+    aheads: tuple[Lookahead, ...]
 
     @staticmethod
     def _operands(walk: Walk) -> list[str]:
@@ -115,7 +116,7 @@ class WalkWriter(Shapes):
             states=", ".join(states),
             states_tuple=as_tuple(states),
             states_target=as_target(states),
-            cast_states=", ".join(f"{s}.to(dtype)" for s in states),
+            cast_states=", ".join(f"{s}.to(dtype){self._entering(s)}" for s in states),
             pack=pack(walk),
             unpack=unpacked[1:-1],
             unpack_arguments=", ".join(["S", *used]),
@@ -151,6 +152,11 @@ class WalkWriter(Shapes):
             scaled=tuple(Line("", q, f"{q} * scale") for q in queries) if scale else (),
             scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
         )
+
+    def _entering(self, state: str) -> str:
+        """What enters a state in a step, of the token before."""
+        found = [(a, e) for a in self.aheads for e in a.entries if e.state == state]
+        return "".join(f" + {a.step_call}{e.wide} * {e.step_call}" for a, e in found)
 
     def _turned(self, walk: Walk) -> str:
         """The states that a step leaves, turned by the angle of the token."""

@@ -1,9 +1,9 @@
 """What a token hands to the next beside its states: values that an equation reads as `x[-1]`, and running maxima, as torch text;
-and the running angles of states that turn.
+and the running angles of states that turn, and the coefficients of the next token for states that look ahead.
 
-To an operator `x[-1]` is one more input, and so are a maximum before and after a token and an angle. What users call shifts x by
-a token, scans the maxima and sums the angles, in torch's own functions, so that gradients reach both the values and what the
-first token finds. No angle is handed on: it begins at 0, and the final state is turned back.
+To an operator `x[-1]` is one more input, and so are a maximum before and after a token, an angle and a coefficient. What users call
+shifts x by a token, scans the maxima and sums the angles, in torch's own functions, so that gradients reach both the values and what
+the first token finds. No angle is handed on: it begins at 0, and the final state is turned back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from . import algebra
 from .backends.torch_pointwise import ATOM, Place, size_text
 from .backends.torch_text import identifier
+from .rows import previous_value
 from .source import NOWHERE
 from .spec import Expr, Ref
 from .tokens import Returned, TokenFunction, TokenWriter
@@ -52,6 +53,67 @@ class Angle:
     call: str
     step_call: str
     states: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """A coefficient of the next token: its name, the function that gives the token's own, and the texts of its call for many tokens
+    and for one; and (state, function that gives what came before the first token, texts of its calls) for the states that take it in."""
+
+    name: str
+    function: TokenFunction
+    call: str
+    step_call: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a state takes in before its first token, but for the coefficient."""
+
+    state: str
+    function: TokenFunction
+    call: str
+    step_call: str
+    wide: str  # the coefficient's axes beside those of the state
+
+
+def lookaheads(tokens: TokenWriter, heads: str) -> tuple[Lookahead, ...]:
+    """In the order in which the walks name them; `heads` is the text of their number in a call."""
+    return tuple(_lookahead(tokens, ahead, heads) for ahead in tokens.recurrence.aheads)
+
+
+def _lookahead(tokens: TokenWriter, ahead, heads: str) -> Lookahead:
+    name, place = identifier(ahead.name), tokens.printer.places[ahead.name]
+    text = _tensor(tokens, ahead.coefficient, place)
+    summary = "By how much what the token before wrote enters once more."
+    function = tokens.assemble(f"_coefficient_{name}", summary, (), [], [Returned(text, "")])
+    function = replace(function, is_single=True)
+    many = f"{function.name}({', '.join(_given(tokens, function, ''))}).expand(*{identifier(tokens.given[0].name)}.shape[:2], {heads})"
+    entries = tuple(_entry(tokens, write) for write in ahead.writes)
+    return Lookahead(name, function, many, f"{function.name}({function.arguments})", entries)
+
+
+def _entry(tokens: TokenWriter, write) -> Entry:
+    parts = []
+    for expr, axis in ((write.key, "[..., :, None]"), (write.value, "[..., None, :]")):
+        if expr is not None:
+            own = previous_value(expr, tokens.recurrence)
+            is_vector = not expr.type.is_scalar
+            place = Place(True, "h", is_vector)
+            parts.append((_tensor(tokens, own, place), axis if is_vector else ""))
+    if len(parts) == 1:
+        text = parts[0][0]
+    else:
+        text = " * ".join(f"({part}){axis}" if axis else f"({part})[..., None, None]" for part, axis in parts)
+    function = tokens.assemble(f"_entering_{identifier(write.target)}", "What the token before wrote.", (), [], [Returned(text, "")])
+    function = replace(function, is_single=True)
+    names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}
+    found = [f"initial_state.{a}.to(dtype)" if a in names else a for a in function.arguments.split(", ")]
+    type = tokens.spec.state(write.target).type
+    wide = "" if type.is_scalar else "[..., None]" if type.is_column else "[..., None, None]"
+    call, step_call = (f"{function.name}({given})" for given in (", ".join(found), function.arguments))
+    return Entry(identifier(write.target), function, call, step_call, wide)
 
 
 def angles(tokens: TokenWriter) -> tuple[Angle, ...]:

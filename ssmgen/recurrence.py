@@ -180,12 +180,26 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """The coefficient with which what a token writes comes back at the next one, as a value of the token: `Ref(name)`.
+
+    It reads no state: `coefficient` of every token is known before everything else, and taken a token earlier; 0 at the last one.
+    `writes`: the writes of tap 1 that it replaces, which the state that a call begins with takes in.
+    """
+
+    name: str
+    coefficient: Expr
+    writes: tuple[Write, ...]
+
+
+@dataclass(frozen=True)
 class Recurrence:
     """The derived recurrence: a spec's algebra.
 
     `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima` and
     complex names as `pairs` of real ones.
-    In a frame that turns along no rotation is left: `turnings` are its angles, `upright` the recurrence as it was derived.
+    In a frame that turns along no rotation is left: `turnings` are its angles. States that look ahead are written once a token:
+    `aheads` are by how much more. `upright` is the recurrence as it was derived.
     """
 
     spec: Spec
@@ -200,6 +214,7 @@ class Recurrence:
     maxima: tuple[Maximum, ...] = ()
     whole: Spec | None = None  # the spec with its running maxima, rotations and complex names; None where it is `spec`
     turnings: tuple[Turning, ...] = ()
+    aheads: tuple[Ahead, ...] = ()
     unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
     pairs: tuple[Pair, ...] = ()  # of symbols and states, where `spec` is over real and imaginary parts
 
@@ -210,8 +225,8 @@ class Recurrence:
 
     @property
     def upright(self) -> Recurrence:
-        """The recurrence of the states as they are, with their rotations."""
-        return self if self.unturned is None else self.unturned
+        """The recurrence of the states as they are, with their rotations and all writes."""
+        return self if self.unturned is None else self.unturned.upright
 
     @property
     def worded(self) -> Spec:
@@ -260,6 +275,9 @@ class Recurrence:
         for turning in self.turnings:
             assert turning.name in names and {name for name, _ in turning.states} <= states, turning
             _assert_token_only(turning.step, names - {turning.name})
+        for ahead in self.aheads:
+            assert ahead.name in names, ahead
+            _assert_token_only(ahead.coefficient, names - {ahead.name})
 
 
 def _factors(transition: Transition):

@@ -39,6 +39,8 @@ def schedule(classified: Classified) -> Plan:
     chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK >> min(2, (rows - 1).bit_length())))
     stores_reads = not _is_linear_in_reads(classified)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
+    if classified.recurrence.aheads:
+        reasons.append("the write that comes back is the token's own: the state looks a token ahead, with one row for both")
     if any(w.log_decay is not None for w in classified.walks):
         reasons.append("exponents are differences of running sums, masked first: any negative log decay is safe")
     reasons.append(

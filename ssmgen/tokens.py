@@ -40,11 +40,15 @@ class TokenWriter:
         self.walks = classified.walks
         self.outputs = classified.outputs
         inputs, params = arguments_of(self.spec)
-        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)} | {t.name for t in self.recurrence.turnings}
+        scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)}
+        scanned |= {made.name for made in (*self.recurrence.turnings, *self.recurrence.aheads)}
         self.given = tuple(s for s in (*inputs, *params) if s.name not in scanned)
         self.delayed = self._delayed()
-        # running maxima and angles are inputs to the operator, and what the token before had comes as an input of its own behind the spec's
-        self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed))
+        # running maxima and angles are inputs to the operator, and what the token before had comes as an input of its own behind the
+        # spec's; where states look ahead, what they take in before the first token alone is none
+        read = self._read_before() if self.recurrence.aheads else {s.name for s in self.delayed}
+        self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed if s.name in read))
+        self.taken_in = tuple(previous_input(s) for s in self.delayed if s.name not in read)
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
         }
@@ -57,10 +61,17 @@ class TokenWriter:
         found = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
         return [s for s in self.spec.symbols if s.name in found]
 
+    def _read_before(self) -> set[str]:
+        """The names whose previous value a token reads."""
+        values = [e for walk in self.walks for row in walk.rows for e in (row.key, row.coefficient, row.log_decay, row.erase, *row.values)]
+        values += [r.query for walk in self.walks for r in walk.readings] + [e for walk in self.walks for _, e in walk.numbers]
+        values += [value for _, value in self.outputs] + [s.definition for s in self.spec.symbols]
+        return {n.name for e in values if e is not None for n in nodes(e) if isinstance(n, Delayed)}
+
     def _places(self) -> dict[str, Place]:
         places = {name: NUMBER for name in ("heads", "channels", "layer", "layers")}
         places |= {name: NUMBER for name, _ in self.spec.constants}
-        for symbol in self.arguments:
+        for symbol in (*self.arguments, *self.taken_in):
             is_matrix = not (symbol.type.is_scalar or symbol.type.is_column or symbol.type.is_row)
             places[symbol.name] = Place(symbol.kind == "input", level(symbol.per), not symbol.type.is_scalar, has_rows=is_matrix)
         pending = dict(self.definitions)
@@ -563,7 +574,7 @@ class TokenWriter:
                 given.insert(0, line)
                 words |= _words(line.text)
         arguments = [a for a in leading if a in words]
-        arguments += [identifier(s.name) for s in self.arguments if identifier(s.name) in words]
+        arguments += [identifier(s.name) for s in (*self.arguments, *self.taken_in) if identifier(s.name) in words]
         arguments += [n for n in (*(identifier(n) for n, _ in self.spec.constants), "position") if n in words]
         return TokenFunction(name, ", ".join(arguments), summary, (*given, *body, *needed, *lines), tuple(returns))
 

@@ -159,7 +159,10 @@ class TokenWriter:
         """Where a vector of this size lies: `N/2` on the axis of pairs."""
         if size == ONE:
             return ""
-        return self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
+        axis = self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
+        if axis not in self.size_of:
+            raise UnsupportedOperand(f"a vector of {size} entries beside states that have none")
+        return axis
 
     def _angle_sizes(self) -> set[Dim]:
         """Sizes of angles: one a pair that turns, which may be fewer than there are."""

@@ -38,7 +38,7 @@ class Operands:
             raise UnsupportedOperand("a decay for every key")
         if self.walk.has_erase:
             raise UnsupportedOperand("a key that erases")
-        if self.tokens.delayed:
+        if len(self.tokens.taken_in) < len(self.tokens.delayed):
             raise UnsupportedOperand("values of the token before")
         columns = self.walk.columns
         matrices = [i for i, c in enumerate(columns) if c.value is not None and not c.value.type.is_scalar]

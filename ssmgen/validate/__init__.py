@@ -293,24 +293,36 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
     static = _static(recurrence, sizes, functions)
     states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
-    walk_states = [_stack(w.walk, states) for w in kernels.walks]
     count = 0
     angles = {t.name: [(Fraction(1), Fraction(0))] * int(t.step.type.rows.value(sizes)) for t in recurrence.turnings}
     delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
     before = {name: _random(type, sizes, functions) for name, type in delayed.items()}
+    # the spec's equations
+    tokens: list[tuple[Meaning, dict]] = []
+    history = [states]
     for t in range(5):
         values = dict(static) | {"position": [[Fraction(t)]]} | {f"{name}[-1]": value for name, value in before.items()}
         for s in spec.symbols:
             if s.kind == "input":
                 values[s.name] = _random(s.type, sizes, functions, s.domain)
         token = Meaning(values, definitions, {}, sizes, functions)
-        # the spec's equations
-        states_after = _update(recurrence, states, token)
-        token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in states_after.items()}}
+        states, after = history[-1], _update(recurrence, history[-1], token)
+        token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in after.items()}}
         expected = [value for o in spec.outputs for value in _rows_of_output(o, token)]
-        # the walks, which take running maxima as values of the token
+        # the walks take running maxima as values of the token
         for m in recurrence.maxima:
-            token.values |= {m.before: states[m.state], m.after: states_after[m.state]}
+            token.values |= {m.before: states[m.state], m.after: after[m.state]}
+        before = {name: token.matrix(Ref(type, NOWHERE, name)) for name, type in delayed.items()}
+        tokens.append((token, expected))
+        history.append(after)
+    # and what the next token's coefficient is, where states look ahead
+    for ahead in recurrence.aheads:
+        coefficients = [*(token.matrix(ahead.coefficient) for token, _ in tokens[1:]), [[Fraction(0)]]]
+        for (token, _), value in zip(tokens, coefficients, strict=True):
+            token.values[ahead.name] = value
+    first = _ahead(recurrence, history[0], tokens[0][0], is_before=True)
+    walk_states = [_stack(w.walk, first) for w in kernels.walks]
+    for t, (token, expected) in enumerate(tokens):
         # and the angle of the frame in which they see what turns
         for turning in recurrence.turnings:
             angles[turning.name] = _turned_on(turning, angles[turning.name], token)
@@ -324,14 +336,28 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
                 count += 1
                 if a != b:
                     raise ValidationError(f"the readout of `{name}` differs from the spec at token {t}: {a} against {b}")
-        for index, kernel in enumerate(kernels.walks):
-            upright = _stack(kernel.walk, {s.name: _upright(recurrence, s, states_after[s.name], token) for s in spec.states})
-            if recurrence.turnings and walk_states[index] != upright:
-                raise ValidationError(f"the walk of {', '.join(kernel.walk.states)} leaves another state than the spec at token {t}")
-            count += len(upright) * len(upright[0]) if recurrence.turnings else 0
-        states = states_after
-        before = {name: token.matrix(Ref(type, NOWHERE, name)) for name, type in delayed.items()}
+        if recurrence.turnings or recurrence.aheads:
+            whole = _ahead(recurrence, history[t + 1], token, is_before=False)
+            for index, kernel in enumerate(kernels.walks):
+                upright = _stack(kernel.walk, {s.name: _upright(recurrence, s, whole[s.name], token) for s in spec.states})
+                if walk_states[index] != upright:
+                    raise ValidationError(f"the walk of {', '.join(kernel.walk.states)} leaves another state than the spec at token {t}")
+                count += len(upright) * len(upright[0])
     return count
+
+
+def _ahead(recurrence, states, token: Meaning, is_before: bool):
+    """States that look ahead: with what the token writes at the next one, or with what the token before writes at this one."""
+    found = dict(states)
+    symbols = recurrence.spec.symbols
+    for ahead in recurrence.aheads:
+        scale = token.scalar(ahead.coefficient) if is_before else token.values[ahead.name][0][0]
+        for write in ahead.writes:
+            own = [previous(e, symbols) if is_before else e for e in (write.key, write.value)]
+            key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
+            added = [[scale * a * b for b in value] for a in key]
+            found[write.target] = _summed([found[write.target], added])
+    return found
 
 
 def _turned_on(turning, points, token: Meaning):
