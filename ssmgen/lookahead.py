@@ -43,6 +43,7 @@ class _Ahead:
         writes = [w for w in self.step.writes if w.target == state]
         terms = [t for t in self.step.transitions if state in (t.source, t.target)]
         reads = [r for r in self.whole.reads if r.state == state]
+        # of several rows, what a token reads of its own would be a product of every query and every key
         if sorted(w.tap for w in writes) != [0, 1] or any(w.rank is not None or w.key is None for w in writes):
             return None
         older, own = sorted(writes, key=lambda w: -w.tap)
@@ -71,8 +72,7 @@ class _Ahead:
                 continue
             own = found[read.state][1]
             reads.append(replace(read, query=self._through(read), primed=False))
-            weight = algebra.mul(own.coefficient, algebra.inner(read.query, own.key))
-            results[read.name] = weight if own.value is None else algebra.mul(weight, own.value)
+            results[read.name] = self._read_of(read, own)
 
         def completed(node: Expr) -> Expr | None:
             return algebra.add(node, results[node.name]) if isinstance(node, Ref) and node.name in results else None
@@ -88,6 +88,12 @@ class _Ahead:
             aheads=tuple(self.aheads),
             unturned=self.whole,
         )
+
+    @staticmethod
+    def _read_of(read: Read, own: Write) -> Expr:
+        """What a read gives of the token's own write."""
+        weight = algebra.mul(own.coefficient, algebra.inner(read.query, own.key))
+        return weight if own.value is None else algebra.mul(weight, own.value)
 
     def _next(self, older: Write) -> Expr:
         """The coefficient of the next token, by a name of its own: one for all states whose coefficients are the same."""

@@ -23,7 +23,7 @@ from .previous_text import Angle, Lookahead, Maximum, Previous, angles, lookahea
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
-from .spec import Type
+from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
 
 
@@ -320,6 +320,11 @@ class _Writer(WalkWriter):
                         f"{a.name} = {first}.new_zeros({first}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')})"
                         for a in self.aheads
                     ),
+                    *(
+                        f"entered_{e.state} = {e.state}.to(dtype) + {a.step_call}{e.wide} * {e.step_call}"
+                        for a in self.aheads
+                        for e in a.entries
+                    ),
                 ]
             ),
             step_fake=f"{like}.new_empty({like}.shape[0], {self._heads().replace('shape[2]', 'shape[1]')}{self._output_tail()})",
@@ -406,7 +411,7 @@ class _Writer(WalkWriter):
     def _entered(self) -> list[str]:
         """The states that a call hands to its operator."""
         taking = {e.state for a in self.aheads for e in a.entries}
-        return [f"entered_{s}" if s in taking else f"initial_state.{s}" for s in self.states]
+        return [f"entered_{s}" if s in taking else held for s, held in zip(self.states, self._held("initial_state"), strict=True)]
 
     def _registrations(self, count: int, kept: list[str]) -> list[Registration]:
         """Forward, backward and step; `count`: results of forward, among them the reads that are kept."""

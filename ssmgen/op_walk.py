@@ -116,7 +116,7 @@ class WalkWriter(Shapes):
             states=", ".join(states),
             states_tuple=as_tuple(states),
             states_target=as_target(states),
-            cast_states=", ".join(f"{s}.to(dtype){self._entering(s)}" for s in states),
+            cast_states=", ".join(f"{self._entered_name(s)}" for s in states),
             pack=pack(walk),
             unpack=unpacked[1:-1],
             unpack_arguments=", ".join(["S", *used]),
@@ -153,10 +153,9 @@ class WalkWriter(Shapes):
             scaled_gradients=tuple(Line("", f"d{q}", f"d{q} * scale") for q in queries) if scale else (),
         )
 
-    def _entering(self, state: str) -> str:
-        """What enters a state in a step, of the token before."""
-        found = [(a, e) for a in self.aheads for e in a.entries if e.state == state]
-        return "".join(f" + {a.step_call}{e.wide} * {e.step_call}" for a, e in found)
+    def _entered_name(self, state: str) -> str:
+        """A state as the walk of a step takes it."""
+        return f"entered_{state}" if any(e.state == state for a in self.aheads for e in a.entries) else f"{state}.to(dtype)"
 
     def _turned(self, walk: Walk) -> str:
         """The states that a step leaves, turned by the angle of the token."""

@@ -98,14 +98,10 @@ def _entry(tokens: TokenWriter, write) -> Entry:
     parts = []
     for expr, axis in ((write.key, "[..., :, None]"), (write.value, "[..., None, :]")):
         if expr is not None:
-            own = previous_value(expr, tokens.recurrence)
             is_vector = not expr.type.is_scalar
-            place = Place(True, "h", is_vector)
-            parts.append((_tensor(tokens, own, place), axis if is_vector else ""))
-    if len(parts) == 1:
-        text = parts[0][0]
-    else:
-        text = " * ".join(f"({part}){axis}" if axis else f"({part})[..., None, None]" for part, axis in parts)
+            text = _tensor(tokens, previous_value(expr, tokens.recurrence), Place(True, "h", is_vector))
+            parts.append((text, axis if is_vector else "[..., None, None]"))
+    text = parts[0][0] if len(parts) == 1 else " * ".join(f"({part}){axis}" for part, axis in parts)
     function = tokens.assemble(f"_entering_{identifier(write.target)}", "What the token before wrote.", (), [], [Returned(text, "")])
     function = replace(function, is_single=True)
     names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}
