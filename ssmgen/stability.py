@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from . import algebra, intervals
 from .bounds import Bounds, bounds_of
 from .expressions import children, is_imaginary_unit, key, nodes
+from .features._facts import Facts
 from .intervals import INFINITY, Interval, point
 from .recurrence import Generator, MicroStep, Recurrence, Transition
-from .spec import Expr, Ref
+from .spec import Expr, Ref, Rot, Type
+from .spec_text import expr_text
 
 _FORGETTING = ("diagonal", "rotation", "elementwise")
 
@@ -82,7 +84,18 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     words = judgement(factor)
     if beside:
         words = f"without its correction, {words}"
-    return Stability(state, factor, words, early, "; ".join(beside))
+    return Stability(state, factor, words, early, "; ".join([*_turning(recurrence, terms, bounds), *beside]))
+
+
+def _turning(recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]], bounds: Bounds) -> list[str]:
+    """What a rotation does to eigenvalues, and what a state can track by it."""
+    angles = [g.column for _, t in terms if not _mixes(t) for g in t.left + t.right if g.kind == "rotation"]
+    if not angles:
+        return []
+    words = f"turns by {expr_text(angles[0])} in {bounds.of(angles[0])}: eigenvalues a exp(+-i {expr_text(angles[0])}), complex"
+    if all(Facts(recurrence, (recurrence.spec.states[0].name,)).is_static(angle) for angle in angles):
+        return [f"{words}, fixed in time: an oscillation, which counts tokens and by itself tracks nothing else"]
+    return [f"{words} and chosen by the data: it can track state (counting modulo any number)"]
 
 
 def _bounds(recurrence: Recurrence) -> Bounds:
@@ -200,6 +213,8 @@ def _measured(
 
 def _tracking(kept: Interval, step: MicroStep) -> str:
     """What the sign of a correction's eigenvalue lets a state do."""
+    if any(g.kind == "rotation" for t in step.transitions for g in t.left + t.right):
+        return "before it is turned"
     if kept.low >= 0:
         return "eigenvalues stay at 0 or above, so it cannot track state (parity)"
     if step.count is not None:
@@ -208,12 +223,16 @@ def _tracking(kept: Interval, step: MicroStep) -> str:
 
 
 def _follows(eraser: Generator, rest: tuple[Generator, ...], partner: Transition) -> bool:
-    """Whether `eraser` with `rest` is `c k k^T` after the map of `partner`: `k k^T L S`, or `k (L k)^T S` of a diagonal L."""
+    """Whether `eraser` with `rest` is `c k k^T` after the map L of `partner`: `k k^T L S`, or `k (L^T k)^T S`."""
     own = partner.left + partner.right
     if rest == own and key(eraser.column) == key(eraser.row):
         return True
-    if rest or partner.right or len(own) != 1 or own[0].kind != "diagonal":
+    if rest or partner.right or len(own) != 1 or own[0].kind not in ("diagonal", "rotation"):
         return False
+    if own[0].kind == "rotation":
+        size = eraser.column.type.rows
+        back = Rot(Type(size, size), eraser.column.span, algebra.neg(own[0].column))
+        return key(algebra.matmul(back, eraser.column)) == key(eraser.row)
     return key(algebra.mul(own[0].column, eraser.column)) == key(eraser.row)
 
 

@@ -113,7 +113,14 @@ recurrence turned_delta {
 """
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""
-ODD = {"shared": SHARED, "before": BEFORE, "mean": MEAN, "previous": PREVIOUS, "turning": TURNING, "turned_delta": TURNED_DELTA} | INVENTIONS
+ODD = {
+    "shared": SHARED,
+    "before": BEFORE,
+    "mean": MEAN,
+    "previous": PREVIOUS,
+    "turning": TURNING,
+    "turned_delta": TURNED_DELTA,
+} | INVENTIONS
 
 PROGRAM = """
 import sys
