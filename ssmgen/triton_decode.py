@@ -585,8 +585,8 @@ class TokenWriter:
 
     def _block_lines(self, sides: list[str], is_split: bool) -> Iterable[Line]:
         """Blocks and warps from the sizes, as measured: a program streams about 64 entries of the state a thread; where vectors
-        turn with the position it has more to compute, on 16."""
-        turns = any("_rope(" in line.text for line in self.steps)
+        turn with the position, or the state turns, it has more to compute, on 16."""
+        turns = any("_rope(" in line.text or "_rotate(" in line.text for line in self.steps)
         room, share = (4096, 512) if turns else (8192, 2048)
         block = {axis: self.blocks[axis] for axis in sides}
         whole = {axis: f"triton.next_power_of_2({self._size_text(self.size_of[axis])})" for axis in sides}
