@@ -16,7 +16,7 @@ from . import algebra
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
 from .backends.triton_text import helpers
-from .expressions import nodes
+from .expressions import half, nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
 from .line_parts import from_the_right, part_of
@@ -150,7 +150,7 @@ class TokenWriter:
         """The size of every axis: rows of the first matrix state on the key axis, its columns on the value axis."""
         matrix = next((s.type for s in self.spec.states if not s.type.is_scalar and not s.type.is_column), None)
         if matrix is not None:
-            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: matrix.rows.half}
+            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: half(matrix.rows)}
         vector = next((s.type for s in self.spec.states if s.type.is_column), None)
         return {VALUE: vector.rows} if vector is not None else {}
 

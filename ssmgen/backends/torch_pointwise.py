@@ -12,6 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from ..algebra import neg, regrouped
+from ..expressions import half
 from ..source import NOWHERE
 from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
@@ -223,7 +224,7 @@ class Printer:
             # one angle for all pairs
             text = text if text != angle.text else angle.at(ATOM)
             text += (
-                f"[..., None].repeat_interleave({size_text((vector.type.cols if vector.type.is_row else vector.type.rows).half).text}, -1)"
+                f"[..., None].repeat_interleave({size_text(half(vector.type.cols if vector.type.is_row else vector.type.rows)).text}, -1)"
             )
         return Text(f"_turn({self._adapt(x, place)}, {text})", ATOM, place)
 
