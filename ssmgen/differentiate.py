@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .algebra import add, apply, const, div, inner, matmul, mul, neg, power, regrouped, transpose
+from .expressions import half
 from .source import NOWHERE
 from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose, Type
 
@@ -111,8 +112,12 @@ def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
         if _has_name(right):
             _visit(right, pulled, None, found)
         if _has_name(left.operand):
-            area = apply("pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else Type(right.type.rows.half))
+            area = apply(
+                "pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else Type(half(right.type.rows))
+            )
             _visit(left.operand, _reduced(area, left.operand), None, found)
+    elif isinstance(right, Rot) and left.type.is_row:
+        _visit(matmul(replace(right, operand=neg(right.operand)), transpose(left)), transpose(dy), None, found)
     elif isinstance(left, Diag) and not right.type.is_column:
         _visit(left.operand, apply("row_sum", mul(dy, right), type=left.operand.type), None, found)
         _visit(right, matmul(left, dy), None, found)

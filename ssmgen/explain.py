@@ -12,7 +12,7 @@ from .complex_pairs import over_pairs
 from .decode_words import layer_words, recurrence_words
 from .layer_spec import Layer
 from .plan import AXES, Classified, Cost, Plan
-from .plan_text import axis_rows, columns, cost_rows, form_words, walk_lines
+from .plan_text import axis_rows, columns, cost_rows, form_words, frame_lines, walk_lines
 from .recurrence_text import equations
 from .source import Source
 from .spec import Recurrence
@@ -73,7 +73,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("structure", _structure(classified)),
         ("ranges proved", _ranges(spec)),
         ("stability", [line for each in stability(derived) for line in _stability(each)]),
-        ("chunk form", [] if kernels is None else [line for walk in kernels.walks for line in _chunk(walk)]),
+        ("chunk form", [] if kernels is None else [*frame_lines(classified), *(line for walk in kernels.walks for line in _chunk(walk))]),
         ("scan form", [] if kernels is None or kernels.scan is None else _scan(kernels.scan)),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),

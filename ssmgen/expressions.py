@@ -13,6 +13,7 @@ from .spec import (
     Const,
     Delayed,
     Diag,
+    Dim,
     Div,
     Element,
     Expr,
@@ -101,6 +102,11 @@ def widest(*types: Type) -> Type:
     shape = next((t for t in types if not t.is_scalar), types[0])
     field = "complex" if any(t.field == "complex" for t in types) else "real"
     return shape if shape.field == field else replace(shape, field=field)
+
+
+def half(size: Dim) -> Dim:
+    """Half a size: that of one value a pair."""
+    return Dim(size.constant / 2, tuple((name, c / 2) for name, c in size.terms))
 
 
 def covering(*exprs: Expr) -> Span:

@@ -14,7 +14,7 @@ def columns(rows: list[tuple[str, ...]], gap: str = "  ") -> list[str]:
 
 def classified_text(classified: Classified) -> str:
     """A value on every axis, and the walks that carry it."""
-    lines = columns(axis_rows(classified))
+    lines = columns(axis_rows(classified)) + frame_lines(classified)
     for index, walk in enumerate(classified.walks):
         lines += [f"walk {index}" if len(classified.walks) > 1 else "walk", *(f"  {line}" for line in walk_lines(walk))]
     for step in classified.scan.steps if classified.scan is not None else ():
@@ -22,6 +22,19 @@ def classified_text(classified: Classified) -> str:
     lines += [f"then  {name} = {expr_text(value)}" for name, value in classified.outputs]
     lines += [f"refused  {diagnostic.title}" for diagnostic in classified.refusals]
     return "\n".join(lines)
+
+
+def frame_lines(classified: Classified) -> list[str]:
+    """The frames that turn along with states, in which walks see them; none where nothing turns."""
+    lines = []
+    for turning in classified.recurrence.turnings:
+        names = " and ".join(f"rot(-{turning.name}) {state}" if side == "left" else f"{state} rot({turning.name})"
+                             for state, side in turning.states)  # fmt: skip
+        lines.append(
+            f"{turning.name}' = {turning.name} + {expr_text(turning.step)}, from 0 in every document and call: the walk carries {names},"
+        )
+        lines.append("which obeys the recurrence without the rotation, its keys and queries turned; the final state is turned back")
+    return lines
 
 
 def axis_rows(classified: Classified) -> list[tuple[str, ...]]:

@@ -46,11 +46,6 @@ class Dim:
         """The number for given sizes; integral when the spec is legal."""
         return self.constant + sum((c * sizes[n] for n, c in self.terms), Fraction(0))
 
-    @property
-    def half(self) -> Dim:
-        """Half the size: that of one value a pair."""
-        return Dim(self.constant / 2, tuple((name, c / 2) for name, c in self.terms))
-
 
 ONE = Dim(Fraction(1))
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from . import algebra, intervals
 from .bounds import Bounds, bounds_of
 from .expressions import children, is_imaginary_unit, key, nodes
+from .features._facts import Facts
 from .intervals import INFINITY, Interval, point
 from .recurrence import Generator, MicroStep, Recurrence, Transition
-from .spec import Expr, Ref
+from .spec import Expr, Ref, Rot, Type
+from .spec_text import expr_text
 
 _FORGETTING = ("diagonal", "rotation", "elementwise")
 
@@ -85,12 +87,24 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     signed = _product(forgetting, recurrence, bounds, keeps_sign=True)
     mixing = [_beside(t, step, recurrence, bounds) for step, t in terms if _mixes(t)]
     words = judgement(factor)
+    turning = _turning(recurrence, terms, bounds)
     if not mixing:
-        return Stability(state, factor, words, early, signed=signed)
-    beside = "; ".join(each.words for each in mixing)
+        return Stability(state, factor, words, early, "; ".join(turning), signed)
+    beside = "; ".join([*turning, *(each.words for each in mixing)])
     found = Stability(state, factor, f"without its correction, {words}", early, beside, signed)
     is_one = len(mixing) == len(recurrence.steps) == 1 and recurrence.steps[0].index is None and all(t.rank is None for _, t in terms)
     return replace(found, along=mixing[0].along, along_bound=mixing[0].bound) if is_one else found
+
+
+def _turning(recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]], bounds: Bounds) -> list[str]:
+    """What a rotation does to eigenvalues, and what a state can track by it."""
+    angles = [g.column for _, t in terms if not _mixes(t) for g in t.left + t.right if g.kind == "rotation"]
+    if not angles:
+        return []
+    words = f"turns by {expr_text(angles[0])} in {bounds.of(angles[0])}: eigenvalues a exp(+-i {expr_text(angles[0])}), complex"
+    if all(Facts(recurrence, (recurrence.spec.states[0].name,)).is_static(angle) for angle in angles):
+        return [f"{words}, fixed in time: an oscillation, which counts tokens and by itself tracks nothing else"]
+    return [f"{words} and chosen by the data: it can track state (counting modulo any number)"]
 
 
 @dataclass(frozen=True)
@@ -224,6 +238,8 @@ def _measured(
 
 def _tracking(kept: Interval, step: MicroStep) -> str:
     """What the sign of a correction's eigenvalue lets a state do."""
+    if any(g.kind == "rotation" for t in step.transitions for g in t.left + t.right):
+        return "before it is turned"
     if kept.low >= 0:
         return "eigenvalues stay at 0 or above, so it cannot track state (parity)"
     if step.count is not None:
@@ -232,12 +248,16 @@ def _tracking(kept: Interval, step: MicroStep) -> str:
 
 
 def _follows(eraser: Generator, rest: tuple[Generator, ...], partner: Transition) -> bool:
-    """Whether `eraser` with `rest` is `c k k^T` after the map of `partner`: `k k^T L S`, or `k (L k)^T S` of a diagonal L."""
+    """Whether `eraser` with `rest` is `c k k^T` after the map L of `partner`: `k k^T L S`, or `k (L^T k)^T S`."""
     own = partner.left + partner.right
     if rest == own and key(eraser.column) == key(eraser.row):
         return True
-    if rest or partner.right or len(own) != 1 or own[0].kind != "diagonal":
+    if rest or partner.right or len(own) != 1 or own[0].kind not in ("diagonal", "rotation"):
         return False
+    if own[0].kind == "rotation":
+        size = eraser.column.type.rows
+        back = Rot(Type(size, size), eraser.column.span, algebra.neg(own[0].column))
+        return key(algebra.matmul(back, eraser.column)) == key(eraser.row)
     return key(algebra.mul(own[0].column, eraser.column)) == key(eraser.row)
 
 

@@ -16,7 +16,7 @@ from . import algebra
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
 from .backends.triton_text import helpers
-from .expressions import nodes
+from .expressions import half, nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
 from .line_parts import from_the_right, part_of
@@ -151,7 +151,7 @@ class TokenWriter:
         """The size of every axis: rows of the first matrix state on the key axis, its columns on the value axis."""
         matrix = next((s.type for s in self.spec.states if not s.type.is_scalar and not s.type.is_column), None)
         if matrix is not None:
-            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: matrix.rows.half}
+            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: half(matrix.rows)}
         vector = next((s.type for s in self.spec.states if s.type.is_column), None)
         return {VALUE: vector.rows} if vector is not None else {}
 
@@ -595,8 +595,8 @@ class TokenWriter:
 
     def _block_lines(self, sides: list[str], is_split: bool) -> Iterable[Line]:
         """Blocks and warps from the sizes, as measured: a program streams about 64 entries of the state a thread; where vectors
-        turn with the position it has more to compute, on 16."""
-        turns = any("_rope(" in line.text for line in self.steps)
+        turn with the position, or the state turns, it has more to compute, on 16."""
+        turns = any("_rope(" in line.text or "_rotate(" in line.text for line in self.steps)
         room, share = (4096, 512) if turns else (8192, 2048)
         block = {axis: self.blocks[axis] for axis in sides}
         whole = {axis: f"triton.next_power_of_2({self._extent(axis)})" for axis in sides}

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
-from .expressions import children, key, nodes
+from .expressions import children, half, key, nodes
 from .recurrence import Generator, MicroStep, Read, Recurrence, Transition, Turning, Write
 from .rows import Problem, previous_value, sizes_of, unrolled
 from .small import previous_input
@@ -86,7 +86,7 @@ class _Turned:
             return [None] * (len(angles) + 1)
         type = self.spec.state(state).type
         size = type.rows if side == LEFT else type.cols
-        whole = Type(size.half)
+        whole = Type(half(size))
         types = {p.type.rows: p.type for p in parts if not p.type.is_scalar} or {whole.rows: whole}
         if len(types) > 1:
             raise _Refused(self._several(state, "the micro-steps of a token turn different numbers of pairs"))

@@ -158,6 +158,13 @@ def test_sizes_can_be_changed():
     assert "N = 16" in text and "1,024 entries a head" in text
 
 
+def test_a_state_that_turns():
+    text = explain.summary(example("inventions/turning_delta"), {})[0]
+    assert "eigenvalues a exp(+-i theta), complex and chosen by the data: it can track state" in section(text, "stability")
+    assert "along its key the correction keeps a factor in (-1, 1]: no growth; before it is turned" in section(text, "stability")
+    assert "the walk carries rot(-Phi) S" in section(text, "chunk form")
+
+
 # --- stability ---------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,13 @@ SMALL = {
         more="param w : scalar per layer init 1; u : [N] per layer init uniform(-1, 1)\n"
         "  gate g <= 0 = logsigmoid(raw)\n  let s = exp(w)\n      ke : [N] = diag(u) diag(softmax(u)) k",
     ),
+    "half of the rows turns": walk(
+        "q, k : [N] per group; v : [P]; theta : [N/4] per group; raw : scalar",
+        "S'^T q",
+        "S' = a * rot(theta + tilt) S + b * k v^T",
+        "S : complex [N, P], rotates first N/2 rows",
+        "param tilt : [N/4] per head init uniform(0, 1)\n  gate a in (0, 1) = sigmoid(raw); b in (0, 1) = 1 - a",
+    ),
     "the value side": walk("q, k : [N]; v : [P]", "S' q", "S' = exp(g) * S + v k^T", "S : real [P, N]"),
     # operands and an output that need whole rows; a normaliser with a decay and a coefficient
     "whole rows, a normaliser": walk(

@@ -37,6 +37,7 @@ class _Rows:
         self.counts: list[str] = []
         self.is_normalised = text.maybe(5)
         self.is_transposed = not self.is_normalised and text.maybe(5)
+        self.turns = text.maybe(4)
         self.gauge = ""  # a running maximum: its name
 
     def spec(self) -> str:
@@ -143,9 +144,18 @@ class _Rows:
 
     def decayed(self, old: str) -> str:
         """The state after it forgets: not at all, as a whole, or key by key."""
-        match self.text.pick(("none", "scalar", "wide", "wide", "static")):
+        match self.text.pick(("scalar", "turned", "turned", "pairs") if self.turns else ("none", "scalar", "wide", "wide", "static")):
             case "none":
                 return old
+            case "turned":
+                decay = self.text.decay()
+                return f"{f'{decay} * ' if decay else ''}{self.turned(old)}"
+            case "pairs":
+                raw, gate = self.text.new("w_r"), self.text.new("f")
+                self.text.say("input", f"{raw} : [{self.N}/2]{_per(self.text)}")
+                self.text.say("gate", f"{gate} : [{self.N}/2] in (0, 1) = sigmoid({raw})")
+                turned = self.turned(old)
+                return f"{turned} diag(pairs({gate}))" if self.is_transposed else f"diag(pairs({gate})) {turned}"
             case "scalar":
                 decay = self.text.decay()
                 return f"{decay} * {old}" if decay else old
@@ -162,6 +172,14 @@ class _Rows:
         weight = self.text.new("w")
         self.text.say("param", f"{weight} : [{self.N}] per head init linspace(-6, 0)")
         return f"{old} diag(exp(-exp({weight})))" if self.is_transposed else f"diag(exp(-exp({weight}))) {old}"
+
+    def turned(self, old: str) -> str:
+        """The state with its pairs of keys turned."""
+        angle = self.text.new("theta")
+        keyword, per = self.text.pick((("input", ""), ("input", " per group"), ("param", " per head init uniform(0, 3)")))
+        self.text.say(keyword, f"{angle} : {self.text.pick((f'[{self.N}/2]', 'scalar'))}{per}")
+        turn = f"rot({self.text.pick(('{0}', '2 * {0}', 'tanh({0})')).format(angle)})"
+        return f"{old} {turn}" if self.is_transposed else f"{turn} {old}"
 
     def last(self, k: str) -> str:
         """The previous token's write of names alone."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
 
-from ..algebra import regrouped
+from ..algebra import neg, regrouped
+from ..expressions import half
 from ..source import NOWHERE
 from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
 from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
@@ -200,7 +201,9 @@ class Printer:
     def _matrix_product(self, expr: MatMul) -> Text:
         left, right = expr.left, expr.right
         if isinstance(left, Rot) and right.type.is_column:
-            return self._turned(left, right)
+            return self._turned(left.operand, right)
+        if isinstance(right, Rot) and left.type.is_row:
+            return self._turned(neg(right.operand), left)
         if isinstance(left, Diag) or left.type.is_scalar or right.type.is_scalar:
             return self._operator("*", left.operand if isinstance(left, Diag) else left, right)
         if left.type.is_row and right.type.is_column:
@@ -212,14 +215,17 @@ class Printer:
             return self.print(other)
         raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
 
-    def _turned(self, turn: Rot, column: Expr) -> Text:
-        x, angle = self.print(column), self.print(turn.operand)
+    def _turned(self, by: Expr, vector: Expr) -> Text:
+        """A column or a row, its pairs turned."""
+        x, angle = self.print(vector), self.print(by)
         place = x.place.join(replace(angle.place, has_vector=True))
         text = self._adapt(angle, replace(place, has_vector=angle.place.has_vector))
         if not angle.place.has_vector:
             # one angle for all pairs
             text = text if text != angle.text else angle.at(ATOM)
-            text += f"[..., None].repeat_interleave({size_text(column.type.rows.half).text}, -1)"
+            text += (
+                f"[..., None].repeat_interleave({size_text(half(vector.type.cols if vector.type.is_row else vector.type.rows)).text}, -1)"
+            )
         return Text(f"_turn({self._adapt(x, place)}, {text})", ATOM, place)
 
     def _apply(self, expr: Apply) -> Text:

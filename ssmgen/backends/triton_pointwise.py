@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from ..expressions import half
 from ..functions import FUNCTIONS as CLOSED
 from ..kernel import KEY, VALUE
 from ..spec import (
@@ -246,7 +247,7 @@ class Printer:
         if turn.operand.type.is_scalar:
             pair = angle
         elif angle.axes[-1:] == (HALF,):
-            if turn.operand.type.rows != turn.type.rows.half and not angle.is_zero_past(HALF):
+            if turn.operand.type.rows != half(turn.type.rows) and not angle.is_zero_past(HALF):
                 # rows behind the pairs that turn stay
                 self.used_offsets[HALF] = None
                 entry = loaded(self.offsets[HALF], (HALF,)).along(angle.axes)
@@ -386,7 +387,7 @@ class Printer:
         self.whole[KEY] = None
         own = (axes[0], HALF)
         text = f"_{expr.function}({', '.join(a.along(axes) for a in args)})"
-        if expr.type.rows != expr.args[0].type.rows.half:
+        if expr.type.rows != half(expr.args[0].type.rows):
             # rows behind the pairs that turn stay
             self.used_offsets[HALF] = None
             entry = loaded(self.offsets[HALF], (HALF,)).along(own)

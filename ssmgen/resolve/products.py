@@ -232,6 +232,9 @@ def _padded_rotation(scope: Scope, left: Expr, right: Expr) -> Expr:
         turning = _rotating_rows(scope, right)
         if turning is not None and left.type.rows == turning:
             return replace(left, type=Type(right.type.rows, right.type.rows))
+    if isinstance(left, Mul) and left.left.type.is_scalar and isinstance(left.right, Rot):
+        inner = _padded_rotation(scope, left.right, right)
+        return left if inner is left.right else replace(left, type=inner.type, right=inner)
     if isinstance(left, MatMul) and isinstance(left.right, Rot):
         inner = _padded_rotation(scope, left.right, right)
         if inner is not left.right and left.left.type.cols == inner.type.rows:
