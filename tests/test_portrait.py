@@ -105,6 +105,7 @@ def test_marks_stand_where_their_numbers_are():
     # half-lives of log 2 / 0.125 tokens, on a scale of four decades from 0.1
     (life,) = {float(dot["cx"]) for dot in dots if dot["r"] == "3.0"}
     assert life == pytest.approx(760 + 300 * (math.log10(math.log(2) / 0.125) + 1) / 4, abs=0.01)
+    assert "5.55 before training" in drawing
     # four tokens after a write at i sqrt(a): (e^-0.125 i)^4 = e^-0.5
     lines = [line["points"].split() for line in marks(drawing, "polyline", "line thin s0")]
     curves = [[tuple(map(float, corner.split(","))) for corner in line] for line in lines]
