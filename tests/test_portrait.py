@@ -67,7 +67,7 @@ def marks(drawing: str, kind: str, style: str) -> list[dict[str, str]]:
 
 
 def test_eigenvalues_before_training_are_those_of_the_spec():
-    source = (ROOT / "examples" / "s4d.ssm").read_text(encoding="utf-8")
+    source = (ROOT / "examples" / "s4d_real.ssm").read_text(encoding="utf-8")
     found = spectrum(source, "s")
     # A_n = -(n + 1); the first of the lanes has the dt in the middle of its draw, sqrt(1e-3 * 1e-1)
     for n in (0, 63):
@@ -89,6 +89,23 @@ def test_eigenvalues_of_corrections_growth_and_several_states():
     growing = spectrum(SIMPLE.format("3 * S + k v^T"), "S")
     assert growing.eigenvalues == (3,) and growing.half_life is None
     assert spectrum(SIMPLE.format("a * S + k v^T"), "S").states == ("S", "z")
+
+
+def test_a_rotation_and_a_factor_for_every_row_meet_pair_by_pair():
+    text = """
+recurrence r {
+  dim    N = 4, P = 2
+  input  q, k : [N]; v : [P]
+  param  theta : [N/2] per head init linspace(1, 2); f : [N/2] per head init linspace(1/2, 1/4)
+  gate   a : [N/2] in (0, 1) = clamp(f, 1/10, 9/10)
+  state  S : real [N, P]
+  update S' = diag(pairs(a)) rot(theta) S + k v^T
+  output o = S'^T q
+}
+"""
+    found = spectrum(text, "S").eigenvalues
+    expected = [a * cmath.exp(sign * 1j * w) for a, w in ((0.25, 2), (0.5, 1)) for sign in (-1, 1)]
+    assert len(found) == 4 and all(min(abs(one - other) for other in expected) < 1e-9 for one in found)
 
 
 def test_marks_stand_where_their_numbers_are():
