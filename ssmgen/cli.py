@@ -539,7 +539,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _missing(error: ModuleNotFoundError, debug: bool) -> int:
-    extras = {"torch": "torch", "triton": "cuda", "matplotlib": "plot"}
+    extras = {"torch": "torch", "triton": "cuda"}
     module = (error.name or "").split(".")[0]
     if module not in extras:
         return _bug(error, debug)

@@ -11,6 +11,7 @@ from . import compiler, kernel_text, layer_text, scan_text
 from .complex_pairs import over_pairs
 from .decode_words import layer_words, recurrence_words
 from .layer_spec import Layer
+from .lengths import frame_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, frame_lines, walk_lines
 from .recurrence_text import equations
@@ -99,7 +100,8 @@ def _discretization(discrete) -> list[str]:
 def _structure(classified: Classified) -> list[str]:
     # the other axes describe updates that are affine in the state
     shown = ("time", "form") if classified.recurrence.sequential else AXES
-    return columns([row for row in axis_rows(classified) if row[0] in shown])
+    gauges = [("gauge", *row) for row in frame_words(classified.recurrence)]
+    return columns([*(row for row in axis_rows(classified) if row[0] in shown), *gauges])
 
 
 def _ranges(spec: Recurrence) -> list[str]:

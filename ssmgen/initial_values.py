@@ -182,6 +182,8 @@ class InitialValues:
             return math.pi
         if expr.function == "i":
             return 1j
+        if expr.function == "pairs":
+            return self.of(expr.args[0], row // 2)
         return self._call(expr.function, [self.of(arg, row, column) for arg in expr.args])
 
     def _call(self, name: str, values: list[Number]) -> Number:

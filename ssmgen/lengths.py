@@ -59,10 +59,7 @@ def lengths_file(recurrence: Recurrence, layers: tuple[LayerClass, ...]) -> Leng
     found, turned = gauges(recurrence), turned_by_position(recurrence)
     maxima = [identifier(gauge.maximum) for gauge in found]
     frames = tuple(_layer_frame(layer) for layer in layers if layer.has_windows)
-    words = [_words(gauge) for gauge in found]
-    if turned:
-        names = ", ".join(identifier(name) for name in turned)
-        words.append(f"{names} and position stand in the frame of the last token; turned back by it, position is 0")
+    words = [line for _, line in frame_words(recurrence)]
     words += ["windows of convolutions begin with the oldest token, and `tokens` is 0"] if frames else []
     return LengthsFile(
         frame=tuple(f"- {line}{'.' if line is words[-1] else ';'}" for line in words),
@@ -80,6 +77,15 @@ def lengths_file(recurrence: Recurrence, layers: tuple[LayerClass, ...]) -> Leng
         shifts=tuple(Entry(_shift(name, maxima), f"state.{name} - levels[{i}]") for i, name in enumerate(maxima)),
         entries=_entries(recurrence.written, found, turned),
     )
+
+
+def frame_words(recurrence: Recurrence) -> list[tuple[str, str]]:
+    """Every part of the state that is a gauge, with the ways in which it lets one state be written and the canonical one."""
+    words = [(identifier(gauge.maximum), _words(gauge)) for gauge in gauges(recurrence)]
+    if turned := turned_by_position(recurrence):
+        names = ", ".join(identifier(name) for name in turned)
+        words.append(("position", f"{names} and position stand in the frame of the last token; turned back by it, position is 0"))
+    return words
 
 
 def _layer_frame(layer: LayerClass) -> LayerFrame:

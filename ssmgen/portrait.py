@@ -151,10 +151,12 @@ def _half_lives(found: tuple[Spectrum, ...], top: float) -> Panel:
         chart.say(scale[0], y, f"{', '.join(each.states)}: {_life_words(each)}", f"name {style}", right=8.0, down=-24.0)
         if each.half_life is not None:
             chart.box(max(each.half_life.low, scale[0]), min(each.half_life.high, scale[1]), y - 0.06, y + 0.06, f"band {style}", least=2.0)
-        for a in each.eigenvalues:
-            life = _life(abs(a))
-            if life is not None:
-                chart.dot(life, y, f"dot {style}", 3.0)
+        early = sorted({life for a in each.eigenvalues if (life := _life(abs(a))) is not None})
+        for life in early:
+            chart.dot(life, y, f"dot {style}", 3.0)
+        if early:
+            span = f"{early[0]:.3g}" if len(early) == 1 else f"{early[0]:.3g} to {early[-1]:.3g}"
+            chart.say(scale[0], y, f"{span} before training", right=8.0, down=34.0)
     return chart
 
 

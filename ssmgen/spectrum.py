@@ -92,15 +92,16 @@ def _order(a: complex) -> tuple[float, float, float]:
 
 def _of_terms(values: InitialValues, recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]]) -> list[complex]:
     """What a token multiplies the entries by."""
-    return [value for row, column in _places(values, terms) for value in _at(values, recurrence, terms, row, column)]
+    rows, places = _places(values, terms)
+    return [value for row, column in places for value in _at(values, recurrence, terms, rows, row, column)]
 
 
 def _of_value(values: InitialValues, expr: Expr) -> list[complex]:
     return [complex(values.of(expr, row)) for row in _spread(values.size(expr))]
 
 
-def _places(values: InitialValues, terms: list[tuple[MicroStep, Transition]]) -> list[tuple[int, int]]:
-    """The entries to look at: rows where a factor differs between rows, columns where one does, ENTRIES of them at most."""
+def _places(values: InitialValues, terms: list[tuple[MicroStep, Transition]]) -> tuple[int, list[tuple[int, int]]]:
+    """How many rows factors tell apart (pairs, where those are all), and entries to look at: ENTRIES of rows, or of columns."""
     rows = columns = 1
     for _, term in terms:
         for place, generators in (("left", term.left), ("right", term.right)):
@@ -113,7 +114,7 @@ def _places(values: InitialValues, terms: list[tuple[MicroStep, Transition]]) ->
                     columns = max(columns, values.size(g.column))
         if term.coefficient.type.rows != ONE:
             rows = max(rows, values.size(term.coefficient))
-    return [(row, column) for row in _spread(rows) for column in _spread(columns if rows == 1 else min(columns, 4))]
+    return rows, [(row, column) for row in _spread(rows) for column in _spread(columns if rows == 1 else min(columns, 4))]
 
 
 def _columns(values: InitialValues, expr) -> int:
@@ -127,8 +128,10 @@ def _spread(count: int) -> list[int]:
     return [round(i * (count - 1) / (ENTRIES - 1)) for i in range(ENTRIES)]
 
 
-def _at(values: InitialValues, recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]], row: int, column: int) -> list[complex]:
-    """What a token multiplies one entry by."""
+def _at(
+    values: InitialValues, recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]], rows: int, row: int, column: int
+) -> list[complex]:
+    """What a token multiplies one entry by; two numbers where it turns with another."""
     total, turned = 1 + 0j, False
     for step in recurrence.steps:
         own = [term for found, term in terms if found is step]
@@ -137,7 +140,9 @@ def _at(values: InitialValues, recurrence: Recurrence, terms: list[tuple[MicroSt
             product = complex(values.of(term.coefficient, row, column))
             for g in term.left:
                 if g.kind == "rotation":
-                    product, turned = product * cmath.exp(1j * values.of(g.column, min(row, values.size(g.column) - 1))), True
+                    # of rows that are told apart, two turn by one angle
+                    angle = values.of(g.column, row * values.size(g.column) // rows)
+                    product, turned = product * cmath.exp(1j * angle), True
                 else:
                     product *= values.of(g.column, row, column)
             for g in term.right:

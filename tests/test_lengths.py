@@ -11,6 +11,7 @@ from built import example
 from conftest import ROOT
 
 from ssmgen import compiler
+from ssmgen.explain import summary
 from ssmgen.gauges import Gauge, gauges, turned_by_position
 from ssmgen.source import Source
 
@@ -62,6 +63,12 @@ def proved(**changes: str) -> tuple[Gauge, ...]:
 def test_a_running_maximum_is_a_gauge_where_it_cancels(changes, powers):
     expected = () if powers is None else (Gauge("m", tuple(powers.items())),)
     assert proved(**changes) == expected
+
+
+def test_explain_names_the_gauges():
+    text, _ = summary(Source("held.ssm", SPEC.format(**SCALED)), {})
+    (line,) = (line.split() for line in text.split("\n") if line.strip().startswith("gauge"))
+    assert " ".join(line) == "gauge m (C, n, m) and (C e^(-d), n e^(-d), m + d) are one state for every d: canonical is m = 0"
 
 
 def test_a_maximum_of_every_key_is_no_gauge_of_a_state_whose_keys_meet():

@@ -91,6 +91,23 @@ def test_eigenvalues_of_corrections_growth_and_several_states():
     assert spectrum(SIMPLE.format("a * S + k v^T"), "S").states == ("S", "z")
 
 
+def test_a_rotation_and_a_factor_for_every_row_meet_pair_by_pair():
+    text = """
+recurrence r {
+  dim    N = 4, P = 2
+  input  q, k : [N]; v : [P]
+  param  theta : [N/2] per head init linspace(1, 2); f : [N/2] per head init linspace(1/2, 1/4)
+  gate   a : [N/2] in (0, 1) = clamp(f, 1/10, 9/10)
+  state  S : real [N, P]
+  update S' = diag(pairs(a)) rot(theta) S + k v^T
+  output o = S'^T q
+}
+"""
+    found = spectrum(text, "S").eigenvalues
+    expected = [a * cmath.exp(sign * 1j * w) for a, w in ((0.25, 2), (0.5, 1)) for sign in (-1, 1)]
+    assert len(found) == 4 and all(min(abs(one - other) for other in expected) < 1e-9 for one in found)
+
+
 def test_marks_stand_where_their_numbers_are():
     drawing = drawn(TURNING)
     numbers = [cmath.exp((-0.25 + 1j * w) / 2) for w in (math.pi, 2 * math.pi)]
@@ -105,6 +122,7 @@ def test_marks_stand_where_their_numbers_are():
     # half-lives of log 2 / 0.125 tokens, on a scale of four decades from 0.1
     (life,) = {float(dot["cx"]) for dot in dots if dot["r"] == "3.0"}
     assert life == pytest.approx(760 + 300 * (math.log10(math.log(2) / 0.125) + 1) / 4, abs=0.01)
+    assert "5.55 before training" in drawing
     # four tokens after a write at i sqrt(a): (e^-0.125 i)^4 = e^-0.5
     lines = [line["points"].split() for line in marks(drawing, "polyline", "line thin s0")]
     curves = [[tuple(map(float, corner.split(","))) for corner in line] for line in lines]
