@@ -241,7 +241,7 @@ def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:
     masks = []
     for axis in wanting:
         name = "m_t" if axis == ROW else f"m_{axis}"
-        masks.append(name if len(own) == 1 else f"{name}[{', '.join(':' if a == axis else 'None' for a in own)}]")
+        masks.append(name if len(value.axes) == 1 else f"{name}[{', '.join(':' if a == axis else 'None' for a in value.axes)}]")
     return Text(f"tl.where({' & '.join(masks)}, {value.text}, 0.0)", ATOM, value.axes, dict.fromkeys(value.axes, 0.0))
 
 
