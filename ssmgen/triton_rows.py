@@ -47,7 +47,7 @@ class _Writer(RowOperands):
 
     def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
         name = "e" if is_erase else f"q{suffix}"
-        later = "b_G" if is_inclusive else "b_Gx"
+        later, stands = ("b_G", "o_i") if is_inclusive else ("b_Gx", "o_i // STEP * STEP - 1")
         letter, G = ("J", "Gx") if is_erase else (f"A{suffix}", "G" if is_inclusive else "Gx")
         if is_erase and self.step > 1:
             sees = "o_i[:, None] // STEP > o_i[None, :] // STEP"
@@ -69,10 +69,13 @@ class _Writer(RowOperands):
             is_erase=is_erase,
             is_inclusive=is_inclusive,
             is_before=not is_inclusive,
+            moves_before=self.has_decay and not is_inclusive,
             is_first=index == 0,
             is_by_row=is_erase or self.count == 1,
             place=self.count - 1 if is_inclusive else 0,
             later=later,
+            stands=stands,
+            stands_or_source=f"tl.where(m_q, {stands}, o_i)" if stands != "o_i" else stands,
             sees=sees,
             pairs="inverse" if is_erase else f"pairs{suffix}",
             made="erased" if is_erase else f"pairs{suffix}",
@@ -86,7 +89,6 @@ class _Writer(RowOperands):
             read=self._read_name(suffix) if not is_erase else "",
             read_gradient=self._read_gradient_name(suffix) if not is_erase else "grad_v",
             gradient=f"grad_{name}",
-            moved="b_q * b_dq" if self.is_wide else "tl.sum(b_q * b_dq, 1)",
             pair_math=f"{letter}_ij = {faded}, {order}" + (": what row i reads of what row j writes; (1 + J)^-1" if is_erase else ""),
             gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
             math=f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
@@ -200,6 +202,7 @@ class _Writer(RowOperands):
             span_arguments="BLOCK, LIMIT, " if self.is_wide else "",
             span_values='*_spans(options["BC"], dtype), ' if self.is_wide else "",
             all_sums="".join(f"{n}, " for n in sums),
+            moved="b_q * b_dq" if self.is_wide else "tl.sum(b_q * b_dq, 1)",
             is_falling=self.is_wide and all(bounds_of(self.spec).of(log).high <= 0 for log in logs),
             spans='*_spans(options["BC"], dtype), ' if self.is_wide else "",
             sums_pointer="sums, " if narrow else "",
@@ -302,7 +305,7 @@ class _Writer(RowOperands):
             results=results,
             pair_block="64" if self.is_wide else "128",
             gradient_block="block",
-            gradient_warps="8" if self.is_wide and self.has_erase else "4",
+            gradient_warps="8" if self.is_wide else "4",
             operand_warps="8" if self.count == 1 else "4",
         )  # fmt: skip
 

@@ -36,10 +36,13 @@ class Reader:
     is_erase: bool
     is_inclusive: bool
     is_before: bool  # stands before what its row writes
+    moves_before: bool  # and a decay lies between
     is_first: bool
     is_by_row: bool  # its keys lie row by row, not token by token
     place: int  # the row of a token at which a query stands
     later: str  # the sum at which it stands
+    stands: str  # the row of that sum
+    stands_or_source: str  # the same, or, where no query stands, a source's own row
     sees: str  # which sources a row sees
     pairs: str  # what the walk reads: weights of sources, or the inverse
     made: str  # what the pairs make
@@ -53,7 +56,6 @@ class Reader:
     read: str
     read_gradient: str
     gradient: str
-    moved: str
     pair_math: str
     gradient_math: str
     math: str
@@ -84,6 +86,7 @@ class RowsPackage:
     span_values: str
     spans: str
     all_sums: str
+    moved: str  # what a reader gives the gradient of the sums up to it
     is_falling: bool
     sums_pointer: str
     given_pointer: str

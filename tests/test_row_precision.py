@@ -1,0 +1,50 @@
+"""How far the kernels of rows err in bfloat16, interpreted with a GPU's rounding, beside the eager reference in the same dtype."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from built import write
+from conftest import ROOT
+from test_kernels import EXAMPLES, interpreted
+
+pytest.importorskip("torch")
+
+import torch  # noqa: E402
+
+from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.short_floats import as_on_a_gpu  # noqa: E402
+from ssmgen.runtime.verify_checks import op_precision  # noqa: E402
+from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+
+BEYOND = {"kda": {"A_log": 2.0}}
+"""How many times what is allowed a gradient may be off: a sum over all tokens and keys whose terms nearly cancel."""
+
+
+def measure(name: str, folder: Path) -> None:
+    """Called where triton interprets."""
+    written, spec = write(EXAMPLES[name], folder)
+    subject = Subject(load(written), spec, "cpu")
+    op = sys.modules[f"{subject.package.__name__}.op"]
+    op._is_fused = lambda *tensors: tensors[0].dtype == torch.bfloat16
+    with as_on_a_gpu():
+        rows = [row for row in op_precision(subject) if "bfloat16" in row.check]
+    print(json.dumps({row.compared: row.error / row.tolerance for row in rows}))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BEYOND)
+def test_bfloat16_errs_at_most_twice_as_far_as_the_eager_reference(name, tmp_path):
+    program = f"import pathlib, test_row_precision; test_row_precision.measure{(name, tmp_path)!r}".replace("PosixPath", "pathlib.Path")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shares = json.loads(done.stdout)
+    assert len(shares) > 8
+    assert {n: share for n, share in shares.items() if not share <= BEYOND[name].get(n, 1.0)} == {}
