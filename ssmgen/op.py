@@ -186,6 +186,9 @@ class _Writer(WalkWriter):
         scan = self.scan.text() if self.scan is not None else None
         read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
         readout, readout_backward = map(broken_function, read)
+        # what does nothing but turn has its gradient through the angle alone
+        given_back = {n for f in (readout_backward, *(w.operands_backward for w in walks)) for n in f.gives}
+        turns_only = {n for a in self.angles for n in a.function.arguments.split(", ")} - given_back
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
         functions = [
             readout,
@@ -328,7 +331,14 @@ class _Writer(WalkWriter):
             argument_names_all=", ".join(self.names),
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
-            call=", ".join([*self.names, *(f"initial_state.{s}" for s in self.states), *position, *settings]),
+            call=", ".join(
+                [
+                    *(f"{n}.detach()" if n in turns_only else n for n in self.names),
+                    *(f"initial_state.{s}" for s in self.states),
+                    *position,
+                    *settings,
+                ]
+            ),
             state_results=", ".join(
                 [
                     *(f"{s}={s}" for s in self.states),
