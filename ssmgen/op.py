@@ -194,6 +194,9 @@ class _Writer(WalkWriter):
         scan = self.scan.text() if self.scan is not None else None
         read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
         readout, readout_backward = map(broken_function, read)
+        # what does nothing but turn has its gradient through the angle alone
+        given_back = {n for f in (readout_backward, *(w.operands_backward for w in walks)) for n in f.gives}
+        turns_only = {n for a in self.angles for n in a.function.arguments.split(", ")} - given_back
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
         functions = [
             readout,
@@ -349,7 +352,7 @@ class _Writer(WalkWriter):
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
-            call=", ".join([*self.names, *self._entered(), *position, *settings]),
+            call=", ".join([*(f"{n}.detach()" if n in turns_only else n for n in self.names), *self._entered(), *position, *settings]),
             state_results=", ".join(
                 [
                     *self._results(),

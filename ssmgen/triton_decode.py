@@ -243,6 +243,8 @@ class TokenWriter:
         inner = shape[1:] if row else shape
         if len(inner) != len(axes) or len(inner) > 1:
             return None
+        if axes == HALF and HALF not in self.size_of:
+            return None
         is_few = axes == HALF and inner[0] != self.size_of[HALF] and inner[0] in self._angle_sizes()
         if axes and self._axis(inner[0]) != axes and not self._is_square(inner[0]) and not is_few:
             return None
