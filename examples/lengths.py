@@ -1,12 +1,13 @@
-"""A model fails beyond the length that it was trained at; state passing and truncated backpropagation repair it.
+"""A model fails beyond the length that it was trained at; of four interventions on its first state two repair it.
 
     python examples/lengths.py
 
 The task is a register: among noise, a symbol now and then sets it to one of eight values, and at a query the model has to say
 which. Values stand for 25 tokens on average, some for over a hundred. One layer of Mamba-2 learns it on sequences of 32 tokens that
-start from the zero state, where no value has to last longer. It then goes on for some steps more in three ways: from zeros as
-before, from the final state of another sequence (`lengths.shuffled`), and from that of the chunk before (`lengths.carried`); a
-state brings its register's value along. What is drawn is how many queries are answered right, by how many tokens came before.
+start from the zero state, where no value has to last longer. It then goes on for some steps more in five ways: from zeros as
+before, from noise (`lengths.random_noise`), from noise like the states it ends in (`lengths.fitted`), from the final state of another
+sequence (`lengths.shuffled`), and from that of the chunk before (`lengths.carried`). The last two bring their register's value
+along, noise brings none. What is drawn is how many queries are answered right, by how many tokens came before.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ VALUES, NOISE = 8, 8
 QUERY, SYMBOLS = VALUES, VALUES + 1 + NOISE
 SET_RATE, QUERY_RATE = 0.04, 0.2
 WIDTH, BATCH, LENGTH = 32, 64, 32
-RATE = 3e-3
+RATE, DEVIATION = 3e-3, 0.3
 EDGES = (0, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Between two of these, queries are counted together."""
 
@@ -69,7 +70,7 @@ class Model(nn.Module):
 
 
 def train(model: Model, lengths, steps: int, start: str, seed: int) -> float:
-    """AdamW on batches of LENGTH tokens whose state before the first is `start`: 'zeros', 'passed' or 'carried'. The last loss."""
+    """AdamW on batches of LENGTH tokens whose first state is `start`: 'zeros', 'noise', 'fitted', 'passed', 'carried'. The last loss."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     nothing = torch.full((BATCH,), -1)
@@ -84,13 +85,17 @@ def train(model: Model, lengths, steps: int, start: str, seed: int) -> float:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if start == "zeros":
-            state, held = None, nothing
-        elif start == "carried":
+        if start == "carried":
             state = lengths.carried(state)
-        else:
+        elif start == "passed":
             # the register's value goes where its state goes
             state, (held,) = lengths.shuffled((state, (held,)), generator)
+        elif start == "fitted":
+            state, held = lengths.fitted([state], "head").sample(BATCH, generator), nothing
+        elif start == "noise":
+            state, held = lengths.random_noise(state, DEVIATION, generator), nothing
+        else:
+            state, held = None, nothing
     return loss.item()
 
 
@@ -128,7 +133,8 @@ def main(words: list[str] | None = None) -> dict[str, list[float]]:
     train(trained, lengths, chosen.steps, "zeros", seed=0)
     found, back = {}, (64, 128, 192)
     print("right answers after    " + "".join(f"{f'{a}-{b}':>11}" for a, b in zip(EDGES, EDGES[1:])))
-    names = {None: "from zeros", "zeros": "more from zeros", "passed": "state passing", "carried": "truncated BPTT"}
+    names = {None: "from zeros", "zeros": "more from zeros", "noise": "random noise", "fitted": "fitted noise",
+             "passed": "state passing", "carried": "truncated BPTT"}  # fmt: skip
     memories = {}
     for start, name in names.items():
         model = copy.deepcopy(trained)

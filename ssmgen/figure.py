@@ -242,7 +242,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: dict[str, list[tu
     chart = panel("", (64, 56, 540, 300), (low, max(high, low + 1e-9), is_log), (rows[0], rows[-1]), x_label, y_label)
     used: list[float] = []
     for number, (name, line) in enumerate(series.items()):
-        chart.line(line, f"line s{number % SERIES}")
+        chart.line(line, f"line s{number % SERIES}" + " dashed" * (number >= SERIES))
         down = 4.0
         while any(abs(chart.y.at(line[-1][1]) + down - other) < 13 for other in used):
             down += 1.0

@@ -13,8 +13,9 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 import ssmgen  # noqa: E402
+from ssmgen import figure  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
-from ssmgen.runtime import demo, jit, magic, plot  # noqa: E402
+from ssmgen.runtime import demo, jit, magic  # noqa: E402
 
 SPEC = """\
 recurrence kept {
@@ -116,7 +117,7 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
         assert jit.cache_folder() == tmp_path / "xdg" / "ssmgen"
 
 
-# --- verify, demo, plot ------------------------------------------------------------------------------------------
+# --- verify, demo, ticks -----------------------------------------------------------------------------------------
 
 
 def run(*words, cwd):
@@ -148,5 +149,5 @@ def test_the_demonstration_has_text_to_learn():
 
 def test_ticks_are_round_and_enclose():
     for low, high in ((0, 1), (1.3, 4.7), (-3, 700), (2.0, 2.0), (0, 1e-4)):
-        found = plot.ticks(low, high)
+        found = figure.ticks(low, high)
         assert found[0] <= low and found[-1] >= high and 2 <= len(found) <= 12

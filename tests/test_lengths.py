@@ -302,6 +302,6 @@ def test_the_example_keeps_a_register_and_draws(tmp_path, capsys):
             assert answer == (value if symbol == module.QUERY and value >= 0 else -100)
         assert held[row] == value
     found = module.main(["--steps", "2", "--sequences", "8", "--out", str(tmp_path / "lengths.svg")])
-    assert [*found] == ["from zeros", "more from zeros", "state passing", "truncated BPTT"]
+    assert [*found] == ["from zeros", "more from zeros", "random noise", "fitted noise", "state passing", "truncated BPTT"]
     assert all(len(shares) == 8 and 0 <= min(shares) <= max(shares) <= 1 for shares in found.values())
-    assert (tmp_path / "lengths.svg").read_text().count("<polyline") == 4 and "Effective Remembrance" in capsys.readouterr().out
+    assert (tmp_path / "lengths.svg").read_text().count("<polyline") == 6 and "Effective Remembrance" in capsys.readouterr().out
