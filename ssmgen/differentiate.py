@@ -153,6 +153,11 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
         for arg, share in zip(args, (first, second)):
             if _has_name(arg):
                 _visit(arg, _reduced(mul(dy, share), arg), None, found)
+    elif name == "bounded_sqrt":
+        # a derivative of 1 / sqrt(4 x) up to the slope
+        x, slope = args
+        least = apply("max", x, div(const(Fraction(1, 4)), mul(slope, slope)))
+        _visit(x, mul(dy, mul(const(HALF), apply("rsqrt", least))), None, found)
     elif name == "clamp":
         x, low, high = args
         _visit(x, mul(dy, mul(apply("at_least", x, low), apply("at_least", high, x))), None, found)

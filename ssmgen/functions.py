@@ -199,6 +199,16 @@ _TABLE = (
     Function("abs", "pointwise", (1, 1), "absolute value, the modulus of a complex number", intervals.absolute, result="real", value=abs),
     Function("sqrt", "pointwise", (1, 1), "square root", intervals.sqrt, value=math.sqrt, monotone="increasing", domain=NONNEGATIVE),
     Function(
+        "bounded_sqrt",
+        "pointwise",
+        (2, 2),
+        "bounded_sqrt(x, slope): square root; gradients take its derivative as at most `slope`",
+        lambda a, slope: intervals.sqrt(a),
+        value=lambda x, slope: math.sqrt(x),
+        monotone="increasing",
+        domain=NONNEGATIVE,
+    ),
+    Function(
         "rsqrt",
         "pointwise",
         (1, 1),

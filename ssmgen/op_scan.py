@@ -19,6 +19,9 @@ from .tokens import Returned, TokenFunction, TokenWriter, level
 NO_READOUT = TokenFunction("", "y", "", (), (Returned("y", ""),), is_single=True)
 """A scan gives the output itself."""
 
+WIDTH = 136
+"""Characters of a line inside a function."""
+
 LONG = 96
 """Characters from which a value that is returned stands on a line of its own."""
 
@@ -96,8 +99,8 @@ class ScanWriter:
         values: dict[str, str] = {}
         for symbol in (*self.inputs, *self.params):
             values[symbol.name] = f"at.{self._field(symbol.name)}"
-        for name in (*self.indices, *self.counts, *(["position"] if self.has_position else []), *self.constants):
-            values[name] = f"at.{identifier(name)}"
+        values |= {name: f"at.{name}" for name in (*self.indices, *self.counts, *(["position"] if self.has_position else []))}
+        values |= {name: f"at.{identifier(name)}" for name in self.constants}
         self.own: dict[str, str] = {}
         for name, state in zip((s for s, _ in self.program.states), self.states, strict=True):
             for said, text in ((name, state), (f"D {name}", f"D_{state}"), (f"kept {name}", f"kept_{state}")):
@@ -387,11 +390,16 @@ class ScanWriter:
         lines = [
             self._rows_call(),
             f"dy = {_wide('dy', output)}",
-            f"moving, still, d_initial = _scan_backward(rows, {self._states(self.states)}, dy, {self._states(self.d_states)}, T, chunks)",
+            *self._backward_call(),
         ]
         if self.program.parameters:
             lines.append("d_params = _parameters(rows[0], *still)")
         return [*lines, *self._final(self.d_states, "d_initial")]
+
+    def _backward_call(self) -> list[str]:
+        parts = ["rows", self._states(self.states), "dy", self._states(self.d_states), "T", "chunks"]
+        line = f"moving, still, d_initial = _scan_backward({', '.join(parts)})"
+        return [line] if len(line) < WIDTH else ["moving, still, d_initial = _scan_backward(", *(f"    {part}," for part in parts), ")"]
 
     def gradient(self, symbol: Symbol) -> str:
         """The gradient of an argument in its own layout; empty when nothing reaches it."""

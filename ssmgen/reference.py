@@ -81,10 +81,10 @@ class ReferencePackage:
 def reference_package(recurrence: spec.Recurrence) -> ReferencePackage:
     """The context of the reference template for one recurrence.
 
-    Raises ValueError for what has no eager form (a bidirectional recurrence, a reset, several outputs): `classify` refuses
+    Raises ValueError for what has no eager form (a bidirectional recurrence, several outputs): `classify` refuses
     those before.
     """
-    if recurrence.time not in ("causal", "reversed") or recurrence.resets or len(recurrence.outputs) != 1:
+    if recurrence.time not in ("causal", "reversed") or len(recurrence.outputs) != 1:
         raise ValueError(f"`{recurrence.name}` has no eager form")
     scope = Scope(recurrence)
     token = TokenWriter(scope).lines()

@@ -367,7 +367,7 @@ class Recurrence:
     discretization: Discretization | None
     outputs: tuple[Output, ...]
     declared: DeclaredStructure = DeclaredStructure()
-    resets: tuple[tuple[str, Expr], ...] = ()
+    resets: tuple[tuple[str, Expr, Expr], ...] = ()  # name, value at a document's first token, value elsewhere
     time: str = "causal"  # 'causal' | 'reversed' | 'bidirectional'
     recurrent_inputs: tuple[str, ...] = ()  # inputs whose defining expression reads the state (`W x + R h`): sequential
     options: tuple[tuple[str, str], ...] = ()  # `@` options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from . import spec
@@ -156,7 +157,9 @@ def spec_text(recurrence: spec.Recurrence) -> str:
     lines = [f"recurrence {recurrence.name}{'(' + ', '.join(counts) + ')' if counts else ''} {{"]
     if recurrence.dims:
         lines.append(_line("dim", ", ".join(f"{name} = {size}" for name, size in recurrence.dims)))
-    lines += [_line(symbol.kind, _symbol(symbol)) for symbol in recurrence.symbols]
+    elsewhere = {name: definition for name, _, definition in recurrence.resets}
+    symbols = [replace(s, definition=elsewhere.get(s.name, s.definition)) for s in recurrence.symbols]
+    lines += [_line(symbol.kind, _symbol(symbol)) for symbol in symbols]
     lines += [_line("state", _state(state)) for state in recurrence.states]
     keyword = "update"
     for step in recurrence.update:
@@ -175,7 +178,7 @@ def spec_text(recurrence: spec.Recurrence) -> str:
     if recurrence.time != "causal":
         lines.append(_line("time", recurrence.time))
     if recurrence.resets:
-        lines.append(_line("reset", "at document: " + ", ".join(f"{name} = {expr_text(value)}" for name, value in recurrence.resets)))
+        lines.append(_line("reset", "at document: " + ", ".join(f"{name} = {expr_text(value)}" for name, value, _ in recurrence.resets)))
     keyword = "output"
     for output in recurrence.outputs:
         target = output.name if output.index is None else f"{output.name}[{output.index}]"

@@ -14,11 +14,12 @@ from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_text import helpers
+from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, Kernels
 from .scan import Binding, ScanProgram, needed
 from .source import NOWHERE
-from .spec import ONE, Const, Dim, Expr, Ref, Type
+from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
 from .tokens import TokenWriter
 from .triton_scan_package import Gradient, ScanPackage, State
 from .triton_scan_site import Lanes, ScanSite, plain, pointer
@@ -46,7 +47,7 @@ FORWARD, BACKWARD = 16, 8
 def scan_package(kernels: Kernels) -> ScanPackage | None:
     """The context of kernels.py.
 
-    None where a token has no text on tiles: lanes that read each other, several widths of keys, positions, groups of channels.
+    None where a token has no text on tiles: lanes that read each other, several widths of keys, rotations by position, groups of channels.
     """
     try:
         return _Writer(kernels).package()
@@ -59,8 +60,8 @@ class _Writer:
         self.plan, self.program = kernels.plan, kernels.scan
         self.tokens = TokenWriter(kernels.plan.classified)
         self.spec = self.tokens.spec
-        if kernels.plan.uses_position:
-            raise UnsupportedOperand("a position")
+        if any(isinstance(n, Apply) and n.function in ("rope", "rope_back") for b in kernels.scan.token for n in nodes(b.value)):
+            raise UnsupportedOperand("a rotation by position")
         self.lanes = _lanes(self.program, self.tokens)
 
     # --- passes ---
@@ -155,6 +156,7 @@ class _Writer:
             key_words="" if self.lanes.key is None else f", {self.lanes.key_text} keys each",
             has_keys=self.lanes.key is not None,
             has_groups=group is not None,
+            has_position=self.plan.uses_position,
             by_head=self.lanes.by_head,
             is_reversed=self.plan.is_reversed,
             lanes=self.lanes.width,

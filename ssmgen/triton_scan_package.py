@@ -65,6 +65,7 @@ class ScanPackage:
     key_words: str
     has_keys: bool
     has_groups: bool
+    has_position: bool
     by_head: bool
     is_reversed: bool
     lanes: str

@@ -190,6 +190,11 @@ class ScanSite:
             return self.bound[key]
         if asked:
             return None
+        if name == "position":
+            self.arguments["position"] = None
+            self.loads.append(((), Load("position", "position + row", "", "")))
+            self.bound[key] = loaded("b_position", ())
+            return self.bound[key]
         if name in ("head", "channel"):
             return Text("i_h.to(tl.float32)", ATOM) if self.lanes.by_head else Text("o_l.to(tl.float32)", ATOM, (ROW,))
         if name in ("heads", "channels"):
@@ -316,7 +321,8 @@ class ScanSite:
     def pointers(self, other: Pass | None = None) -> str:
         """The arguments that the kernel reads, with those of another pass of it."""
         names = {*self.arguments, *(other.pointers.split(", ") if other else ())}
-        return "".join(f"{pointer(s.name)}, " for s in self.tokens.arguments if pointer(s.name) in names)
+        given = [*(pointer(s.name) for s in self.tokens.arguments), "position"]
+        return "".join(f"{name}, " for name in given if name in names)
 
     def finished(self) -> Pass:
         """What the kernel reads and makes."""

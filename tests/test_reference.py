@@ -47,8 +47,7 @@ def assert_verified(recurrence, folder):
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_the_reference_is_the_interpreter(path, tmp_path):
     for recurrence in recurrences(path):
-        if not recurrence.resets:
-            assert_verified(recurrence, tmp_path)
+        assert_verified(recurrence, tmp_path)
 
 
 VARIANTS = {
@@ -145,8 +144,6 @@ def test_everything_in_the_language(text, tmp_path):
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_it_imports_torch_and_nothing_of_ours(path):
     for recurrence in recurrences(path):
-        if recurrence.resets:
-            continue
         tree = ast.parse(render_reference(recurrence))
         modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -157,8 +154,6 @@ def test_it_imports_torch_and_nothing_of_ours(path):
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed: the format of emitted text was NOT tested")
 def test_it_is_formatted(path, tmp_path):
     for recurrence in recurrences(path):
-        if recurrence.resets:
-            continue
         text = render_reference(recurrence)
         for command in (["format", "--diff"], ["check"]):
             run = ["ruff", *command, "--no-cache", "--config", str(ROOT / "pyproject.toml"), "-"]

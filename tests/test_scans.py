@@ -21,7 +21,7 @@ from ssmgen.source import Source  # noqa: E402
 B, T, C, N = 2, 21, 5, 4
 
 
-@pytest.mark.parametrize("name", ["mamba1", "s4d", "s4d_real", "hgrn", "rg_lru"])
+@pytest.mark.parametrize("name", ["mamba1", "s4d", "s4d_real", "hgrn"])
 def test_a_paper_against_its_loop(name, tmp_path):
     """Values and gradients in float64, from a state, over several chunks and a rest."""
     package, spec = example(name, tmp_path)
@@ -94,6 +94,32 @@ def test_recurrences_of_no_paper(name, tmp_path):
     # a module that is allocated in float32 rounds the previous token's values
     report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name != "module"})
     assert report.passed, "\n".join(map(str, report.failures))
+
+
+def test_resets_and_a_bounded_slope(tmp_path):
+    """A sequence begins a document at position 0, and not where it goes on; a slope of the root is at most 1000."""
+    package, spec = example("rg_lru", tmp_path)
+    case = draw(spec, Shape(B, T, C, 1, {}), seed=3, device="cpu")
+    args = [x.clone() for x in case.arguments]
+    args[3][:2] = -20.0  # a is nearly 1: 1 - a^2 is about 1e-8, below the bound's 2.5e-7
+    state, position = torch.randn(B, C, dtype=torch.float64), torch.tensor([0, 5])
+    leaves = [x.requires_grad_() for x in (*args, state)]
+    wanted, final = scans.rg_lru(*leaves, position)
+    assert (torch.autograd.grad(wanted[0, 1:].sum(), state, retain_graph=True)[0][0] == 0).all()
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves, retain_graph=True)
+    for form, keywords in ((package.rg_lru_reference, {}), (package.rg_lru, {"chunk": 8})):
+        output = form(*leaves[:-1], initial_state=package.State(state, position), **keywords)
+        torch.testing.assert_close((output.y, output.final_state.h), (wanted, final), rtol=1e-10, atol=1e-10)
+        assert output.final_state.position.tolist() == [T, T + 5]
+        torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), leaves), expected, rtol=1e-9, atol=1e-9)
+    # packed documents start anew, a step goes on
+    packed = package.rg_lru(*(x.flatten(0, 1)[None] for x in args[:3]), args[3], cu_seqlens=torch.tensor([0, T, 2 * T]))
+    apart = package.rg_lru(*args)
+    torch.testing.assert_close(packed.y[0].unflatten(0, (B, T)), apart.y, rtol=1e-12, atol=1e-12)
+    held = package.State(torch.zeros_like(state), torch.zeros(B, dtype=torch.int64))
+    steps = [package.rg_lru_step(*(x[:, t] for x in args[:3]), args[3], state=held) for t in range(T)]
+    torch.testing.assert_close(torch.stack(steps, 1), apart.y, rtol=1e-12, atol=1e-12)
 
 
 TURNING = """

@@ -26,6 +26,7 @@ from ssmgen.backends import torch_pointwise, torch_text, triton_pointwise  # noq
 from ssmgen.backends.triton_pointwise import loaded  # noqa: E402
 from ssmgen.backends.triton_text import FUNCTIONS, HELPERS, helpers  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
+from ssmgen.complex_pairs import over_pairs  # noqa: E402
 from ssmgen.differentiate import cotangents  # noqa: E402
 from ssmgen.expressions import nodes  # noqa: E402
 from ssmgen.functions import names  # noqa: E402
@@ -43,6 +44,7 @@ POINTWISE = {
     "exp": "x", "log": "c", "log1p": "c", "expm1": "x * 1e-3", "sigmoid": "4 * x", "logsigmoid": "9 * x", "softplus": "9 * x",
     "inv_softplus": "c", "silu": "3 * x", "gelu": "x", "tanh": "x * 0.1", "relu": "x", "elu": "x", "abs": "x", "sqrt": "c",
     "rsqrt": "c", "square": "x", "sin": "x", "cos": "x", "heavy_tail": "2 * x", "min": "x, y", "max": "x, s", "clamp": "x, -0.5, 0.5",
+    "bounded_sqrt": "c, 3",
     "phi1": "x", "phi2": "2 * x",
 }  # fmt: skip
 """An argument for every pointwise function."""
@@ -107,13 +109,18 @@ def expressions():
             if not all(s.type.is_scalar or s.type.is_column for s in recurrence.symbols):
                 continue  # several rows a token, in a matrix: no tile holds them as they are
             classified = trace.after("classify")[recurrence.name]
+            outputs = classified.outputs
+            if any(s.type.field == "complex" for s in recurrence.states):
+                # kernels have both parts by themselves
+                classified, outputs = over_pairs(classified), ()
+                recurrence = classified.recurrence.spec
             wanted = {s.name: s.definition for s in recurrence.symbols if s.definition is not None}
             wanted |= dict(classified.recurrence.hoisted)
             for walk in classified.walks:
                 wanted |= {"key": walk.key, "coefficient": walk.coefficient, "decay": walk.log_decay}
                 wanted |= {f"query {i}": r.query for i, r in enumerate(walk.readings)}
                 wanted |= {f"column {i}": c.value for i, c in enumerate(walk.columns)}
-            wanted |= {f"output {name}": value for name, value in classified.outputs}
+            wanted |= {f"output {name}": value for name, value in outputs}
             for name, value in wanted.items():
                 if value is not None:
                     yield from ((recurrence, *pair) for pair in with_gradients(f"{recurrence.name} {name}", value))
@@ -142,7 +149,8 @@ class Tile:
         symbol = next((s for s in recurrence.symbols if s.name == node.name), None)
         value = torch.randn(shape, generator=generator, dtype=torch.float64)
         is_positive = symbol is not None and (symbol.interval.low >= 0 or (symbol.domain is not None and symbol.domain.low >= 0))
-        value = (value.abs() / 2 + 0.1).clamp(max=0.9) if is_positive else value
+        is_negative = symbol is not None and symbol.domain is not None and symbol.domain.high <= 0
+        value = (value.abs() / 2 + 0.1).clamp(max=0.9) * (-1 if is_negative else 1) if is_positive or is_negative else value
         if node.name in ("heads", "layer", "layers", "head"):
             value = torch.tensor({"heads": 4.0, "layer": 1.0, "layers": 3.0, "head": 2.0}[node.name], dtype=torch.float64)
         self.data[node.name] = value.float().double()

@@ -57,6 +57,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "tanh": _call("torch.tanh"),
     "abs": _call("torch.abs"),
     "sqrt": _call("torch.sqrt"),
+    "bounded_sqrt": _call("_bounded_sqrt"),
     "rsqrt": _call("torch.rsqrt"),
     "square": _call("torch.square"),
     "sin": _call("torch.sin"),
@@ -88,6 +89,12 @@ HELPERS: dict[str, str] = {
 def _inv_softplus(x: Tensor) -> Tensor:
     """The inverse of softplus, for x > 0."""
     return x + torch.log(-torch.expm1(-x))
+''',
+    "_bounded_sqrt": '''\
+def _bounded_sqrt(x: Tensor, slope: float) -> Tensor:
+    """The square root, with a derivative of at most `slope`."""
+    change = 0.5 * torch.rsqrt(torch.clamp(x.detach(), min=0.25 / slope**2))
+    return torch.sqrt(x.detach()) + change * (x - x.detach())
 ''',
     "_heavy_tail": '''\
 def _heavy_tail(x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "tanh": _call("_tanh"),
     "abs": _call("tl.abs"),
     "sqrt": _call("tl.sqrt"),
+    "bounded_sqrt": lambda x, slope: f"tl.sqrt({x})",
     "rsqrt": _call("tl.rsqrt"),
     "square": _call("_square"),
     "sin": _call("tl.sin"),

@@ -18,6 +18,7 @@ from .expressions import Context, expression
 from .learned import recurrent_input
 from .older_inputs import with_older_input
 from .options import options_of
+from .resets import with_resets
 from .scope import Scope, Unresolved, names_in, suggestion, walk
 from .symbols import duplicate, gate_symbol, input_symbol, let_symbol, param_symbol
 
@@ -66,7 +67,7 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
         dims=tuple(scope.dims.items()),
         counts=tuple(scope.counts.items()),
         constants=tuple(scope.constants.items()),
-        symbols=tuple(scope.symbols.values()),
+        symbols=with_resets(scope.symbols.values(), resets, scope.bounds.of),
         states=tuple(scope.states.values()),
         update=update,
         dynamics=tuple(dynamics),
@@ -318,7 +319,7 @@ def _count(number: int) -> str:
     return "no argument" if number == 0 else "1 argument" if number == 1 else f"{number} arguments"
 
 
-def _resets(node: syntax.RecurrenceDecl, scope: Scope) -> tuple[tuple[str, spec.Expr], ...]:
+def _resets(node: syntax.RecurrenceDecl, scope: Scope) -> tuple[tuple[str, spec.Expr, spec.Expr], ...]:
     found = []
     for statement in node.body:
         if not isinstance(statement, syntax.Reset):
@@ -335,7 +336,7 @@ def _resets(node: syntax.RecurrenceDecl, scope: Scope) -> tuple[tuple[str, spec.
         for name, value in statement.assigns:
             result = _try(lambda n=name, v=value, s=statement: _reset_value(n, v, s, scope))
             if result is not None:
-                found.append((name, result))
+                found.append((name, result, scope.symbols[name].definition))
     return tuple(found)
 
 
@@ -351,6 +352,17 @@ def _reset_value(name: str, value: syntax.Node, statement: syntax.Reset, scope: 
         definitions = [s.name for s in scope.symbols.values() if s.kind in ("let", "gate")]
         help = suggestion(name, definitions) or f"name it first: `let {name} = ...`"
         scope.report.error("unknown-name", f"there is no `{name}` to reset", statement.span, "nothing declares this name", help=help)
+        raise Unresolved
+    symbol = scope.symbols[name]
+    if symbol.definition is None or symbol.kind == "param":
+        words = "is learned, the same for all tokens" if symbol.kind == "param" else "is what the caller gives"
+        scope.report.error(
+            "not-resettable",
+            f"`{name}` cannot be set at a document",
+            statement.span,
+            words,
+            help=f"set a let that reads it: `let a = {name}`",
+        )
         raise Unresolved
     result = expression(value, scope, Context("reset"))
     if not result.type.is_scalar:

@@ -37,11 +37,11 @@ def interpret(
     """Run `recurrence` on `values` (inputs [B, T, H, ...] and learned params [H, ...] by name) in float64.
 
     `initial_state` maps what `Result.final_state` holds; missing entries are zero. Raises ValueError for a recurrence that
-    is bidirectional or has resets.
+    is bidirectional.
     """
     import torch
 
-    if recurrence.time not in ("causal", "reversed") or recurrence.resets:
+    if recurrence.time not in ("causal", "reversed"):
         raise ValueError(f"no sequential law for `{recurrence.name}`")
     given = {name: float(value) for name, value in recurrence.constants} | dict(constants or {})
     walk = _Walk(recurrence, {n: _double(v) for n, v in values.items()}, given)
@@ -444,6 +444,14 @@ def _gelu(x):
     return x * 0.5 * torch.erfc(-x / math.sqrt(2))
 
 
+def _bounded_sqrt(x, slope):
+    """The square root; backwards, the least of its derivative and `slope`."""
+    import torch
+
+    rate = torch.minimum(0.5 / torch.sqrt(x.detach()), torch.as_tensor(slope, dtype=x.dtype))
+    return torch.sqrt(x.detach()) + rate * (x - x.detach())
+
+
 def _phi(x, order: int):
     """The corner of the exponential of [[x, 1, 0], [0, 0, 1], [0, 0, 0]], and so on: the sum of x^j / (j + order)!."""
     import torch
@@ -467,6 +475,7 @@ POINTWISE: dict[str, Callable] = {
     "square": lambda x: x * x,
     "min": _named("minimum"),
     "max": _named("maximum"),
+    "bounded_sqrt": lambda x, slope: _bounded_sqrt(x, slope),
     "clamp": lambda x, low, high: _named("minimum")(_named("maximum")(x, low), high),
     "heavy_tail": _where(lambda x: x >= 0, lambda x: 1 + x, lambda x: 1 / (1 - x)),
     "phi1": lambda x: _phi(x, 1),

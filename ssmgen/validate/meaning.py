@@ -203,6 +203,8 @@ class Functions:
             return self.log(self.sigmoid(args[0]))
         if name == "silu":
             return args[0] * self.sigmoid(args[0])
+        if name == "bounded_sqrt":
+            return self.apply("sqrt", args[:1])
         if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt", "phi1", "phi2"):
             return self.draw((name, *args), positive=True)
         return self.draw((name, *args))

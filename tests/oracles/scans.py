@@ -76,10 +76,26 @@ def hgrn(i, f_raw, gamma, h):
     return run(i.shape[1], h, token)
 
 
-def rg_lru(x, r_raw, i_raw, Lambda, h):
+class BoundedRoot(torch.autograd.Function):
+    """A square root with the gradient rule of the paper's own code."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.sqrt(x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy / torch.sqrt(torch.clamp(4 * ctx.saved_tensors[0], min=1e-6))
+
+
+def rg_lru(x, r_raw, i_raw, Lambda, h, position):
     def token(t, h):
-        a = torch.exp(-8 * sigmoid(r_raw[:, t]) * softplus(Lambda))
-        h = a * h + torch.sqrt(1 - a**2) * sigmoid(i_raw[:, t]) * x[:, t]
+        g = -8 * sigmoid(r_raw[:, t]) * softplus(Lambda)
+        first = (position + t == 0)[:, None]
+        a = torch.where(first, 0, torch.exp(g))
+        scale = torch.where(first, 1, BoundedRoot.apply(-torch.expm1(2 * g)))
+        h = a * h + scale * sigmoid(i_raw[:, t]) * x[:, t]
         return h, h
 
     return run(x.shape[1], h, token)

@@ -1,7 +1,11 @@
-"""A declared reset changes the gates at a document's first token."""
+"""A declared reset changes gates at a document's first token, the one at position 0."""
 
 from .._base import Feature
 
 FEATURE = Feature(
-    "gates change at a document's first token", lambda facts: bool(facts.recurrence.spec.resets), is_lowered=False, priority=30
+    "gates change at a document's first token, at position 0",
+    lambda facts: bool(facts.recurrence.spec.resets),
+    is_lowered=False,
+    priority=30,
+    in_scan=True,
 )
