@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 from . import algebra
@@ -26,82 +26,12 @@ from .small import all_nodes, arguments_of, previous_input
 from .source import NOWHERE, Span
 from .spec import ONE, Apply, Assignment, Delayed, Dim, Element, Expr, Ref, Rot, State, StateRef, SumOver, Symbol, Type
 from .spec_text import expr_text
+from .triton_decode_package import DecodePackage, Line, StateText, Strided
 
 WIDTH = 140
 """Columns of an emitted line."""
 
 HEAD_INDEX = {"head": "i_h", "channel": "i_h", "group": "i_g"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """`target = text` under comments, with the shape behind it (empty: it says it itself)."""
-
-    target: str
-    text: str
-    above: tuple[str, ...] = ()
-    shape: str = ""
-
-
-@dataclass(frozen=True)
-class StateText:
-    """A state: its tensor, where its block lies, which entries are data, and the value that goes back."""
-
-    name: str
-    place: str
-    mask: str  # `, mask=...` of loads and stores; empty for a scalar
-    other: str
-    shape: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Strided:
-    """A tensor whose first axis is sequences, and the name of its stride."""
-
-    tensor: str
-    stride: str
-
-
-@dataclass(frozen=True)
-class DecodePackage:
-    """Everything decode.py says."""
-
-    kernel: str
-    title: str
-    subject: tuple[str, ...]
-    equations: tuple[str, ...]
-    helpers: tuple[str, ...]
-    pointers: tuple[str, ...]
-    strides: tuple[str, ...]
-    numbers: tuple[str, ...]
-    constants: tuple[str, ...]
-    legend: str
-    indices: tuple[Line, ...]
-    output: str
-    output_place: str
-    output_mask: str
-    output_zeros: str
-    slots: str
-    counts: tuple[Line, ...]
-    closes: tuple[str, ...]
-    loads: tuple[Line, ...]
-    steps: tuple[Line, ...]
-    states: tuple[StateText, ...]
-    block_parameters: str
-    block_arguments: str
-    block_lines: tuple[Line, ...]
-    block_names: str
-    signature: tuple[str, ...]
-    dense: tuple[Line, ...]
-    moved: tuple[Line, ...]
-    sizes: tuple[Line, ...]
-    shape: str
-    like: str
-    grid: str
-    handed: tuple[str, ...]
-    keywords: tuple[str, ...]
-    is_split: bool
 
 
 def decode_package(recurrence: Recurrence) -> DecodePackage | None:

@@ -20,7 +20,8 @@ from .prologue import Channels, Filtered, NotCarried, Prologue, Source, prologue
 from .recurrence import Recurrence
 from .schema_text import Registration, registration
 from .spec import ONE, Expr, Ref, State, Symbol, Type
-from .triton_decode import HEAD_INDEX, DecodePackage, Line, Strided, TokenWriter, comment
+from .triton_decode import HEAD_INDEX, TokenWriter, comment
+from .triton_decode_package import DecodePackage, Line, Strided
 
 
 @dataclass(frozen=True)
