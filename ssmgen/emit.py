@@ -48,7 +48,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         "__init__.py": render_package(spec, layers),
         "lengths.py": render("package/lengths.py.jinja", lengths=lengths),
         "module.py": render_module(spec, layers, launches),
-        "op.py": render("torch/op.py.jinja", op=op),
+        "op.py": wrapped(render("torch/op.py.jinja", op=op)),
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
         f"test_{spec.name}.py": render_self_test(spec, layers, lengths),
     }

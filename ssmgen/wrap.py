@@ -22,6 +22,10 @@ def _broken(line: str, width: int) -> list[str]:
         return _filled(line.strip(), indent, width)
     body, comment = re.fullmatch(r"(.*?)(  # [^\"']*)?", line, re.S).groups()
     groups = _groups(body)
+    target, _, value = body.strip().partition(" = ")
+    terms = split(value, (" + ", " - ")) if target.isidentifier() else []
+    if len(terms) > 1 and not (groups and _fits(body, groups, width)):
+        return [f"{indent}{target} = (", *_summed(value, f"{indent}    ", width), f"{indent}){comment or ''}"]
     if not groups:
         return [line]
     # the last brackets whose head fits on a line
@@ -31,8 +35,25 @@ def _broken(line: str, width: int) -> list[str]:
     if len(split(inside, (", ",))) > 1:
         lines = _filled(inside + ",", deeper, width)
     else:
-        lines = _broken(deeper + inside, width)
+        lines = _summed(inside, deeper, width)
     return [body[: start + 1], *lines, indent + body[end:] + (comment or "")]
+
+
+def _fits(body: str, groups: list[tuple[int, int]], width: int) -> bool:
+    """Whether what stands before and behind the brackets that would be broken fits on lines."""
+    start, end = next((g for g in reversed(groups) if g[0] < width), groups[0])
+    return start < width and len(body) - end < width - 8
+
+
+def _summed(text: str, indent: str, width: int) -> list[str]:
+    """The terms of a sum between brackets, on as many lines as they need; what is no sum is broken inside."""
+    lines: list[str] = []
+    for term in split(text, (" + ", " - ")):
+        if lines and len(lines[-1]) + 1 + len(term) <= width:
+            lines[-1] += f" {term}"
+        else:
+            lines += _broken(indent + term, width) if len(indent) + len(term) > width else [indent + term]
+    return lines
 
 
 def _groups(body: str) -> list[tuple[int, int]]:
@@ -55,7 +76,12 @@ def _filled(text: str, indent: str, width: int) -> list[str]:
     pieces = [f"{item}," for item in split(text.removesuffix(","), (", ",))]
     # between brackets a sum may go on in the next line
     for piece in (part for p in pieces for part in ([p] if len(indent) + len(p) <= width else split(p, (" + ", " - ")))):
-        if current and len(indent) + len(current) + 1 + len(piece) > width:
+        if len(indent) + len(piece) > width and _groups(piece):
+            # longer than a line by itself: broken inside, its comma behind the last part
+            lines += [indent + current] if current else []
+            *inner, last = _broken(indent + piece.removesuffix(","), width)
+            lines, current = [*lines, *inner, last + "," * piece.endswith(",")], ""
+        elif current and len(indent) + len(current) + 1 + len(piece) > width:
             lines.append(indent + current)
             current = piece
         else:
