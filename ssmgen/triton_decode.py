@@ -98,7 +98,7 @@ class TokenWriter:
         """Sizes of angles: one a pair that turns, which may be fewer than there are."""
         angles = [n.operand for n in all_nodes(self.spec) if isinstance(n, Rot)]
         angles += [g.column for s in self.recurrence.steps for t in s.transitions for g in t.left + t.right if g.kind == "rotation"]
-        return {a.type.rows for a in angles if not a.type.is_scalar}
+        return {a.type.rows for a in angles if HALF in self.size_of and not a.type.is_scalar}
 
     def _is_square(self, size: Dim) -> bool:
         """Both sides of a state have this size: a vector of it may lie on either axis."""
@@ -173,9 +173,7 @@ class TokenWriter:
         inner = shape[1:] if row else shape
         if len(inner) != len(axes) or len(inner) > 1:
             return None
-        if axes == HALF and HALF not in self.size_of:
-            return None
-        is_few = axes == HALF and inner[0] != self.size_of[HALF] and inner[0] in self._angle_sizes()
+        is_few = axes == HALF and inner[0] != self.size_of.get(HALF) and inner[0] in self._angle_sizes()
         if axes and self._axis(inner[0]) != axes and not self._is_square(inner[0]) and not is_few:
             return None
         name, index = identifier(symbol.name), HEAD_INDEX.get(symbol.per, "")

@@ -33,6 +33,8 @@ def _statement(line: str, width: int) -> list[str]:
     target, is_set, value = body.partition(" = ")
     if is_set and not set(target) & set("([{") and any(len(split(value, signs)) > 1 for signs in SIGNS):
         return [f"{indent}{target} = (", *_inside(value, indent + "    ", width), f"{indent}){comment}"]
+    if body.startswith("return ") and any(len(split(body, marks)) > 1 for marks in ((", ",), *SIGNS)):
+        return [f"{indent}return (", *_inside(body.removeprefix("return "), indent + "    ", width), f"{indent}){comment}"]
     if body.endswith(","):
         return _inside(body, indent, width)
     return _bracketed(body, indent, width, comment)

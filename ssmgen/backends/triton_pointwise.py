@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from ..algebra import neg
 from ..expressions import half
 from ..functions import FUNCTIONS as CLOSED
 from ..kernel import KEY, VALUE
@@ -258,9 +259,9 @@ class Printer:
         axes = in_layout({*value.axes, *pair.axes})
         if angle.axes[-1:] == (HALF,) and len(axes) == 2 and axes[-1] == axis:
             self.whole[axis] = None
-            sign = "" if is_left else "-"
             each = tuple(HALF if a == axis else a for a in axes)
-            return Text(f"_turn({value.along(axes)}, {sign}{angle.along(each, SIGN if sign else SUM)})", ATOM, axes, dict(value.beyond))
+            angle = angle if is_left else self._print(neg(turn.operand), HALF, "")
+            return Text(f"_turn({value.along(axes)}, {angle.along(each)})", ATOM, axes, dict(value.beyond))
         self.used_offsets[axis] = self.whole[axis] = None
         entry = loaded(self.offsets[axis], (axis,)).along(axes)
         angle_text = ("" if is_left else "-") + pair.along(axes, PRODUCT if is_left else SIGN)
