@@ -87,10 +87,8 @@ class TokenWriter:
 
     def _axis(self, size: Dim) -> str:
         """Where a vector of this size lies: `N/2` on the axis of pairs."""
-        if size == ONE:
-            return ""
-        axis = self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
-        if axis not in self.size_of:
+        axis = "" if size == ONE else self.axis_of.get(size) or (HALF if self.size_of.get(HALF) == size else KEY)
+        if axis and axis not in self.size_of:
             raise UnsupportedOperand(f"a vector of {size} entries beside states that have none")
         return axis
 
@@ -290,9 +288,8 @@ class TokenWriter:
     def _assignments(self) -> Iterable[tuple[str, Expr, tuple[str, ...]]]:
         """(state, value, comment) in order. A value reads `S` before the token, and `S'` as assigned so far."""
         if self.spec.dynamics:
-            (step,) = self.recurrence.upright.steps
             for state in self.spec.states:
-                value = self._unrolled(step_value(step, state.name, state.type, self.spec.symbols))
+                value = self._unrolled(step_value(self.recurrence.upright.steps[0], state.name, state.type, self.spec.symbols))
                 yield state.name, value, comment(f"{state.name}' = {expr_text(value)}")
             return
         for item in self.spec.update:
