@@ -57,13 +57,14 @@ class Angle:
 
 @dataclass(frozen=True)
 class Lookahead:
-    """A coefficient of the next token: its name, the function that gives the token's own, and the texts of its call for many tokens
-    and for one; and (state, function that gives what came before the first token, texts of its calls) for the states that take it in."""
+    """A coefficient of the next token: its name, the function that gives the token's own, the texts of its call for many tokens
+    and for one and of its shape; and the states that take in what came before the first token."""
 
     name: str
     function: TokenFunction
     call: str
     step_call: str
+    shape: str
     entries: tuple[Entry, ...]
 
 
@@ -89,9 +90,10 @@ def _lookahead(tokens: TokenWriter, ahead, heads: str) -> Lookahead:
     summary = "By how much what the token before wrote enters once more."
     function = tokens.assemble(f"_coefficient_{name}", summary, (), [], [Returned(text, "")])
     function = replace(function, is_single=True)
-    many = f"{function.name}({', '.join(_given(tokens, function, ''))}).expand(*{identifier(tokens.given[0].name)}.shape[:2], {heads})"
+    many = f"{function.name}({', '.join(_given(tokens, function, ''))})"
+    shape = f"*{identifier(tokens.given[0].name)}.shape[:2], {heads}"
     entries = tuple(_entry(tokens, write) for write in ahead.writes)
-    return Lookahead(name, function, many, f"{function.name}({function.arguments})", entries)
+    return Lookahead(name, function, many, f"{function.name}({function.arguments})", shape, entries)
 
 
 def _entry(tokens: TokenWriter, write) -> Entry:
