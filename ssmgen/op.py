@@ -152,7 +152,7 @@ class OpPackage:
 def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
     """The context of op.py for one recurrence.
 
-    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates for backward.
+    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, or pairs, for backward.
     """
     return _Writer(kernels, namespace, has_kernels, has_gates, has_decode).package()
 

@@ -179,7 +179,6 @@ class _Writer(RowOperands):
         x = "exp(Gx_i) " if self.has_decay else ""
         write_math = f"w = (1 + J)^-1 (v - {x}e S)"
         logs = [row.log_decay for row in self.walk.rows if row.log_decay is not None]
-        written = "written, " if self.has_erase else 'made["v"], '
         kept = [r.read for r in queries] if self.plan.stores_reads else []
         return RowsPackage(
             title=title_of(self.spec),
@@ -208,7 +207,7 @@ class _Writer(RowOperands):
             sums_pointer="sums, " if narrow else "",
             given_pointer="grad_v, " if self.has_erase else "",
             pair_gradient_names=tuple(n for r in readers for n in (r.pair_gradient, r.own) if n),
-            made_written=written,
+            made_written='made["v"], ',
             made_sums='made["sums"], ' if narrow else "",
             is_wide=self.is_wide,
             has_decay=self.has_decay,
@@ -258,9 +257,15 @@ class _Writer(RowOperands):
             prepared=tuple(prepared),
             buffers=tuple(self._buffers(readers)),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
-            made_pairs="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, *pair_outputs)),
+            made_pairs="".join(
+                "erased, " if n == "erased" else f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, *pair_outputs)
+            ),
+            kept_pairs="".join(f'made["{r.pairs}"], ' for r in readers).removesuffix(" " if len(readers) == 1 else ", "),
+            pair_gradient_list=", ".join(n for r in readers for n in (r.pair_gradient, r.own) if n),
+            made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
+            made_argument="IS_MADE, " if self.is_wide else "",
             made_walk="".join(f'made["{n}"], ' for n in walked),
-            made_gradient="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums)) + written,
+            made_gradient="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, "v")),
             pair_inputs=(*query_names, "k", *erase, *sums),
             pair_outputs=tuple(pair_outputs),
             pair_title="What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else "."),
@@ -287,6 +292,7 @@ class _Writer(RowOperands):
             state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
             written="written" if self.has_erase else "v",
             written_output="written, " if self.has_erase else "",
+            written_pointer='made["v"], ' if self.has_erase else "",
             gradient_inputs=(*query_names, "k", *erase, *sums, "written" if self.has_erase else "v"),
             gradient_outputs=tuple(gradient_outputs),
             gradient_buffers=tuple(self._gradient_buffers(readers)),
@@ -326,17 +332,19 @@ class _Writer(RowOperands):
         found.append(Buffer("v", f"BC, {self.V}, {typed}"))
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
-        found += [Buffer(r.pairs, f"BT, BT, {typed}") for r in readers]
-        if self.has_erase:
-            found.append(Buffer("erased", "BT, BT"))
         if self.is_wide:
             found += [Buffer(r.faded, f"BC, {self.K}, {typed}") for r in readers]
             found.append(Buffer("faded_k", f"BC, {self.K}, {typed}"))
         return found
 
     def _gradient_buffers(self, readers: list[Reader]) -> list[Buffer]:
-        found = [Buffer(r.gradient, f'torch.empty_like(made["{r.name}"])') for r in readers]
-        found.append(Buffer("grad_k", 'torch.empty_like(made["k"])'))
+        """Where a faded operand has a place for every row, the gradient takes it: the walk has read it."""
+        rows = {r.name: r for r in readers} | {"k": None}
+        found = []
+        for name, reader in rows.items():
+            is_by_row = reader is None or reader.is_by_row
+            allocation = f'made.pop("faded_{name}")' if self.is_wide and is_by_row else f'torch.empty_like(made["{name}"])'
+            found.append(Buffer(f"grad_{name}", allocation))
         if self.is_wide:
             found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
         return found

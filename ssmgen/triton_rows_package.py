@@ -142,6 +142,10 @@ class RowsPackage:
     buffers: tuple[Buffer, ...]
     made_operands: str
     made_pairs: str
+    kept_pairs: str
+    pair_gradient_list: str
+    made_parameter: str
+    made_argument: str
     made_walk: str
     made_gradient: str
     pair_inputs: tuple[str, ...]
@@ -170,6 +174,7 @@ class RowsPackage:
     state_fade_assigned: str
     written: str
     written_output: str
+    written_pointer: str
     gradient_inputs: tuple[str, ...]
     gradient_outputs: tuple[str, ...]
     gradient_buffers: tuple[Buffer, ...]

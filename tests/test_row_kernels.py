@@ -49,16 +49,15 @@ def interpret(name: str, folder: Path) -> None:
     """Called where triton interprets. Float32 takes chunks of 32 rows; those of the shorter types are tried as well."""
     written, spec = write(SPECS[name], folder)
     subject, kernels = fused(written, spec)
-    own = kernels._forward_options
+    own = kernels._tokens
     odd = sizes_near(subject, ODD)
     for is_long, trial in (
         (True, Trial(1, 70, 2, odd)),
         (False, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
     ):
-        if is_long:
-            kernels._forward_options = lambda K, V, dtype: own(K, V, torch.bfloat16) | {"PRECISION": "ieee"}
+        kernels._tokens = (lambda dtype: own(torch.bfloat16)) if is_long else own
+        kernels._forward_options.cache_clear()
         measured = compare(subject, kernels, trial, "float32")
-        kernels._forward_options = own
         assert measured
         # a gate's gradient is a difference of sums over a chunk; exponents of strong decays are large numbers in float32
         limit = 3e-3 if name == "strong decays" else 1e-4
