@@ -5,6 +5,7 @@ A running maximum is one where its only effect is how the other states are scale
 With S = X e^(-w m) and S' = X' e^(-w m'), m and m' must drop out of the update of every X and out of every output. Then
 (S, m) and (S e^(-w d), m + d) are one state for every d. Each factor is held to be e^(a m + b m') times something free of
 both; what has no such form, as m beside a number that m does not scale (a maximum with 1, an added epsilon), refutes the gauge.
+An output may take its exponents relative to a maximum t of m and something else: t moves in a way of its own, and must drop out as well.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .expressions import children, constant, factors, nodes
+from .expressions import children, constant, factors, key, nodes
 from .recurrence import Generator, Maximum, MicroStep, Recurrence, Transition, Write
 from .spec import Add, Apply, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SumOver, Transpose
 
-Degree = tuple[Fraction, Fraction]  # (a, b) of e^(a m + b m')
+Degree = tuple[Fraction, Fraction, Fraction]  # (a, b, c) of e^(a m + b m' + c t), t a maximum of m and of something free of it
 
-FREE: Degree = (Fraction(0), Fraction(0))
+NONE = Fraction(0)
+FREE: Degree = (NONE, NONE, NONE)
 
 _SCALED = {"abs": Fraction(1), "relu": Fraction(1), "square": Fraction(2), "sqrt": Fraction(1, 2), "rsqrt": Fraction(-1, 2)}
 """Functions of one argument with f(c x) = c^p f(x) for c > 0."""
@@ -38,7 +40,7 @@ class _NoGauge(Exception):
 
 def gauges(recurrence: Recurrence) -> tuple[Gauge, ...]:
     """The running maxima of a recurrence that are proved to be gauges, in order of declaration."""
-    if recurrence.sequential or recurrence.written.resets:
+    if recurrence.sequential:
         return ()
     found = []
     for maximum in recurrence.maxima:
@@ -58,6 +60,7 @@ class _Proof:
         self.type, self.per, self.is_wide = state.type, state.per, not state.type.is_scalar
         self.hoisted = dict(recurrence.hoisted)
         self.reads: dict[str, Degree] = {}
+        self.top: Expr | None = None
         self.bound = {maximum.before, maximum.after} | {r.name for r in recurrence.reads}
 
     def gauge(self) -> Gauge:
@@ -66,11 +69,11 @@ class _Proof:
         for state in self.recurrence.spec.states:
             if powers[state.name] and (state.per != self.per or (self.is_wide and state.type.rows != self.type.rows)):
                 raise _NoGauge
-        held = {name: (-power, Fraction(0)) for name, power in powers.items()}
+        held = {name: (-power, NONE, NONE) for name, power in powers.items()}
         before = dict(held)
         for step in self.recurrence.steps:
             held = self._after(step, held)
-        if held != {name: (Fraction(0), -power) for name, power in powers.items()}:
+        if held != {name: (NONE, -power, NONE) for name, power in powers.items()}:
             raise _NoGauge
         for read in self.recurrence.reads:
             self.reads[read.name] = self._read(read.query, read.side, (held if read.primed else before)[read.state])
@@ -152,7 +155,7 @@ class _Proof:
     # --- expressions -------------------------------------------------------------------------------------------------
 
     def degree(self, expr: Expr) -> Degree | None:
-        """(a, b) with `expr` = e^(a m + b m') times something free of m and m'; None for 0, which is so for all. Raises _NoGauge."""
+        """(a, b, c) with `expr` = e^(a m + b m' + c t) times something free of all; None for 0, which is so for all. Raises _NoGauge."""
         if not self._is_bound(expr):
             return None if constant(expr) == 0 else FREE
         match expr:
@@ -187,28 +190,34 @@ class _Proof:
         raise _NoGauge
 
     def _exponent(self, expr: Expr) -> Degree:
-        """(a, b) with `expr` = a m + b m' + something free of both."""
+        """(a, b, c) with `expr` = a m + b m' + c t + something free of all."""
         if not self._is_bound(expr):
             return FREE
         match expr:
             case Ref(name=self.maximum.before):
-                return Fraction(1), Fraction(0)
+                return Fraction(1), NONE, NONE
             case Ref(name=self.maximum.after):
-                return Fraction(0), Fraction(1)
+                return NONE, Fraction(1), NONE
             case Ref(name=name) if name in self.hoisted:
                 return self._exponent(self.hoisted[name])
             case Add(terms=terms):
                 parts = [self._exponent(term) for term in terms]
-                return sum(a for a, _ in parts), sum(b for _, b in parts)
+                return tuple(sum(powers) for powers in zip(*parts, strict=True))
             case Apply(function="max" | "min", args=args):
-                found = _agreed([self._exponent(arg) for arg in args])
-                return FREE if found is None else found
+                found = {self._exponent(arg) for arg in args}
+                return found.pop() if len(found) == 1 else self._own(expr)
             case Neg() | Mul() | Div():
                 number, above, below = factors(expr)
                 if len(above) == 1 and not below and above[0] != expr:
-                    a, b = self._exponent(above[0])
-                    return number * a, number * b
+                    return tuple(number * power for power in self._exponent(above[0]))
         raise _NoGauge
+
+    def _own(self, expr: Expr) -> Degree:
+        """A maximum that m does not move as it moves itself: one of them, a number, may be divided out again."""
+        if not expr.type.is_scalar or (self.top is not None and key(self.top) != key(expr)):
+            raise _NoGauge
+        self.top = expr
+        return NONE, NONE, Fraction(1)
 
     def _is_bound(self, expr: Expr) -> bool:
         """Whether m, m' or a read of a state occurs in `expr`."""
@@ -222,11 +231,11 @@ class _Proof:
 def _product(left: Degree | None, right: Degree | None) -> Degree | None:
     if left is None or right is None:
         return None
-    return left[0] + right[0], left[1] + right[1]
+    return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
 def _power_of(degree: Degree | None, exponent: Fraction) -> Degree | None:
-    return None if degree is None else (degree[0] * exponent, degree[1] * exponent)
+    return None if degree is None else tuple(power * exponent for power in degree)
 
 
 def _agreed(degrees: list[Degree | None]) -> Degree | None:

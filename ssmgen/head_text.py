@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from .reference import docstring
 from .spec import Recurrence as Spec
 from .spec_text import expr_text
+
+WIDTH = 130
+"""Characters of an equation on one line."""
 
 
 def _comment(spec: Spec) -> list[str]:
@@ -30,4 +35,7 @@ def equations(spec: Spec) -> tuple[str, ...]:
         method = spec.discretization
         how = f",   {method.method}({', '.join(expr_text(a) for a in method.args)})" if method else ""
         lines.append(f"d{item.state}/dt = {expr_text(item.value)}{how}")
-    return (*lines, *(f"{o.name} = {expr_text(o.value)}" for o in spec.outputs))
+    lines += [f"{o.name} = {expr_text(o.value)}" for o in spec.outputs]
+    return tuple(
+        part for line in lines for part in wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    )

@@ -24,6 +24,9 @@ WORDS = frozenset("BL BN L U at b_left blocks each edge edges end here later mad
 
 _MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|r_\w+")
 
+WIDTH = 128
+"""Characters of a line of a token's, its shape behind it."""
+
 LONG = 110
 """Characters that a line holds beside its name and its shape."""
 
@@ -281,7 +284,9 @@ class ScanSite:
         for number, term in enumerate(binding.value.terms):
             is_gradient = binding.name.startswith("d ")
             text = self._narrow(term, self.axes_of(binding.name.removeprefix("d "))) if is_gradient else self.print(term)
-            lines.append(CodeLine("", f"{name}_part{number}", text.text, self._words(text.axes)))
+            shape = self._words(text.axes)
+            is_short = len(f"{name}_part{number} = {text.text}{shape}") <= WIDTH
+            lines.append(CodeLine("", f"{name}_part{number}", text.text, shape if is_short else ""))
             parts.append((False, text.named(f"{name}_part{number}")))
         return added(parts)
 

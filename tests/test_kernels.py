@@ -119,7 +119,7 @@ CARRIED = (
     "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
-SCANS = ("hgrn", "mamba1", "rg_lru", "s4d", "s4d_real")
+SCANS = ("hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
 """Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
 SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
 

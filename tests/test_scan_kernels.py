@@ -23,7 +23,7 @@ from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_kernels import Trial, compare  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 
-NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "inventions/rated_entries")
+NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
 SPECS = {name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8") for name in NAMES} | {
     # complex: angles from the data, a complex input that all channels share, a real state beside, reversed
     "turning": TURNING,

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from oracles import scans  # noqa: E402
 
+from ssmgen import explain  # noqa: E402
 from ssmgen.compiler import build, check  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
@@ -120,6 +121,25 @@ def test_resets_and_a_bounded_slope(tmp_path):
     held = package.State(torch.zeros_like(state), torch.zeros(B, dtype=torch.int64))
     steps = [package.rg_lru_step(*(x[:, t] for x in args[:3]), args[3], state=held) for t in range(T)]
     torch.testing.assert_close(torch.stack(steps, 1), apart.y, rtol=1e-12, atol=1e-12)
+
+
+def test_exponential_weights_relative_to_a_maximum(tmp_path):
+    """The plain quotient, gradients too; keys that would overflow it or leave it 0 / 0 change nothing but by what rounds them."""
+    package, spec = example("rwkv4", tmp_path)
+    case = draw(spec, Shape(B, T, C, 1, {}), seed=3, device="cpu")
+    leaves = [x.clone().requires_grad_() for x in case.arguments]
+    wanted = scans.wkv(*leaves)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves)
+    for form in (package.rwkv4_reference, package.rwkv4):
+        y = form(*leaves).y
+        torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(torch.autograd.grad((y * weights).sum(), leaves), expected, rtol=1e-9, atol=1e-9)
+    k, *rest = (x.float() for x in case.arguments)
+    for shift in (-300.0, 300.0):
+        torch.testing.assert_close(package.rwkv4(k + shift, *rest).y, wanted.float(), rtol=1e-3, atol=1e-3)
+    text = (ROOT / "examples" / "rwkv4.ssm").read_text(encoding="utf-8")
+    assert "(a e^(-d), b e^(-d), m + d) are one state" in explain.summary(Source("rwkv4.ssm", text), {})[0]
 
 
 TURNING = """

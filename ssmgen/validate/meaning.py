@@ -254,10 +254,10 @@ class Meaning:
             return _entries([self.logarithms(term) for term in expr.terms])
         if isinstance(expr, Neg):
             return [[(x, -sign) for x, sign in entry] for entry in self.logarithms(expr.operand)]
-        if isinstance(expr, Mul) and isinstance(expr.left, Const) and expr.left.value.denominator == 1:
+        if isinstance(expr, Mul) and isinstance(expr.left, Const) and _is_few(expr.left.value):
             entries = [[(x, int(expr.left.value) * times) for x, times in entry] for entry in self.logarithms(expr.right)]
             return entries * (self._shape(expr)[0] if len(entries) == 1 else 1)
-        if isinstance(expr, Mul) and (number := factors(expr)[0]).denominator == 1 and number not in (0, 1):
+        if isinstance(expr, Mul) and _is_few(number := factors(expr)[0]) and number not in (0, 1):
             # a whole number deeper inside counts as well, however the product is put together
             return [[(x / number, int(number))] for row in self.matrix(expr) for x in row]
         if isinstance(expr, Ref) and expr.name in self.definitions:
@@ -382,6 +382,11 @@ class Meaning:
             return [[self.functions.draw((name, column), positive=True)]]
         entries = [self.functions.draw((name, column, position, i), positive=name == "softmax") for i in range(len(column))]
         return [entries] if len(given) == 1 else [[x] for x in entries]
+
+
+def _is_few(number: Fraction) -> bool:
+    """A whole number that a power may have: exp(n x) is exp(x) to the n."""
+    return number.denominator == 1 and abs(number) <= 64
 
 
 def _entries(terms: list[list[list[tuple[Fraction, int]]]]) -> list[list[tuple[Fraction, int]]]:
