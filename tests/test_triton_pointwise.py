@@ -109,6 +109,8 @@ def expressions():
             if not all(s.type.is_scalar or s.type.is_column for s in recurrence.symbols):
                 continue  # several rows a token, in a matrix: no tile holds them as they are
             classified = trace.after("classify")[recurrence.name]
+            if classified.recurrence.turnings:
+                continue  # angles lie along pairs of keys: test_kernels interprets the whole kernels of what turns
             outputs = classified.outputs
             if any(s.type.field == "complex" for s in recurrence.states):
                 # kernels have both parts by themselves
@@ -201,8 +203,8 @@ def kernel_text(number, tile, text, used, width):
     return f"""
 @triton.jit
 def kernel_{number}({arguments}):
-    o_i, o_n, o_p, o_m = tl.arange(0, {ROWS}), tl.arange(0, BLOCK), tl.arange(0, BLOCK), tl.arange(0, BLOCK // 2)
-    m_i, m_n, m_p, m_m = o_i < {TOKENS}, o_n < N, o_p < P, o_m < N // 2
+    o_i, o_n, o_p, o_h = tl.arange(0, {ROWS}), tl.arange(0, BLOCK), tl.arange(0, BLOCK), tl.arange(0, BLOCK // 2)
+    m_i, m_n, m_p, m_h = o_i < {TOKENS}, o_n < N, o_p < P, o_h < N // 2
     {"".join(line + chr(10) + "    " for line in lines).rstrip()}
 """
 
@@ -319,7 +321,7 @@ class StateTile:
         self.data["position"] = torch.tensor(7)
         self.values = {("position", ""): loaded("b_position")}
         for name, (_, type_) in given.items():
-            axes = "np" if not type_.is_scalar and not type_.is_column else "m" if "/" in str(type_.rows) else axis(type_)
+            axes = "np" if not type_.is_scalar and not type_.is_column else "h" if "/" in str(type_.rows) else axis(type_)
             self.values[name, axes] = loaded(f"b_{name}".replace("'", "_after"), tuple(axes))
 
 
