@@ -224,6 +224,7 @@ class _Writer(RowOperands):
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
             sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names),
+            key_sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names if re.search(rf"\b{n}\b", self.K)),
             key_width=self.K,
             value_width=self.P,
             K_value=K_value,

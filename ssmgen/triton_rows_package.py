@@ -108,6 +108,7 @@ class RowsPackage:
     numbers: str
     number_arguments: str
     sizes: tuple[CodeLine, ...]
+    key_sizes: tuple[CodeLine, ...]
     key_width: str
     value_width: str
     K_value: str
