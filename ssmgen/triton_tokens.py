@@ -149,9 +149,11 @@ class Gradients:
     def push(self, axis: str, name: str, expr: Expr) -> None:
         """One contribution to the gradient of a name; columns lie along `axis`, or where their size does."""
         size = expr.type.cols if expr.type.is_row else expr.type.rows
+        own = self.axis_of.get(size)
         if expr.type.is_scalar:
             axis = ""
-        elif not axis or self.axis_of.get(size) == HALF:
+        elif not axis or own == HALF or (own is not None and axis in self.axis_of.values()):
+            # an inner product of keys in a value sends a column of keys along the values' axis; where both are of one size, either will do
             axis = self.axis_of.get(size, KEY)
         self.found.setdefault(name, {}).setdefault(axis, []).append(expr)
 

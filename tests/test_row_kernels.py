@@ -37,7 +37,20 @@ recurrence strong {
 """
 """Log decays from nearly 0 to beyond -100 a token: no block is short enough for its exponents to be split."""
 
-SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {"strong decays": STRONG}
+CROSSED = """
+recurrence crossed {
+  dim    N = 16, P = 16
+  input  q, k : [N]; x, u : [P]; g_raw : [N]
+  param  b : [N] per head init 1; c : [P] per head init 1
+  gate   g : [N] <= 0 = -softplus(g_raw)
+  state  S : real [N, P]
+  update S' = diag(exp(g)) S + (k * (1 + c . u)) (x + b . k)^T
+  output y = S'^T q + (b . q) * x
+}
+"""
+"""Inner products of keys in values and of values in keys: their gradients lie along the other axis."""
+
+SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {"strong decays": STRONG, "crossed": CROSSED}
 
 
 def has_row_kernels(folder: Path) -> bool:
