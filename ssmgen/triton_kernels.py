@@ -233,6 +233,8 @@ class _Writer(Parts):
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
             gradient_stages="2" if shared else "1",
+            # columns that turn are held beside their halves: four warps spilled 1.7 and 5.9 KB a thread of 128 keys, eight 0.4 and 0.9
+            four_warps="64" if any(name in text for text in texts for name in ("_turn(", "_rope(")) else "128",
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),

@@ -124,6 +124,7 @@ class TritonPackage:
     key_block: str
     value_block: str
     gradient_stages: str
+    four_warps: str  # the widest block of keys that four warps hold
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]
