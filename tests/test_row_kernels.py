@@ -50,7 +50,10 @@ recurrence crossed {
 """
 """Inner products of keys in values and of values in keys: their gradients lie along the other axis."""
 
-SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {"strong decays": STRONG, "crossed": CROSSED}
+SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
+    "strong decays": STRONG,
+    "crossed": CROSSED,
+}
 
 
 def has_row_kernels(folder: Path) -> bool:
