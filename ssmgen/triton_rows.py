@@ -311,6 +311,8 @@ class _Writer(RowOperands):
             partials=partials,
             results=results,
             pair_block="64" if self.is_wide else "128",
+            # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
+            stage_keys="64" if len(readers) > 2 else "128",
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             operand_warps="8" if self.count == 1 else "4",

@@ -193,6 +193,7 @@ class RowsPackage:
     partials: tuple[Output, ...]
     results: tuple[str, ...]
     pair_block: str
+    stage_keys: str  # the widest block of keys that shared memory holds in two stages
     gradient_block: str
     gradient_warps: str
     operand_warps: str
