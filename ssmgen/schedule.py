@@ -44,7 +44,9 @@ def schedule(classified: Classified) -> Plan:
     if any(w.log_decay is not None for w in classified.walks):
         reasons.append("exponents are differences of running sums, masked first: any negative log decay is safe")
     reasons.append(
-        "backward keeps the reads, since the output is not linear in them" if stores_reads else "backward keeps nothing but the inputs"
+        "backward keeps the reads, since the output is not linear in them"
+        if stores_reads
+        else "backward keeps the inputs; kernels also their gates, or what the rows of a chunk make of each other"
     )
     block, is_bounded, words = _block(classified, chunk)
     return Plan(
