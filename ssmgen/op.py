@@ -123,6 +123,8 @@ class OpPackage:
     step_held: str
     argument_names: str
     argument_names_all: str
+    row_check: str  # true for other numbers of rows than the program has; empty where no argument has rows
+    row_words: str
     zero_states: tuple[Line, ...]
     has_previous: bool
     previous: tuple[Previous, ...]
@@ -347,6 +349,8 @@ class _Writer(WalkWriter):
             step_held=as_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
             argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
             argument_names_all=", ".join(self.names),
+            row_check=self._row_check(),
+            row_words=f"{self.spec.name} is built for {self._row_sizes()}: `ssmgen build --dim` makes it for other numbers",
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
             parts=tuple(self._parts("initial_state")),
@@ -386,6 +390,32 @@ class _Writer(WalkWriter):
                 ]
             ),
         )
+
+    def _ranks(self) -> dict[str, int]:
+        """Sizes that the program writes out row by row, as they were when it was built."""
+        steps = self.recurrence.steps
+        found = {name for name, _ in self.spec.counts}
+        for size in [s.count for s in steps] + [each.rank for s in steps for each in (*s.writes, *s.transitions)]:
+            found |= {name for name, _ in size.terms} if size is not None else set()
+        return {name: value for name, value in (*self.spec.dims, *self.spec.counts) if name in found}
+
+    def _rows_of_arguments(self) -> list[tuple[str, int, int]]:
+        """The arguments that have such rows: name, axis, and how many."""
+        ranks, found = self._ranks(), []
+        for symbol in self.tokens.given:
+            size = symbol.type.rows
+            if size.terms and all(name in ranks for name, _ in size.terms):
+                found.append((identifier(symbol.name), -1 if symbol.type.is_column else -2, int(size.value(ranks))))
+        return found
+
+    def _row_check(self) -> str:
+        rows = self._rows_of_arguments()
+        if len(rows) < 2:
+            return "".join(f"{name}.shape[{axis}] != {count}" for name, axis, count in rows)
+        return f"({', '.join(f'{name}.shape[{axis}]' for name, axis, _ in rows)}) != ({', '.join(str(count) for *_, count in rows)})"
+
+    def _row_sizes(self) -> str:
+        return ", ".join(f"{name} = {value}" for name, value in self._ranks().items())
 
     def _body(self, tensors: list[str]) -> list[str]:
         if self.scan is not None:

@@ -313,6 +313,35 @@ def test_a_recurrence_of_no_paper(name, tmp_path):
     holds(Subject(load(folder), spec, "cpu"))
 
 
+RANKED = """
+recurrence ranked {
+  dim    N = 4, P = 3, R = 2
+  input  q : [N]; k : [R, N]; v : [R, P]; a : scalar in (0, 1)
+  state  S : real [N, P]
+  write  rank R
+  update S' = a * S + sum r in 1..R: k[r] v[r]^T
+  output o = S'^T q
+}
+"""
+
+
+def test_rows_are_those_of_the_build(tmp_path):
+    """A program writes rows out one by one: others than it was built for are no silence."""
+    folder, _ = write(RANKED, tmp_path)
+    package = load(folder)
+    for rows in (2, 3):
+        values = torch.randn(1, 5, 2, 4), torch.randn(1, 5, 2, rows, 4), torch.randn(1, 5, 2, rows, 3), torch.rand(1, 5, 2)
+        state = package.State(torch.zeros(1, 2, 4, 3))
+        if rows == 2:
+            y = torch.stack([package.ranked_step(*(x[:, t] for x in values), state=state) for t in range(5)], 1)
+            torch.testing.assert_close(y, package.ranked(*values).y)
+            continue
+        with pytest.raises(ValueError, match="built for R = 2"):
+            package.ranked(*values)
+        with pytest.raises(ValueError, match="built for R = 2"):
+            package.ranked_step(*(x[:, 0] for x in values), state=state)
+
+
 INVENTIONS = sorted((ROOT / "examples" / "inventions").glob("*.ssm"))
 
 
