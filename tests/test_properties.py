@@ -66,7 +66,13 @@ def start(subject: Subject, case: Case, batch: int | None = None) -> tuple[torch
     if case.shape.length == 0:
         shape = Shape(case.shape.batch, 1, case.shape.heads, case.shape.groups, case.shape.sizes)
         case = draw(subject.recurrence, shape)
-    return tuple(part.abs() for part in subject.start(case, batch=batch))
+    return tuple(part if part.is_complex() else part.abs() for part in subject.start(case, batch=batch))
+
+
+def kept_in(dtype: torch.dtype, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The state in a real type, or in that of complex numbers of such parts; counts stay counts."""
+    kinds = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+    return tuple(x.to(kinds[dtype]) if x.is_complex() else x.to(dtype) if x.is_floating_point() else x for x in state)
 
 
 def same(found: Run, expected: Run) -> None:
@@ -104,8 +110,8 @@ def test_shorter_types(subject, setting, dtype, with_state):
     case = setting.case(subject).to(dtype, params_dtype=torch.float32)
     exact = case.to(torch.float64)
     wide = start(subject, exact) if with_state else None
-    narrow = tuple(x.float() if x.is_floating_point() else x for x in wide) if with_state else None
-    wide = tuple(x.double() if x.is_floating_point() else x for x in narrow) if with_state else None
+    narrow = kept_in(torch.float32, wide) if with_state else None
+    wide = kept_in(torch.float64, narrow) if with_state else None
     found, eager, truth = subject.op(case, narrow, chunk=setting.chunk), subject.reference(case, narrow), subject.reference(exact, wide)
     floor = {torch.float32: 1e-5, torch.bfloat16: 4e-3}[dtype]
     for one, other, expected in zip(found.tensors, eager.tensors, truth.tensors, strict=True):
