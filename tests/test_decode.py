@@ -260,15 +260,15 @@ def test_steps_on_a_gpu(name, dtype, tmp_path):
         inputs, params = arguments(spec, 3, "cuda", dtype)
         pool = package.State(*states(package, spec, [x.cpu() for x in inputs], [x.cpu() for x in params], 4 if slots is not None else 3))
         pool = package.State(*(part.cuda() for part in pool))
-        wide = package.State(*(part.double() if part.is_floating_point() else part.clone() for part in pool))
+        wide = package.State(*map(wider, pool))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # where there is no triton the torch step runs, and says so
             for t in range(5):
                 found = step(*(x[:, t] for x in inputs), *params, state=pool, slots=slots)
-                wanted = step(*(x[:, t].double() for x in inputs), *(x.double() for x in params), state=wide, slots=slots)
+                wanted = step(*(wider(x[:, t]) for x in inputs), *map(wider, params), state=wide, slots=slots)
                 assert typical(found, wanted) < {torch.float32: 1e-5, torch.bfloat16: 8e-3}[dtype]
                 for part, other in zip(pool, wide, strict=True):
-                    assert typical(part.double(), other.double()) < 1e-5
+                    assert typical(wider(part), wider(other)) < 1e-5
         before = [part.clone() for part in pool]
         graph = torch.cuda.CUDAGraph()
         token = [x[:, 0] for x in inputs]
