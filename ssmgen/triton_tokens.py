@@ -220,7 +220,9 @@ class Gradients:
         def named(node: Expr) -> Expr | None:
             if not isinstance(node, Apply) or algebra.key(node) not in shared:
                 return None
-            own = "" if node.type.is_scalar else axis or self.axis_of.get(node.type.cols if node.type.is_row else node.type.rows, KEY)
+            known = self.axis_of.get(node.type.cols if node.type.is_row else node.type.rows, KEY)
+            # a gradient with one entry a pair is made of whole columns
+            own = "" if node.type.is_scalar else known if not axis or HALF in (axis, known) else axis
             name = f"{node.function}{sorted(shared).index(algebra.key(node))}"
             if (MADE + name, own) not in site.given:
                 value = site.text(algebra.rebuild(node, tuple(algebra.rewrite(a, named) for a in node.args)), own or KEY)
