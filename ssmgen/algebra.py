@@ -15,9 +15,11 @@ from .bounds import Bounds, bounds_of
 from .expressions import children, constant, covering, factors, is_imaginary_unit, key, uses_index, widest
 from .source import NOWHERE, Span
 from .spec import (
+    ONE,
     Add,
     Apply,
     Const,
+    Delayed,
     Diag,
     Dim,
     Div,
@@ -309,6 +311,18 @@ def transpose(operand: Expr, conjugate: bool = False, span: Span | None = None) 
         case Identity():
             return operand
     return Transpose(type, span, operand, conjugate)
+
+
+def row_of(stack: Expr, row: int) -> Expr:
+    """Row `row`, from 1, of a value of several rows, from the rows of what it is made of."""
+    rows = stack.type.rows
+
+    def cut(node: Expr) -> Expr | None:
+        if isinstance(node, Ref | Delayed) and node.type.rows == rows and rows != ONE:
+            return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
+        return None
+
+    return rewrite(stack, cut)
 
 
 def inner(left: Expr, right: Expr, span: Span | None = None) -> Expr:

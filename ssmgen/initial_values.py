@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 from .functions import FUNCTIONS
@@ -98,16 +99,8 @@ class InitialValues:
                 return self._named(name, row, column)
             case Delayed():
                 return 0.0
-            case Add(terms=terms):
-                return sum(self.of(term, row, column) for term in terms)
-            case Neg(operand=operand):
-                return -self.of(operand, row, column)
-            case Mul(left=left, right=right):
-                return self.of(left, row, column) * self.of(right, row, column)
-            case Div(left=left, right=right):
-                return self.of(left, row, column) / self.of(right, row, column)
-            case Pow(base=base, exponent=exponent):
-                return self.of(base, row, column) ** self.of(exponent, row, column)
+            case Add() | Neg() | Mul() | Div() | Pow():
+                return _combined(expr, lambda operand: self.of(operand, row, column))
             case Transpose(operand=operand, conjugate=conjugate):
                 value = self.of(operand, column, row)
                 return value.conjugate() if conjugate else value
@@ -160,16 +153,8 @@ class InitialValues:
                 return float(name == "ones")
             case Apply(args=args) if args:
                 return self._call(expr.function, [self._drawn(symbol, arg, row) for arg in args])
-            case Add(terms=terms):
-                return sum(self._drawn(symbol, term, row) for term in terms)
-            case Neg(operand=operand):
-                return -self._drawn(symbol, operand, row)
-            case Mul(left=left, right=right):
-                return self._drawn(symbol, left, row) * self._drawn(symbol, right, row)
-            case Div(left=left, right=right):
-                return self._drawn(symbol, left, row) / self._drawn(symbol, right, row)
-            case Pow(base=base, exponent=exponent):
-                return self._drawn(symbol, base, row) ** self._drawn(symbol, exponent, row)
+            case Add() | Neg() | Mul() | Div() | Pow():
+                return _combined(expr, lambda operand: self._drawn(symbol, operand, row))
             case Ref(name="n"):
                 return float(row)
         return self.of(expr, row)
@@ -193,6 +178,21 @@ class InitialValues:
         if value is None or any(isinstance(v, complex) for v in values):
             raise NoValue
         return value(*values)
+
+
+def _combined(expr: Add | Neg | Mul | Div | Pow, of: Callable[[Expr], Number]) -> Number:
+    """The arithmetic of one node, on what `of` gives of its operands."""
+    match expr:
+        case Add(terms=terms):
+            return sum(map(of, terms))
+        case Neg(operand=operand):
+            return -of(operand)
+        case Mul(left=left, right=right):
+            return of(left) * of(right)
+        case Div(left=left, right=right):
+            return of(left) / of(right)
+        case Pow(base=base, exponent=exponent):
+            return of(base) ** of(exponent)
 
 
 def typical(interval: Interval) -> float:

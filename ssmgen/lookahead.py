@@ -101,11 +101,7 @@ class _Ahead:
             if key(known.coefficient) == key(older.coefficient):
                 self.aheads[number] = replace(known, writes=(*known.writes, older))
                 return Ref(Type(), NOWHERE, known.name)
-        spec = self.whole.spec
-        taken = {s.name for s in (*spec.symbols, *spec.states)} | {n for n, _ in (*spec.dims, *spec.counts, *spec.constants)}
-        name = "ahead" if not self.aheads else f"ahead{len(self.aheads) + 1}"
-        while name in taken:
-            name += "_"
+        name = self.whole.spec.free_name("ahead" if not self.aheads else f"ahead{len(self.aheads) + 1}")
         self.aheads.append(Ahead(name, older.coefficient, (older,)))
         return Ref(Type(), NOWHERE, name)
 

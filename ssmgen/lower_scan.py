@@ -175,38 +175,33 @@ class _Lowering:
     def _reverse(self, lines: tuple[Binding, ...], output: Binding):
         """(lines of the gradient, contributions to names that are not lines)."""
         found: dict[str, list[Expr]] = {}
-        gradient: list[Binding] = []
         after = {f"{name}'": Ref(type, NOWHERE, f"D {name}") for name, type in self.states}
         for name, seed in after.items():
             found[name] = [seed]
         for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, "d y")):
             found.setdefault(inner, []).append(part)
-        for line in reversed(lines):
-            parts = found.pop(line.name, None)
-            if parts is None:
-                continue
-            total = algebra.add(*parts)
-            if not isinstance(total, Ref):
-                gradient.append(Binding(f"d {line.name}", total))
-                total = Ref(line.value.type, NOWHERE, f"d {line.name}")
-            for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
-                found.setdefault(inner, []).append(part)
-        return tuple(gradient), found
+        return _through(lines, found), found
 
     def _through_statics(self, statics: tuple[Binding, ...], sums: dict[str, Expr]):
         """(lines, gradients of the parameters) from the sums over tokens."""
         types = {b.name: b.value.type for b in statics} | self.params
         found = {name: [Ref(types[name], NOWHERE, f"sum {name}")] for name in sums}
-        lines: list[Binding] = []
-        for line in reversed(statics):
-            parts = found.pop(line.name, None)
-            if parts is None:
-                continue
-            total = algebra.add(*parts)
-            if not isinstance(total, Ref):
-                lines.append(Binding(f"d {line.name}", total))
-                total = Ref(line.value.type, NOWHERE, f"d {line.name}")
-            for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
-                found.setdefault(inner, []).append(part)
+        lines = _through(statics, found)
         parameters = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in self.params if n in found)
-        return needed(tuple(lines), [b.value for b in parameters]), parameters
+        return needed(lines, [b.value for b in parameters]), parameters
+
+
+def _through(lines: tuple[Binding, ...], found: dict[str, list[Expr]]) -> tuple[Binding, ...]:
+    """The lines of the gradient, last one first. Contributions to the values of `lines` leave `found`, those that they make enter it."""
+    gradient: list[Binding] = []
+    for line in reversed(lines):
+        parts = found.pop(line.name, None)
+        if parts is None:
+            continue
+        total = algebra.add(*parts)
+        if not isinstance(total, Ref):
+            gradient.append(Binding(f"d {line.name}", total))
+            total = Ref(line.value.type, NOWHERE, f"d {line.name}")
+        for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
+            found.setdefault(inner, []).append(part)
+    return tuple(gradient)

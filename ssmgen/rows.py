@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from . import algebra
+from .delays import previous
 from .diagnostics import Diagnostic, Label, Severity
 from .expressions import key, nodes, uses_index
 from .features._facts import PURE, Facts
 from .plan import Row
 from .recurrence import Generator, Recurrence, Transition, Write
 from .source import Span
-from .spec import Delayed, Element, Expr, Ref, SumOver
+from .spec import Element, Expr, Ref, SumOver
 
 ONE = Fraction(1)
 
@@ -101,16 +102,13 @@ def unrolled_reads(recurrence: Recurrence) -> Recurrence:
 
 
 def previous_value(expr: Expr, recurrence: Recurrence) -> Expr:
-    """A value of the token before: its per-token names are delayed ones."""
-    moving = {s.name for s in recurrence.spec.symbols if not s.static and s.kind != "param"}
+    """A value of the token before: its per-token names are delayed ones, also in what derive named."""
     hoisted = dict(recurrence.hoisted)
 
-    def delayed(node: Expr) -> Expr | None:
-        if isinstance(node, Ref) and node.name in hoisted:
-            return previous_value(hoisted[node.name], recurrence)
-        return Delayed(node.type, node.span, node.name) if isinstance(node, Ref) and node.name in moving else None
+    def whole(node: Expr) -> Expr | None:
+        return algebra.rewrite(hoisted[node.name], whole) if isinstance(node, Ref) and node.name in hoisted else None
 
-    return algebra.rewrite(expr, delayed)
+    return previous(algebra.rewrite(expr, whole), recurrence.spec.symbols)
 
 
 class _Rows:
@@ -179,7 +177,7 @@ class _Rows:
         for term in (t for t in step.transitions if t.target == facts.states[0]):
             count = 1 if term.rank is None else int(term.rank.value(self.sizes))
             for r in range(1, count + 1):
-                own = _at_row(term, lambda e, r=r, t=term: at(unrolled(e, t.index, r, self.sizes)))
+                own = replace(rewritten(term, lambda e, r=r, t=term: at(unrolled(e, t.index, r, self.sizes))), index=None, rank=None)
                 found = self._term(own)
                 if isinstance(found, Problem):
                     return found
@@ -207,7 +205,7 @@ class _Rows:
         own, other = (term.right, term.left) if self.is_transposed else (term.left, term.right)
         if other:
             return self._wrong_side(term, other[0])
-        chain = [_swapped(g) for g in reversed(own)] if self.is_transposed else list(own)
+        chain = [transposed(g) for g in reversed(own)] if self.is_transposed else list(own)
         if all(g.kind in PURE for g in chain):
             return _product([term.coefficient, *(g.column for g in chain)])
         places = [i for i, g in enumerate(chain) if g.kind == "rank_one"]
@@ -318,23 +316,20 @@ def _idle(model: Row) -> Row:
     return Row(model.key, None, model.values, is_written=False)
 
 
-def _at_row(term: Transition, at) -> Transition:
+def rewritten(term: Transition, at) -> Transition:
+    """The term with every expression in it passed through `at`."""
+
     def generator(g: Generator) -> Generator:
         return Generator(g.kind, at(g.column), at(g.row))
 
-    return replace(
-        term,
-        coefficient=at(term.coefficient),
-        left=tuple(map(generator, term.left)),
-        right=tuple(map(generator, term.right)),
-        index=None,
-        rank=None,
-    )
+    return replace(term, coefficient=at(term.coefficient), left=tuple(map(generator, term.left)), right=tuple(map(generator, term.right)))
 
 
-def _swapped(generator: Generator) -> Generator:
+def transposed(generator: Generator) -> Generator:
     """The transpose of one map."""
-    return Generator("rank_one", generator.row, generator.column) if generator.kind == "rank_one" else generator
+    if generator.kind == "rank_one":
+        return Generator("rank_one", generator.row, generator.column)
+    return replace(generator, column=algebra.neg(generator.column)) if generator.kind == "rotation" else generator
 
 
 def _product(parts: list[Expr]) -> Expr:

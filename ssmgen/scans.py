@@ -6,8 +6,6 @@ something is added; nothing is asked of the factors' sign.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from . import algebra
 from .complex_pairs import NoParts, pairs_of
 from .plan import Scan, ScanStep
@@ -18,15 +16,6 @@ from .source import NOWHERE
 from .spec import Delayed, Diag, Element, Expr, Ref, Type
 
 ENTRYWISE = ("diagonal", "elementwise")
-
-
-@dataclass
-class _State:
-    """A state while its steps are written: the name under which it is known, and how many steps it took."""
-
-    name: str
-    type: Type
-    steps: int = 0
 
 
 def scan_of(recurrence: Recurrence) -> Scan | Problem:

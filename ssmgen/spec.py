@@ -380,6 +380,13 @@ class Recurrence:
                 return symbol
         raise KeyError(name)
 
+    def free_name(self, name: str) -> str:
+        """`name`, with as many `_` behind it as set it apart from every name of the recurrence."""
+        taken = {s.name for s in (*self.symbols, *self.states)} | {n for n, _ in (*self.dims, *self.counts, *self.constants)}
+        while name in taken:
+            name += "_"
+        return name
+
     def state(self, name: str) -> State:
         """The state called `name`; KeyError when there is none."""
         for state in self.states:

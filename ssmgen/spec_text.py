@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from . import spec
 from .intervals import INFINITY, Interval
-from .spec import Dim, Expr
+from .spec import Expr
 
 # How tightly a text binds: what stands around it asks for at least as much.
 _SUM, _DOT, _PRODUCT, _SIGN, _FACTOR, _POSTFIX, _ATOM = range(7)
@@ -16,11 +16,6 @@ _SUM, _DOT, _PRODUCT, _SIGN, _FACTOR, _POSTFIX, _ATOM = range(7)
 def expr_text(expr: Expr) -> str:
     """`expr` as one would write it: `exp(g) * (S - beta * k (k^T S)) + beta * k v^T`."""
     return _text(expr)[0]
-
-
-def dim_text(dim: Dim) -> str:
-    """A size as one would write it."""
-    return str(dim)
 
 
 def number_text(value: Fraction) -> str:

@@ -190,15 +190,9 @@ class TokenWriter:
         return [self.tensors[symbol.name], f"i_b * s_{identifier(symbol.name)}" if symbol.kind != "param" else ""]
 
     def _row(self, value: Expr, row: int) -> Expr:
-        """Row `row` of a definition of several rows, from the rows of what it is made of."""
+        """Row `row` of a definition of several rows; of other definitions all there is."""
         rows = value.type.rows
-
-        def cut(node: Expr) -> Expr | None:
-            if isinstance(node, Ref) and node.type.rows == rows and rows.terms and rows.terms[0][0] in self.counts:
-                return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
-            return None
-
-        return algebra.rewrite(value, cut)
+        return algebra.row_of(value, row) if rows.terms and rows.terms[0][0] in self.counts else value
 
     def _load(self, label: str, axes: str, place: str, mask: str) -> Text:
         target = f"b_{label}"

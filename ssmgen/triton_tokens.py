@@ -19,7 +19,7 @@ from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import ONE, Add, Apply, Delayed, Dim, Element, Expr, Ref, Symbol, Type
+from .spec import ONE, Add, Apply, Delayed, Dim, Element, Expr, Ref, Symbol
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
 from .triton_operands import atom, legible
@@ -122,21 +122,11 @@ class RowTokens:
             whole = node.base.name if isinstance(node.base, Ref) else f"{node.base.name}[-1]"
             name = f"{whole}[{node.index}]"
             if whole in self.definitions and name not in self.definitions:
-                self.definitions[name] = self.named(self._row(self.definitions[whole], node.index))
+                self.definitions[name] = self.named(algebra.row_of(self.definitions[whole], node.index))
                 self.tokens.printer.places[name] = self.tokens.printer.place(node)
             return Ref(node.type, NOWHERE, name)
 
         return algebra.rewrite(expr, element)
-
-    def _row(self, value: Expr, row: int) -> Expr:
-        rows = value.type.rows
-
-        def cut(node: Expr) -> Expr | None:
-            if isinstance(node, Ref | Delayed) and node.type.rows == rows and rows != ONE:
-                return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
-            return None
-
-        return algebra.rewrite(value, cut)
 
 
 class Gradients:
@@ -148,14 +138,20 @@ class Gradients:
 
     def push(self, axis: str, name: str, expr: Expr) -> None:
         """One contribution to the gradient of a name; columns lie along `axis`, or where their size does."""
-        size = expr.type.cols if expr.type.is_row else expr.type.rows
-        own = self.axis_of.get(size)
+        self.found.setdefault(name, {}).setdefault(self._axis(expr, axis), []).append(expr)
+
+    def _axis(self, expr: Expr, axis: str) -> str:
+        """The axis along which a value lies that is met in a gradient along `axis`: its own, where its size tells.
+
+        An inner product of keys in a value sends a column of keys along the values' axis, and a gradient with one entry a pair is
+        made of whole columns. Where keys and values are of one size, either axis will do.
+        """
         if expr.type.is_scalar:
-            axis = ""
-        elif not axis or own == HALF or (own is not None and axis in self.axis_of.values()):
-            # an inner product of keys in a value sends a column of keys along the values' axis; where both are of one size, either will do
-            axis = self.axis_of.get(size, KEY)
-        self.found.setdefault(name, {}).setdefault(axis, []).append(expr)
+            return ""
+        own = self.axis_of.get(expr.type.cols if expr.type.is_row else expr.type.rows)
+        if not axis or own == HALF or (own is not None and axis in self.axis_of.values()):
+            return own or KEY
+        return axis
 
     def spread(self, axis: str, expr: Expr, gradient: Expr, value: Expr | None = None) -> None:
         """`gradient` reaches `expr`."""
@@ -220,9 +216,7 @@ class Gradients:
         def named(node: Expr) -> Expr | None:
             if not isinstance(node, Apply) or algebra.key(node) not in shared:
                 return None
-            known = self.axis_of.get(node.type.cols if node.type.is_row else node.type.rows, KEY)
-            # a gradient with one entry a pair is made of whole columns
-            own = "" if node.type.is_scalar else known if not axis or HALF in (axis, known) else axis
+            own = self._axis(node, axis)
             name = f"{node.function}{sorted(shared).index(algebra.key(node))}"
             if (MADE + name, own) not in site.given:
                 value = site.text(algebra.rebuild(node, tuple(algebra.rewrite(a, named) for a in node.args)), own or KEY)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from . import algebra
 from .expressions import children, half, key, nodes
 from .recurrence import Generator, MicroStep, Read, Recurrence, Transition, Turning, Write
-from .rows import Problem, previous_value, sizes_of, unrolled
+from .rows import Problem, previous_value, rewritten, sizes_of, transposed, unrolled
 from .small import previous_input
 from .source import NOWHERE, Span
 from .spec import Add, Apply, Const, Delayed, Expr, MatMul, Ref, Rot, State, Symbol, Type
@@ -103,10 +103,7 @@ class _Turned:
             if key(known.step) == key(step) and known.step.type == step.type:
                 self.turnings[number] = replace(known, states=(*known.states, (state, side)))
                 return known.name
-        name = "Phi" if not self.turnings else f"Phi{len(self.turnings) + 1}"
-        taken = {s.name for s in (*self.spec.symbols, *self.spec.states)} | {n for n, _ in (*self.spec.dims, *self.spec.constants)}
-        while name in taken:
-            name += "_"
+        name = self.spec.free_name("Phi" if not self.turnings else f"Phi{len(self.turnings) + 1}")
         self.turnings.append(Turning(name, step, ((state, side),)))
         return name
 
@@ -263,13 +260,7 @@ def _at(step: MicroStep, number: int, sizes: dict[str, int]) -> MicroStep:
     if step.index is None and step.count is None:
         return step
     at = lambda expr: unrolled(expr, step.index, number, sizes)  # noqa: E731
-
-    def generators(chain: tuple[Generator, ...]) -> tuple[Generator, ...]:
-        return tuple(Generator(g.kind, at(g.column), at(g.row)) for g in chain)
-
-    transitions = tuple(
-        replace(t, coefficient=at(t.coefficient), left=generators(t.left), right=generators(t.right)) for t in step.transitions
-    )
+    transitions = tuple(rewritten(t, at) for t in step.transitions)
     writes = tuple(replace(w, coefficient=at(w.coefficient), key=at(w.key), value=at(w.value)) for w in step.writes)
     return MicroStep(transitions, writes)
 
@@ -281,13 +272,7 @@ def _chain(term: Transition, side: str) -> list[Generator]:
 
 def _mirrored(chain) -> list[Generator]:
     """The transpose of a product of maps."""
-    return [_transposed(g) for g in reversed(chain)]
-
-
-def _transposed(generator: Generator) -> Generator:
-    if generator.kind == "rank_one":
-        return Generator("rank_one", generator.row, generator.column)
-    return replace(generator, column=algebra.neg(generator.column)) if generator.kind == "rotation" else generator
+    return [transposed(g) for g in reversed(chain)]
 
 
 # --- angles ------------------------------------------------------------------------------------------------------

@@ -5,15 +5,15 @@ import torch.nn.functional as F
 
 
 def linear(q, k, v, g=None, scale=None):
-    """o_t = scale q_t^T S_t with S_t = exp(g_t) S_{t-1} + k_t v_t^T; g [B, T, H] or [H]; as the peers' documentation says it."""
+    """o_t = scale q_t^T S_t with S_t = exp(g_t) S_{t-1} + k_t v_t^T, as the peers' documentation says it; g [B, T, H(, N)] or [H]."""
     scale = k.shape[-1] ** -0.5 if scale is None else scale
     g = torch.zeros(()) if g is None else g
-    g = g.expand(q.shape[:3])
-    state, out = 0.0, []
-    for t in range(q.shape[1]):
-        state = g[:, t, :, None, None].exp() * state + k[:, t, :, :, None] * v[:, t, :, None]
-        out.append(torch.einsum("bhn,bhnp->bhp", q[:, t], state))
-    return scale * torch.stack(out, 1)
+    g = g if g.dim() == 4 else g.expand(q.shape[:3])[..., None]
+
+    def step(state, t):
+        return g[:, t, :, :, None].exp() * state + k[:, t, :, :, None] * v[:, t, :, None]
+
+    return scale * walk(q, v, step)
 
 
 def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None):
@@ -74,10 +74,7 @@ def corrected(q, k, v, g, erase, write):
 
 
 def chunk_gla(q, k, v, g):
-    def step(state, t):
-        return g[:, t, :, :, None].exp() * state + k[:, t, :, :, None] * v[:, t, :, None]
-
-    return walk(q, v, step) * q.shape[-1] ** -0.5, None
+    return linear(q, k, v, g), None
 
 
 def chunk_gated_delta_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=False):

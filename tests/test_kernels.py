@@ -174,9 +174,9 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
     print("held")
 
 
-def interpreting(*arguments: object, function: str = "interpret") -> str:
-    """What `interpret` prints in a process of its own."""
-    program = f"import pathlib, test_kernels; test_kernels.{function}{arguments!r}".replace("PosixPath", "pathlib.Path")
+def interpreting(*arguments: object, function: str = "interpret", module: str = "test_kernels") -> str:
+    """What `interpret` of a test's module prints in a process of its own."""
+    program = f"import pathlib, {module}; {module}.{function}{arguments!r}".replace("PosixPath", "pathlib.Path")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -260,17 +260,22 @@ def test_what_is_reported_of_a_gpu_is_in_the_report(tmp_path, monkeypatch):
     assert verify.verify_checks(folder, spec, {}).known_bad == ()
 
 
+def measured_on_a_gpu(folder: Path, spec, dtype: str) -> tuple[list, list[str]]:
+    """Everything that the verifier compares of a package's kernels in a type, and the words of what is too far off."""
+    subject = Subject(load(folder), spec, "cuda")
+    kernels = subject.kernels("_kernels")
+    measured = [one for trial in verify_kernels.trials(subject) for one in compare(subject, kernels, trial, dtype)]
+    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
+    return measured, wrong
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", verify_kernels.SLACK)
 @pytest.mark.parametrize("name", SPECS)
 def test_operator_on_a_gpu(name, dtype, tmp_path):
     """Every configuration; sums over a chunk, not over tokens, keep the errors near one rounding."""
-    folder, spec = write(SPECS[name], tmp_path)
-    subject = Subject(load(folder), spec, "cuda")
-    kernels = subject.kernels("_kernels")
-    measured = [one for trial in verify_kernels.trials(subject) for one in compare(subject, kernels, trial, dtype)]
+    measured, wrong = measured_on_a_gpu(*write(SPECS[name], tmp_path), dtype)
     assert any("several segments" in one.configuration for one in measured) and any("packed" in one.configuration for one in measured)
-    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
     assert not wrong, wrong
 
 

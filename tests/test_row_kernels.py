@@ -6,23 +6,18 @@ decays of every key, several rows a token, in batches and in packed documents, a
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from built import write
 from conftest import ROOT
-from test_kernels import CARRIED, EXAMPLES, OTHERS, fused, interpreted
+from test_kernels import CARRIED, EXAMPLES, OTHERS, fused, interpreted, interpreting, measured_on_a_gpu
 
 pytest.importorskip("torch")
 
 import torch  # noqa: E402
 
-from ssmgen.runtime.load import load  # noqa: E402
-from ssmgen.runtime.verify_kernels import ODD, SLACK, Trial, compare, sizes_near, trials  # noqa: E402
-from ssmgen.runtime.verify_subject import Subject  # noqa: E402
+from ssmgen.runtime.verify_kernels import ODD, SLACK, Trial, compare, sizes_near  # noqa: E402
 
 INVENTIONS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples" / "inventions").glob("*.ssm"))}
 STRONG = """
@@ -84,14 +79,6 @@ def interpret(name: str, folder: Path) -> None:
     print("held")
 
 
-def interpreting(*arguments: object) -> str:
-    program = f"import pathlib, test_row_kernels; test_row_kernels.interpret{arguments!r}".replace("PosixPath", "pathlib.Path")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
-
-
 @interpreted
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
@@ -99,7 +86,7 @@ def test_interpreted_row_kernels(name, tmp_path):
     folder, _ = write(SPECS[name], tmp_path)
     if not has_row_kernels(folder):
         pytest.skip("in another form")
-    assert interpreting(name, tmp_path) == "held"
+    assert interpreting(name, tmp_path, module="test_row_kernels") == "held"
 
 
 def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
@@ -120,8 +107,5 @@ def test_rows_on_a_gpu(name, dtype, tmp_path):
     folder, spec = write(SPECS[name], tmp_path)
     if not has_row_kernels(folder):
         pytest.skip("in another form")
-    subject = Subject(load(folder), spec, "cuda")
-    kernels = subject.kernels("_kernels")
-    measured = [one for trial in trials(subject) for one in compare(subject, kernels, trial, dtype)]
-    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
+    measured, wrong = measured_on_a_gpu(folder, spec, dtype)
     assert measured and not wrong, wrong

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from built import write
-from conftest import ROOT
-from test_kernels import EXAMPLES, interpreted
+from test_kernels import EXAMPLES, interpreted, interpreting
 
 pytest.importorskip("torch")
 
@@ -39,11 +36,6 @@ def measure(name: str, folder: Path, keys: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "keys"), [("kda", 40), ("gated_deltaproduct", 5)])
 def test_bfloat16_errs_at_most_twice_as_far_as_the_eager_reference(name, keys, tmp_path):
-    arguments = repr((name, tmp_path, keys)).replace("PosixPath", "pathlib.Path")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    program = f"import pathlib, test_row_precision; test_row_precision.measure{arguments}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    shares = json.loads(done.stdout)
+    shares = json.loads(interpreting(name, tmp_path, keys, function="measure", module="test_row_precision"))
     assert len(shares) > 7
     assert {n: share for n, share in shares.items() if not share <= 1} == {}

@@ -3,10 +3,7 @@ dispatches them. See test_kernels for how."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +12,11 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
-from test_kernels import fused, interpreted  # noqa: E402
+from test_kernels import fused, interpreted, interpreting, measured_on_a_gpu  # noqa: E402
 from test_scans import TURNING  # noqa: E402
 
 from ssmgen.runtime import verify_kernels  # noqa: E402
-from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_kernels import Trial, compare  # noqa: E402
-from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
 SPECS = {name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8") for name in NAMES} | {
@@ -72,20 +67,11 @@ def interpret(name: str, folder: Path) -> None:
     print("held")
 
 
-def interpreting(name: str, folder: Path) -> str:
-    """What `interpret` prints in a process of its own."""
-    program = f"import pathlib, test_scan_kernels; test_scan_kernels.interpret{(name, folder)!r}".replace("PosixPath", "pathlib.Path")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
-
-
 @interpreted
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_interpreted_kernels(name, tmp_path):
-    assert interpreting(name, tmp_path) == "held"
+    assert interpreting(name, tmp_path, module="test_scan_kernels") == "held"
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -102,9 +88,5 @@ def test_nothing_of_a_token_and_entry_goes_through_memory(name, tmp_path):
 @pytest.mark.parametrize("dtype", verify_kernels.SLACK)
 @pytest.mark.parametrize("name", SPECS)
 def test_operator_on_a_gpu(name, dtype, tmp_path):
-    folder, spec = write(SPECS[name], tmp_path)
-    subject = Subject(load(folder), spec, "cuda")
-    kernels = subject.kernels("_kernels")
-    measured = [one for trial in verify_kernels.trials(subject) for one in compare(subject, kernels, trial, dtype)]
-    wrong = [f"{one.name}: {one.error:.1e} > {one.tolerance:.1e}, {one.trial}, {one.configuration}" for one in measured if one.excess > 1]
+    _, wrong = measured_on_a_gpu(*write(SPECS[name], tmp_path), dtype)
     assert not wrong, wrong

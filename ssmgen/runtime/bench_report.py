@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from .bench_table import device
+
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 """The lines of a document between which its tables stand."""
 
@@ -53,13 +55,12 @@ def placed(document: str, text: str, path: Path) -> str:
 
 def _machine(report: dict) -> str:
     about, versions = report["device"], report["versions"]
-    name = f"{about['name']}, {about['threads']} threads" if about["kind"] == "cpu" else about["name"]
     own = ", ".join(
         f"{word} {versions[word]}"
         for word in ("python", "torch", "triton")
         if versions.get(word) and (word, about["kind"]) != ("triton", "cpu")
     )
-    return f"{name}; {own}; milliseconds, times the floor of the device in parentheses:"
+    return f"{device(report)}; {own}; milliseconds, times the floor of the device in parentheses:"
 
 
 def _row(run: dict, versions: dict) -> str:

@@ -6,10 +6,15 @@ WIDTH = 168
 """Columns of a table that goes to a file or a pipe."""
 
 
+def device(report: dict) -> str:
+    """What was measured on."""
+    about = report["device"]
+    return f"{about['name']}, {about['threads']} threads" if about["kind"] == "cpu" else about["name"]
+
+
 def machine(report: dict) -> str:
     """One line: the device, what it does at best, versions."""
-    about = report["device"]
-    name = f"{about['name']}, {about['threads']} threads" if about["kind"] == "cpu" else about["name"]
+    about, name = report["device"], device(report)
     rates = f"copy {about['copy_bytes_per_second'] / 1e9:,.0f} GB/s, products {about['product_flops_per_second'] / 1e12:,.2f} TFLOP/s"
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if value)
     return f"{name}: {rates}, measured here; {versions}"
