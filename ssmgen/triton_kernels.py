@@ -23,7 +23,7 @@ from .spec import Expr, MatMul, Ref
 from .tokens import level
 from .triton_gradients import MADE, made
 from .triton_operands import DECAY_ROWS, added, atom, column
-from .triton_package import Narrow, Output, Part, TritonPackage, Walked
+from .triton_package import Narrow, Output, Part, TritonPackage, Walked, known
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer
 
@@ -245,7 +245,7 @@ class _Writer(Parts):
             carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
             entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
-            known_widths=", ".join(w if w.isdigit() else f"int({w})" for w in (self.K, self.V)),
+            known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
             heads=self._heads(),
             row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",

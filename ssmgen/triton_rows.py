@@ -20,7 +20,7 @@ from .kernel import Kernels
 from .schedule import widths
 from .spec import Dim
 from .tokens import level
-from .triton_package import Output, Walked
+from .triton_package import Output, Walked, known
 from .triton_row_operands import RowOperands
 from .triton_rows_package import Buffer, Faded, Reader, RowsPackage
 from .triton_site import CodeLine, pointer
@@ -229,6 +229,7 @@ class _Writer(RowOperands):
             value_width=self.P,
             K_value=K_value,
             V_value=V_value,
+            known_widths=known(K_value, V_value),
             first=pointer(first.name),
             first_state=states[0],
             state_count=len(states),

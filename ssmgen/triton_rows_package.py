@@ -113,6 +113,7 @@ class RowsPackage:
     value_width: str
     K_value: str
     V_value: str
+    known_widths: str
     first: str
     first_state: str
     state_count: int

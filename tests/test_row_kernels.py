@@ -16,7 +16,11 @@ from test_kernels import CARRIED, EXAMPLES, OTHERS, fused, interpreted, interpre
 pytest.importorskip("torch")
 
 import torch  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext  # noqa: E402
 
+from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify_kernels import ODD, SLACK, Trial, compare, sizes_near  # noqa: E402
 
 INVENTIONS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples" / "inventions").glob("*.ssm"))}
@@ -98,6 +102,22 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
         "delta_with_bonus", "forget_correct_forget", "normalised_dplr", "novelty", "rank_three_hgrn2", "rwkv6_two_taps",
         "simultaneous_delta", "unlearning",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["simple_gla", "deltanet", "mamba1"])
+def test_a_trace_with_open_sizes_fixes_widths_alone(name, tmp_path):
+    """On tensors that say they are on a GPU, narrow enough to need float32: the launchers' shapes are asked for, no kernel runs."""
+    folder, spec = write(EXAMPLES[name], tmp_path)
+    sizes = {dim: 20 for dim, _ in spec.dims}
+    case = draw(spec, Shape(2, 50, 3, 1, sizes), seed=0).to(torch.bfloat16, "cpu", torch.float32)
+    with FakeTensorMode(shape_env=ShapeEnv()) as fake:
+        open_ = [
+            fake.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * x.dim()))
+            for x in case.arguments
+        ]
+        y = getattr(load(folder), spec.name)(*(torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in open_)).y
+        assert y.is_cuda and [int(size) for size in y.shape] == [2, 50, 3, 20][: y.dim()]
+    assert [str(size).isdigit() for size in y.shape] == [False, False, False, True][: y.dim()]
 
 
 @pytest.mark.gpu
