@@ -200,6 +200,9 @@ class _Chain:
         for part, gradient in (("query", "d_q"), ("key", "d_k"), ("value", "d_v")):
             if MADE + gradient in names:
                 return part
+        # as many values as keys have one size, and these lie along the values all the same
+        if MADE + "dy" in names or names & {s.read.name for s in self.walk.slices}:
+            return "value"
         inner = node.left.type.cols if isinstance(node, MatMul) else node.args[0].type.rows
         return "value" if self.axis_of.get(inner) == VALUE else "key"
 

@@ -17,13 +17,15 @@ from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
+from .made_columns import Made, apart
 from .op_shapes import tail
 from .schedule import widths
 from .spec import Expr, MatMul, Ref
 from .tokens import level
+from .triton_columns import Columns
 from .triton_gradients import MADE, made
 from .triton_operands import DECAY_ROWS, added, atom, column
-from .triton_package import Narrow, Output, Part, TritonPackage, Walked, known
+from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked, known
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer
 
@@ -35,9 +37,44 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
     key, or operands that do not fit on tiles.
     """
     try:
-        return _Writer(kernels).package()
+        whole = _Writer(kernels)
+        walked, values = apart(kernels, whole.wide)
+        return _with_columns(whole, _Writer(walked), values) if values else whole.package()
     except UnsupportedOperand:
         return None
+
+
+COLUMNS_TILE = 2048
+"""Numbers of a tile of columns that are made before the walk, over four warps: their gradients hold about a dozen of them."""
+
+
+def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:
+    """The package of a walk over columns that are made before it: `whole` has the arguments, `walked` what the walk takes."""
+    front = whole.front()
+    numbers = whole.numbers()
+    columns = Columns(whole.tokens, whole.walk, whole.wide, values).package(numbers)
+    package = walked.package(columns.texts)
+    given = dict(columns.results)
+    arguments = [s.name for s in walked.tokens.arguments]
+    own = [value.symbol.name for value in values]
+    results = []
+    for symbol in whole.tokens.arguments:
+        parts = [f"d_{pointer(symbol.name)}"] if symbol.name in arguments else []
+        parts += [f'made["{pointer(symbol.name)}"]'] if symbol.name in given else []
+        results.append(" + ".join(parts) or f"torch.zeros_like({pointer(symbol.name)})")
+    return replace(
+        package,
+        front=front,
+        columns=columns,
+        has_columns=True,
+        columns_result=", ".join(pointer(n) for n in own),
+        columns_tile=COLUMNS_TILE,
+        column_gradient_lanes="G" if columns.takes_heads_in_turn else columns.lanes,
+        column_results=tuple(CodeLine("", pointer(name), text) for name, text in columns.results),
+        walk_gradients=", ".join(f"d_{pointer(n)}" for n in arguments),
+        front_results=tuple(results),
+        prefix="_walk_",
+    )
 
 
 class _Writer(Parts):
@@ -153,7 +190,32 @@ class _Writer(Parts):
 
     # --- the package ---
 
-    def package(self) -> TritonPackage:
+    def numbers(self) -> list[str]:
+        """The sizes that kernels take as constants. Raises UnsupportedOperand where no argument shows one."""
+        names = [identifier(n) for n in dict.fromkeys(n for size in self._all_sizes() for n, _ in size.terms)]
+        shown = {line.target for line in self.tokens.sizes()}
+        if not shown >= set(names):
+            raise UnsupportedOperand("a size that no argument shows")
+        return names
+
+    def front(self) -> Front:
+        """The arguments, and how the launchers read sizes from them."""
+        inputs = [s for s in self.tokens.arguments if s.kind == "input"]
+        first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
+        group = next((s for s in self.tokens.arguments if s.per == "group"), None)
+        sizes = {line.target: line.text for line in self.tokens.sizes()}
+        return Front(
+            argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
+            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
+            vectors=", ".join(pointer(s.name) for s in self.tokens.given if s.kind == "input" and not s.type.is_scalar),
+            first=pointer(first.name),
+            heads=self._heads(),
+            groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
+            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in self.numbers()),
+        )
+
+    def package(self, others: tuple[str, ...] = ()) -> TritonPackage:
+        """others: texts that stand in the file beside those of the walk."""
         self.whole = set()
         forward, y, read_stores = self._forward()
         self.whole |= self.sums & {VALUE}
@@ -166,6 +228,7 @@ class _Writer(Parts):
         gates, gate_stores = self._gate_kernel()
         outputs, vector_partials, results = self._outputs(parts)
         texts = [
+            *others,
             *self.texts,
             y,
             *(line.text for w in (forward, summary, queries, narrow_kernel, rows, gates) for line in (*w.head, *w.rows)),
@@ -173,12 +236,7 @@ class _Writer(Parts):
         columns = self.walk.columns
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
         like = next((s for s in inputs if s.type == self.output.type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
-        first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
-        names = list(dict.fromkeys(n for size in self._all_sizes() for n, _ in size.terms))
-        sizes = {line.target: line.text for line in self.tokens.sizes()}
-        names = [identifier(n) for n in names]
-        if any(n not in sizes for n in names):
-            raise UnsupportedOperand("a size that no argument shows")
+        front, names = self.front(), self.numbers()
         K, V = atom(self.K), atom(self.V)
         group = next((s for s in self.tokens.arguments if s.per == "group"), None)
         needs_decay, exclusive = self.gradients.needs_decay, self.is_exclusive
@@ -203,6 +261,17 @@ class _Writer(Parts):
         shared = any(p.is_shared for p in parts)
         own_rows = [g for g in self.gradients.arguments if g.part == "rows"]
         return TritonPackage(
+            front=front,
+            walk=front,
+            columns=None,
+            has_columns=False,
+            columns_result="",
+            columns_tile=0,
+            column_gradient_lanes="",
+            column_results=(),
+            walk_gradients="",
+            front_results=(),
+            prefix="",
             name=self.spec.name,
             title=title_of(self.spec),
             equations=equations(self.spec),
@@ -233,8 +302,6 @@ class _Writer(Parts):
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
             gradient_stages="2" if shared else "1",
-            # columns that turn are held beside their halves: four warps spilled 1.7 and 5.9 KB a thread of 128 keys, eight 0.4 and 0.9
-            four_warps="64" if any(name in text for text in texts for name in ("_turn(", "_rope(")) else "128",
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),
@@ -247,7 +314,6 @@ class _Writer(Parts):
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
             known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
-            heads=self._heads(),
             row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
@@ -292,16 +358,10 @@ class _Writer(Parts):
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
             narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
             no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
-            argument_list=", ".join(pointer(s.name) for s in self.tokens.arguments),
-            given_list=", ".join(pointer(s.name) for s in self.tokens.given),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
             constants="".join(f", {pointer(n)}" for n, _ in self.spec.constants),
-            first=pointer(first.name),
-            groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
-            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names),
             scale="1.0" if self.walk.scale is None else self.tokens.printer.text(self.walk.scale),
-            vectors=", ".join(pointer(s.name) for s in self.tokens.given if s.kind == "input" and not s.type.is_scalar),
             output_shape=f"batch, T, H, {self.V}",
             output_like=pointer(like.name),
             read_width=self._read_width(),

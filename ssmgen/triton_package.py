@@ -96,9 +96,72 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Summed:
+    """A gradient that the heads of a group share: zeros before them, and the store behind them."""
+
+    target: str
+    zeros: str
+    value: str
+    store: str
+
+
+@dataclass(frozen=True)
+class ColumnsPackage:
+    """What the template of the columns' kernels is given."""
+
+    made: tuple[Output, ...]  # the buffers and their allocations
+    names: str
+    gradient_names: str
+    kernel: Walked
+    stores: tuple[str, ...]
+    gradient: Walked
+    gradient_stores: tuple[str, ...]
+    summed: tuple[Summed, ...]
+    gradient_pointers: str  # the buffers that the second kernel fills
+    outputs: tuple[Output, ...]
+    partials: tuple[Output, ...]
+    results: tuple[tuple[str, str], ...]  # (argument, its gradient)
+    lanes: str
+    uses_heads: bool
+    uses_group: bool
+    uses_values: bool
+    has_groups: bool
+    takes_heads_in_turn: bool
+    key_width: str
+    value_width: str
+    numbers: str
+    number_arguments: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Front:
+    """The arguments of kernels.py's functions: of the operator, also where the walk has others, which are made of them."""
+
+    argument_list: str
+    given_list: str
+    vectors: str
+    first: str
+    heads: str
+    groups: str
+    sizes: tuple[CodeLine, ...]
+
+
+@dataclass(frozen=True)
 class TritonPackage:
     """Everything kernels.py says. What ends in a comma is a piece of an argument list."""
 
+    front: Front
+    walk: Front  # of what the walk takes: the same, where nothing is made before it
+    columns: ColumnsPackage | None  # what is made before the walk
+    has_columns: bool
+    columns_result: str
+    columns_tile: int
+    column_gradient_lanes: str
+    column_results: tuple[CodeLine, ...]
+    walk_gradients: str
+    front_results: tuple[str, ...]
+    prefix: str  # before the names of the functions that walk
     name: str
     title: str
     equations: tuple[str, ...]
@@ -129,7 +192,6 @@ class TritonPackage:
     key_block: str
     value_block: str
     gradient_stages: str
-    four_warps: str  # the widest block of keys that four warps hold
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]
@@ -143,7 +205,6 @@ class TritonPackage:
     leaving: str
     known_widths: str
     state_shape: str
-    heads: str
     row: str
     numbers: str
     number_arguments: str
@@ -194,16 +255,10 @@ class TritonPackage:
     narrow_adjoints: str
     narrow_d_initials: str
     no_parts: str
-    argument_list: str
-    given_list: str
     state_list: str
     state_gradient_list: str
     constants: str
-    first: str
-    groups: str
-    sizes: tuple[CodeLine, ...]
     scale: str
-    vectors: str
     output_shape: str
     output_like: str
     read_width: str

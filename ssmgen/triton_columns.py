@@ -1,0 +1,202 @@
+"""What is made before the walk, as two kernels: the values of every token, and what their gradients make of the arguments.
+
+Tokens do not depend on each other here: a program has some of them, whatever sequence they belong to. Backward, one program takes
+the heads of a group in turn and sums in registers what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .backends.torch_pointwise import UnsupportedOperand
+from .backends.triton_value import HALF, Text, size_text
+from .kernel import KEY, ROW, VALUE
+from .made_columns import Made
+from .plan import Walk
+from .schedule import widths
+from .spec import Dim
+from .tokens import TokenWriter, level
+from .triton_gradients import MADE, axes_of_sizes, made
+from .triton_operands import added, atom
+from .triton_package import ColumnsPackage, Output, Summed, Walked
+from .triton_site import Site, pointer
+from .triton_tokens import Gradients, RowSite, RowTokens, Stored, number_line, operand_line
+
+LANES = {"head": ("H", "i_h"), "group": ("G", "i_g"), "layer": ("1", "0")}
+"""How many values a token has, and which of them a program makes, where one is a head's, a group's, all heads'."""
+
+
+class Columns:
+    """The writer of both kernels, of the recurrence as it is without them."""
+
+    def __init__(self, tokens: TokenWriter, walk: Walk, wide: int, values: Iterable[Made]):
+        self.tokens, self.walk, self.values = tokens, walk, tuple(values)
+        self.names = RowTokens(tokens, walk)
+        self.axis_of = axes_of_sizes(walk, wide, (t.step.type.rows for t in tokens.recurrence.turnings))
+        self.K, self.V = (atom(size_text(s).text) for s in (widths(walk)[0], _value_size(walk, wide)))
+        self.per = self.values[0].symbol.per
+        self.lanes, self.lane = LANES[self.per]
+        self.texts: list[str] = []
+
+    def package(self, numbers: list[str]) -> ColumnsPackage:
+        """numbers: the sizes that kernels take as constants."""
+        kernel, stores = self._kernel()
+        gradient, plain, summed, lines = self._gradients()
+        outputs, partials, results = self._results(lines)
+        group = any(s.per == "group" for s in self.tokens.arguments)
+        used = [*(line.text for w in (kernel, gradient) for line in (*w.head, *w.rows)), *stores, *plain, *(s.value for s in summed)]
+        return ColumnsPackage(
+            made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
+            names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
+            gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
+            kernel=kernel,
+            stores=stores,
+            gradient=gradient,
+            gradient_stores=plain,
+            summed=summed,
+            gradient_pointers="".join(f"{o.name}, " for o in (*outputs, *partials)),
+            outputs=outputs,
+            partials=partials,
+            results=results,
+            lanes=self.lanes,
+            uses_heads=self.per == "head",
+            uses_group=group and self.per != "layer",
+            uses_values=any("o_p" in text for text in used),
+            has_groups=group,
+            takes_heads_in_turn=bool(summed),
+            key_width=self.K,
+            value_width=self.V,
+            numbers="".join(f"{n}: tl.constexpr, " for n in numbers),
+            number_arguments="".join(f"{n}, " for n in numbers),
+            texts=tuple([*used, *self.texts]),
+        )
+
+    # --- forward ---
+
+    def _sites(self) -> tuple[RowSite, RowSite]:
+        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
+        return head, RowSite(self.tokens, {ROW: "BT"}, ROW, head)
+
+    def _walked(self, head: Site, site: Site) -> Walked:
+        names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
+        names += ["position"] if head.uses_position else []
+        names += [pointer(n) for n, _ in self.tokens.spec.constants if n in head.arguments]
+        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), tuple(site.lines))
+
+    def _kernel(self) -> tuple[Walked, tuple[str, ...]]:
+        head, site = self._sites()
+        stores = []
+        for value in self.values:
+            name, expr = pointer(value.symbol.name), self.names.named(value.expr)
+            if value.symbol.type.is_scalar:
+                line = number_line(site, f"b_{name}", expr, name)
+                stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
+            else:
+                line = operand_line(site, f"b_{name}", expr, KEY, name)
+                stores.append(f"_store({name}, row * {self.lanes} + {self.lane}, {self.K}, o_n, m_t, {line})")
+        return self._walked(head, site), tuple(stores)
+
+    def _allocation(self, value: Made) -> str:
+        if value.symbol.type.is_scalar:
+            return f"torch.empty(batch, T, {self.lanes}, device=device)"
+        return f"torch.empty(batch, T, {self.lanes}, {self.K}, dtype=dtype, device=device)"
+
+    # --- backward ---
+
+    def _gradients(self) -> tuple[Walked, tuple[str, ...], tuple[Summed, ...], list[tuple[Stored, str]]]:
+        head, site = self._sites()
+        gradients = Gradients(self.names, self.axis_of)
+        for value in self.values:
+            name = pointer(value.symbol.name)
+            if value.symbol.type.is_scalar:
+                text, axes = f"tl.load(d_{name} + row * {self.lanes} + {self.lane}, mask=m_t, other=0.0)", (ROW,)
+            else:
+                text, axes = f"_tile(d_{name}, row * {self.lanes} + {self.lane}, {self.K}, BK, o_n, m_t).to(tl.float32)", (ROW, KEY)
+            site.loads[MADE + name, KEY if len(axes) > 1 else ""] = _loader(f"b_d_{name}", text, axes)
+            gradients.spread(axes[1] if len(axes) > 1 else "", value.expr, made(name, value.symbol.type))
+        plain, summed, kinds = [], [], []
+        for stored, value in gradients.lines(site):
+            symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
+            kind, text = self._store(site, stored, symbol, value)
+            kinds.append((stored, kind))
+            (summed if kind == "summed" else plain).append(text)
+        return self._walked(head, site), tuple(plain), tuple(summed), kinds
+
+    def _store(self, site: Site, stored: Stored, symbol, value: Text) -> tuple[str, str | Summed]:
+        """('param' | 'own' | 'summed' | 'apart', the store of an argument's gradient)."""
+        sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
+        whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
+        inner = sizes[1:] if stored.row else sizes
+        width = atom(size_text(inner[0]).text) if inner else "1"
+        shift = f"{stored.row - 1} * {width} + " if stored.row > 1 else ""
+        self.texts.append(value.text)
+        axes = (ROW, stored.axis) if stored.axis else (ROW,)
+        mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
+        shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else "(BT,)"
+        text = value.text if value.axes == axes else f"{value.along(axes) if value.axes else value.text} + tl.zeros({shape}, tl.float32)"
+        if symbol.kind == "param":
+            total = f"tl.sum(tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0), 0)"
+            at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
+            return "param", (f"tl.store({at}o_{stored.axis}, {total}, mask={mask})" if stored.axis else f"tl.store({at}0, {total})")
+        own = level(symbol.per)
+        is_summed = self.per == "head" and own == "g"
+        count, lane = ("G", "i_g") if is_summed else (self.lanes, self.lane)
+        if stored.axis:
+            place = f"{stored.buffer} + (row * {count} + {lane})[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
+            where = f"m_t[:, None] & {mask}[None, :]"
+        else:
+            place, where = f"{stored.buffer} + (row * {count} + {lane}) * ({whole}) + {shift}0", "m_t"
+        if is_summed:
+            target = f"a_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
+            store = f"tl.store({place}, {target}.to({stored.buffer}.dtype.element_ty), mask={where})"
+            return "summed", Summed(target, f"tl.zeros({shape}, tl.float32)", text, store)
+        kind = "own" if LANES_OF[own] == self.lanes else "apart"
+        return kind, f"tl.store({place}, ({text}).to({stored.buffer}.dtype.element_ty), mask={where})"
+
+    def _results(self, lines: list[tuple[Stored, str]]) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[tuple[str, str], ...]]:
+        """What is allocated, and the gradient of every argument that the made values depend on."""
+        outputs: dict[str, Output] = {}
+        partials: dict[str, Output] = {}
+        results = []
+        for symbol in self.tokens.arguments:
+            name, place = pointer(symbol.name), level(symbol.per)
+            own = {stored.buffer: kind for stored, kind in lines if stored.name == symbol.name}
+            if not own:
+                continue
+            sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
+            width = "".join(f", {size_text(s).text}" for s in sizes)
+            texts = []
+            for buffer, kind in own.items():
+                if kind == "param":
+                    partials[buffer] = Output(buffer, f"torch.empty(blocks, {self.lanes}{width}, device=device)")
+                    texts.append(self._over_lanes(f"{buffer}.sum(0)", place, 0))
+                elif kind in ("own", "summed"):
+                    outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
+                    texts.append(buffer)
+                else:
+                    outputs[buffer] = Output(buffer, f"torch.empty(batch, T, {self.lanes}{width}, device=device)")
+                    texts.append(self._over_lanes(buffer, place, 2))
+            total = " + ".join(texts)
+            results.append((symbol.name, total if total in own else f"({total}).to({name}.dtype)"))
+        return tuple(outputs.values()), tuple(partials.values()), tuple(results)
+
+    def _over_lanes(self, text: str, place: str, axis: int) -> str:
+        """The text of a sum over the heads, or groups, that share a value."""
+        if LANES_OF[place] == self.lanes:
+            return text
+        if place == "g":
+            return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})"
+        if place == "h":
+            raise UnsupportedOperand("a head's own parameter in what all heads share")
+        return f"{text}.sum({axis})"
+
+
+LANES_OF = {"h": "H", "g": "G", "": "1"}
+
+
+def _loader(target: str, text: str, axes: tuple[str, ...]):
+    return lambda site: added(site, target, text, axes)
+
+
+def _value_size(walk: Walk, wide: int) -> Dim:
+    return walk.columns[wide].value.type.rows
