@@ -22,17 +22,17 @@ from .source import NOWHERE
 from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
 from .tokens import TokenWriter
 from .triton_scan_package import Gradient, ScanPackage, State
-from .triton_scan_site import Lanes, ScanSite, plain, pointer
+from .triton_scan_site import Lanes, ScanSite, plain, pointer, shared
 from .triton_site import CodeLine
 
 HELD, BESIDE = 160, 8
 """Numbers that a thread's registers hold of a block of tokens while backward runs over it, and those of a token that are no state's."""
 
-MOST_KEYS, MOST_WARPS = 16, 8
-"""Keys of a lane in one thread, and warps that share out more."""
+MOST_KEYS = 16
+"""Numbers of a lane's states in one thread; more are shared out among the threads of a warp."""
 
 WIDEST = 256
-"""Keys of a lane at most: beyond the warps' share a thread holds more of them, and spills."""
+"""Keys of a lane at most: beyond a warp's share a thread holds more of them, and spills."""
 
 FEW = 2
 """Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
@@ -42,6 +42,9 @@ LONGEST = 16
 
 FORWARD, BACKWARD = 16, 8
 """Warps for which a multiprocessor has registers, about."""
+
+ENOUGH = 6
+"""Warps of a multiprocessor from which on sequences are not cut: what segments leave each other costs another walk."""
 
 
 def scan_package(kernels: Kernels) -> ScanPackage | None:
@@ -113,7 +116,7 @@ class _Writer:
         asked = self._asked()
         site = self._pass([*self._next(), *self._kept(), *(b.value for b in asked)], (*both, *self._asking()), reads_output_gradient=True)
         pulled = self._pulled(site, asked)
-        states_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
+        kept_next, states_next = self._advance(site, "kept ", "k"), self._advance(site, "", "s")
         states = site.finished()
         texts += [*site.texts, *pulled]
 
@@ -135,7 +138,9 @@ class _Writer:
         # the same kernel makes a block's states again: it loads what that takes as well
         ahead = (*gradient.ahead, *(load for load in again.ahead if load not in gradient.ahead))
         head = (*again.head, *(line for line in gradient.head if line.target not in {own.target for own in again.head}))
-        gradient = replace(gradient, lines=lines, head=head, ahead=ahead, pointers=site.pointers(again))
+        gradient = replace(
+            gradient, lines=lines, head=head, ahead=ahead, pointers=site.pointers(again), launched=site.launched(site.pointers(again))
+        )
         texts += [*site.texts, *before, *stores, *sums, *end_stores]
 
         constants = [pointer(n) for n, _ in self.spec.constants]
@@ -157,6 +162,7 @@ class _Writer:
             has_keys=self.lanes.key is not None,
             has_groups=group is not None,
             has_position=self.plan.uses_position,
+            shared=tuple(CodeLine("", f"wide_{pointer(s.name)}", f"{pointer(s.name)}.float()") for s in shared(self.lanes, self.tokens)),
             by_head=self.lanes.by_head,
             is_reversed=self.plan.is_reversed,
             lanes=self.lanes.width,
@@ -166,7 +172,7 @@ class _Writer:
             reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
             summary=summary, summary_next=summary_next,
             walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
-            asking=states, pulled=tuple(pulled), states_next=states_next,
+            asking=states, pulled=tuple(pulled), kept_next=kept_next, states_next=states_next,
             again=again, again_next=again_next,
             gradient=gradient, stores=tuple(stores), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
             ends=tuple(ends), end_stores=tuple(end_stores),
@@ -189,11 +195,12 @@ class _Writer:
             programs="sequences * H" if self.lanes.by_head else "sequences",
             forward_programs=FORWARD,
             backward_programs=BACKWARD,
+            enough=ENOUGH,
             finals=", ".join(f"final_{n}" for n in range(len(program.states))) + "," * (len(program.states) == 1),
             output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
-            held=HELD, beside=BESIDE, few=FEW, longest=LONGEST, most_keys=MOST_KEYS, most_warps=MOST_WARPS,
+            held=HELD, beside=BESIDE, few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ class Pass:
     """What a kernel reads once, what it reads of every token, and what it makes of it."""
 
     pointers: str
+    launched: str  # what is given for them
     head: tuple[CodeLine, ...]
     ahead: tuple[Load, ...]  # of its lanes: loaded for a whole block of tokens at once
     beside: tuple[Load, ...]  # of all lanes: from a cache when the token's turn comes
@@ -66,6 +67,7 @@ class ScanPackage:
     has_keys: bool
     has_groups: bool
     has_position: bool
+    shared: tuple[CodeLine, ...]  # inputs that all lanes share, made wide once
     by_head: bool
     is_reversed: bool
     lanes: str
@@ -81,6 +83,7 @@ class ScanPackage:
     output_place: str
     asking: Pass
     pulled: tuple[str, ...]
+    kept_next: tuple[str, ...]
     states_next: tuple[str, ...]
     again: Pass
     again_next: tuple[str, ...]
@@ -110,6 +113,7 @@ class ScanPackage:
     programs: str
     forward_programs: int
     backward_programs: int
+    enough: int
     finals: str
     output_shape: str
     results: tuple[str, ...]
@@ -119,5 +123,4 @@ class ScanPackage:
     few: int
     longest: int
     most_keys: int
-    most_warps: int
     key_block: str

@@ -16,6 +16,7 @@ from .spec import ONE, Add, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_scan_package import Load, Pass
+from .triton_scan_printer import TokenPrinter
 from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
@@ -252,8 +253,9 @@ class ScanSite:
         """The text of an expression. Raises UnsupportedOperand for what has none on these tiles."""
         return self._print(expr)[0]
 
-    def _print(self, expr: Expr) -> tuple[Text, Printer]:
-        printer = Printer(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
+    def _print(self, expr: Expr, is_fixed: bool = False) -> tuple[Text, Printer]:
+        kind = Printer if is_fixed else TokenPrinter
+        printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
         asked = self.lanes.asked(expr.type)
         text = printer.print(expr, KEY, ROW) if asked == MATRIX else printer.print(expr, asked or KEY, ROW)
         self.texts.append(text.text)
@@ -264,7 +266,7 @@ class ScanSite:
         if binding.name.startswith("d "):
             text = self._narrow(binding.value, self.axes_of(binding.name.removeprefix("d ")))
         else:
-            text, printer = self._print(binding.value)
+            text, printer = self._print(binding.value, is_fixed)
             self.sums_lanes = self.sums_lanes or (ROW in printer.whole and not binding.name.startswith("kept "))
         name = f"b_{plain(binding.name)}"
         lines = self.head if is_fixed else self.lines
@@ -329,11 +331,29 @@ class ScanSite:
         given = [*(pointer(s.name) for s in self.tokens.arguments), "position"]
         return "".join(f"{name}, " for name in given if name in names)
 
+    def launched(self, pointers: str) -> str:
+        """What is given for those arguments: of what all lanes share, the wide copy."""
+        wide = {pointer(s.name): f"wide_{pointer(s.name)}" for s in shared(self.lanes, self.tokens)}
+        return "".join(f"{wide.get(name, name)}, " for name in pointers.split(", ") if name)
+
     def finished(self) -> Pass:
         """What the kernel reads and makes."""
         ahead = tuple(load for axes, load in self.loads if ROW in axes)
         beside = tuple(load for axes, load in self.loads if ROW not in axes)
-        return Pass(self.pointers(), tuple(self.head), ahead, beside, tuple(self.lines), any(load.name == "dy" for load in ahead))
+        return Pass(
+            self.pointers(),
+            self.launched(self.pointers()),
+            tuple(self.head),
+            ahead,
+            beside,
+            tuple(self.lines),
+            any(load.name == "dy" for load in ahead),
+        )
+
+
+def shared(lanes: Lanes, tokens: TokenWriter) -> list[Symbol]:
+    """The inputs that all lanes share: every thread reads all their entries."""
+    return [s for s in tokens.arguments if s.kind != "param" and ROW not in lanes.own(s)]
 
 
 def plain(name: str) -> str:
