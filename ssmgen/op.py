@@ -126,7 +126,8 @@ class OpPackage:
     row_check: str  # true for other numbers of rows than the program has; empty where no argument has rows
     row_words: str
     zero_states: tuple[Line, ...]
-    has_previous: bool
+    has_shifts: bool  # a token reads what the one before had
+    has_ends: bool  # the next call alone does
     previous: tuple[Previous, ...]
     has_maxima: bool
     has_members: bool  # states that feed each other
@@ -215,9 +216,9 @@ class _Writer(WalkWriter):
         step_names = [identifier(s.name) for s in step_arguments]
         step_tensors = [*step_names, *self.states]
         position = ["position"] if self.plan.uses_position else []
-        previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
+        previous = previous_values(self.tokens)
         running = maxima(self.tokens)
-        carried = [*previous, *(m.state for m in running)]
+        carried = [*(p.name for p in previous), *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         gates = ["gates"] if self.has_gates else []
@@ -256,7 +257,7 @@ class _Writer(WalkWriter):
             scan=scan,
             has_walks=scan is None,
             has_walk_positions=self.plan.uses_position and scan is None,
-            uses_functional=scan is None or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
+            uses_functional=scan is None or bool(running) or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
             readout=readout,
             readout_backward=readout_backward,
             has_readout=not _is_identity(readout),
@@ -364,8 +365,9 @@ class _Writer(WalkWriter):
                     *(["position=next_position"] if position else []),
                 ]
             ),
-            has_previous=bool(previous),
-            previous=previous_values(self.tokens),
+            has_shifts=not all(p.is_last_alone for p in previous),
+            has_ends=any(p.is_last_alone for p in previous),
+            previous=previous,
             has_maxima=bool(running),
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
