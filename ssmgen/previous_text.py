@@ -46,6 +46,7 @@ class Maximum:
     function: TokenFunction
     call: str
     step_call: str
+    fused_call: str = ""  # of its kernels, where there are any
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Angle:
     call: str
     step_call: str
     states: tuple[tuple[str, str], ...]
+    fused_call: str = ""  # of its kernels, where there are any
 
 
 @dataclass(frozen=True)
