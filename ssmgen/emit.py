@@ -16,6 +16,7 @@ from .triton_decode import decode_package
 from .triton_kernels import triton_package
 from .triton_layer import layer_launches
 from .triton_rows import rows_package
+from .triton_running import running_package
 from .triton_scan import scan_package
 from .wrap import wrapped
 
@@ -41,7 +42,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         any(found is not None for found in (fused, rows, scan)),
         rows is not None or (fused is not None and fused.has_gates),
     )
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None)
+    running = running_package(kernels) if has_kernels else None
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None, running)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
     is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs
@@ -62,6 +64,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
     if scan is not None:
         files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
+    if running is not None:
+        files["running.py"] = wrapped(render("triton/running.py.jinja", running=running))
     if decode is not None:
         files["decode.py"] = wrapped(render("triton/decode.py.jinja", decode=decode))
     for launch in launches.values():

@@ -6,7 +6,7 @@ arguments, and says what calls what.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from .aliases import shared_gradients
@@ -25,6 +25,7 @@ from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
+from .triton_running import RunningPackage, RunningValue
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,33 @@ class Constant:
 
     name: str
     value: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running value that kernels make: its name, and what its operators are given and give, as lists of names."""
+
+    name: str
+    title: str
+    is_maximum: bool
+    operands: str
+    given: str  # the tensors among them
+    settings: str
+    has_numbers: bool
+    numbers: str
+    results: str
+    outputs: tuple[str, ...]  # empty tensors like them
+    moved: str  # gradients of what it gives
+    kept: str  # what backward is given beside them
+    backward_operands: str
+    backward_given: str
+    found: str
+    gradients: str
+    alike: tuple[str, ...]  # empty tensors like the gradients
+    is_single: bool  # there is one
+    is_several: bool
+    returned: str  # of every operand, its gradient or None
+    call: str
 
 
 @dataclass(frozen=True)
@@ -126,12 +154,17 @@ class OpPackage:
     row_check: str  # true for other numbers of rows than the program has; empty where no argument has rows
     row_words: str
     zero_states: tuple[Line, ...]
-    has_previous: bool
+    has_shifts: bool  # a token reads what the one before had
+    has_ends: bool  # the next call alone does
     previous: tuple[Previous, ...]
     has_maxima: bool
     has_members: bool  # states that feed each other
     has_scan: bool  # states that do not
     maxima: tuple[Maximum, ...]
+    running: tuple[Running, ...]  # maxima and angles that kernels make
+    has_running: bool
+    has_no_running: bool
+    given: str
     has_angles: bool
     has_angles_alone: bool  # no values are carried beside them
     angles: tuple[Angle, ...]
@@ -151,17 +184,28 @@ class OpPackage:
     step_call: str
 
 
-def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool) -> OpPackage:
+def op_package(
+    kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool, running: RunningPackage | None
+) -> OpPackage:
     """The context of op.py for one recurrence.
 
     has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, or pairs, for backward.
+    running: what running.py says, where there is one.
     """
-    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode).package()
+    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode, running).package()
 
 
 class _Writer(WalkWriter):
-    def __init__(self, kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool):
-        self.kernels, self.namespace = kernels, namespace
+    def __init__(
+        self,
+        kernels: Kernels,
+        namespace: str,
+        has_kernels: bool,
+        has_gates: bool,
+        has_decode: bool,
+        running: RunningPackage | None,
+    ):
+        self.kernels, self.namespace, self.running = kernels, namespace, running
         self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
@@ -215,9 +259,11 @@ class _Writer(WalkWriter):
         step_names = [identifier(s.name) for s in step_arguments]
         step_tensors = [*step_names, *self.states]
         position = ["position"] if self.plan.uses_position else []
-        previous = [identifier(f"{s.name}[-1]") for s in self.tokens.delayed]
+        previous = previous_values(self.tokens)
         running = maxima(self.tokens)
-        carried = [*previous, *(m.state for m in running)]
+        values = tuple(self._running(value) for value in (self.running.values if self.running is not None else ()))
+        calls = {value.name: value.call for value in values}
+        carried = [*(p.name for p in previous), *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         gates = ["gates"] if self.has_gates else []
@@ -256,7 +302,7 @@ class _Writer(WalkWriter):
             scan=scan,
             has_walks=scan is None,
             has_walk_positions=self.plan.uses_position and scan is None,
-            uses_functional=scan is None or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
+            uses_functional=scan is None or bool(running) or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
             readout=readout,
             readout_backward=readout_backward,
             has_readout=not _is_identity(readout),
@@ -364,15 +410,20 @@ class _Writer(WalkWriter):
                     *(["position=next_position"] if position else []),
                 ]
             ),
-            has_previous=bool(previous),
-            previous=previous_values(self.tokens),
+            has_shifts=not all(p.is_last_alone for p in previous),
+            has_ends=any(p.is_last_alone for p in previous),
+            previous=previous,
             has_maxima=bool(running),
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
-            maxima=running,
+            maxima=tuple(replace(m, fused_call=calls.get(m.state, "")) for m in running),
+            running=values,
+            has_running=bool(values),
+            has_no_running=not values,
+            given=", ".join(given),
             has_angles=bool(self.angles),
             has_angles_alone=bool(self.angles) and not carried,
-            angles=self.angles,
+            angles=tuple(replace(a, fused_call=calls.get(a.name, "")) for a in self.angles),
             has_aheads=bool(self.aheads),
             aheads=self.aheads,
             turned_back=tuple(turned),
@@ -463,7 +514,66 @@ class _Writer(WalkWriter):
                 "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
             ),
             registration("step", [*step_arguments, *written, *constants, "Tensor? slots"], 1),
+            *(r for value in (self.running.values if self.running is not None else ()) for r in self._running_registrations(value)),
         ]
+
+    @staticmethod
+    def _running_registrations(value: RunningValue) -> list[Registration]:
+        """Of a running value, forward and backward."""
+        given = [f"Tensor {n}" for n in value.arguments]
+        settings = ["Tensor? cu_seqlens", *(f"float {n}" for n in value.numbers_given)]
+        first, wins = (["Tensor first"], ["Tensor wins"]) if value.is_maximum else ([], [])
+        moved = ["before", "after", "last"] if value.is_maximum else ["made", "last"]
+        gradients = [f"Tensor d_{n}" for n in moved]
+        return [
+            registration(f"running_{value.name}", [*given, *first, *settings], len(moved) + len(wins)),
+            registration(
+                f"running_{value.name}_backward",
+                [*gradients, *given, *first, *wins, *settings],
+                len(value.differentiable) + len(first),
+            ),
+        ]
+
+    def _running(self, value: RunningValue) -> Running:
+        like, own, numbers = identifier(self.inputs[0].name), value.arguments, value.numbers_given
+        if value.is_maximum:
+            results, moved = "before, after, last, wins", "d_before, d_after, d_last"
+            extra, kept = ("first",), ("first", "wins")
+            shape = f"*{like}.shape[:2], *first.shape[1:]"
+            outputs = [f"{like}.new_empty({shape}, dtype=torch.{t})" for t in ("float32", "float32", "int8")]
+            outputs.insert(2, "torch.empty_like(first, dtype=torch.float32)")
+        else:
+            results, moved, extra, kept = "made, last", "d_made, d_last", (), ()
+            widths = [*([value.lanes] if value.lanes else []), self._dim(value.size)]
+            sequences = f"{like}.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1"
+            outputs = [f"{like}.new_empty({', '.join([rows, *widths])}, dtype=torch.float32)" for rows in (f"*{like}.shape[:2]", sequences)]
+        differentiable = [*value.differentiable, *extra]
+        found, settings = [f"d_{n}" for n in differentiable], ["cu_seqlens", *numbers]
+        operands = [*own, *extra, *settings]
+        given = [f"initial_state.{value.name}" if n == "first" else n for n in operands]
+        return Running(
+            name=value.name,
+            title=value.title,
+            is_maximum=value.is_maximum,
+            operands=", ".join(operands),
+            given=as_tuple([*own, *extra])[1:-1],
+            settings=", ".join(settings),
+            has_numbers=bool(numbers),
+            numbers=as_tuple(list(numbers)) if numbers else "",
+            results=results,
+            outputs=tuple(outputs),
+            moved=moved,
+            kept=", ".join([*own, *kept]),
+            backward_operands=", ".join([moved, *own, *kept, *settings]),
+            backward_given=", ".join([moved, *own, *kept]),
+            found=as_target(found),
+            gradients=", ".join(found),
+            alike=tuple(_alike(n) for n in differentiable),
+            is_single=len(found) == 1,
+            is_several=len(found) > 1,
+            returned=", ".join(f"d_{n}" if n in differentiable else "None" for n in operands),
+            call=f"_Running_{value.name}.apply({', '.join(given)})",
+        )
 
     def _fused_gradient_body(self, like: str) -> list[str]:
         """A gradient of the output that nothing asked for is zero; one of a state stays absent."""

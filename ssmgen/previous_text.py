@@ -8,24 +8,30 @@ the first token finds. No angle is handed on: it begins at 0, and the final stat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from . import algebra
 from .backends.torch_pointwise import ATOM, Place, size_text
 from .backends.torch_text import identifier
+from .expressions import nodes
 from .rows import previous_value
 from .source import NOWHERE
-from .spec import Expr, Ref
+from .spec import Delayed, Expr, Ref
 from .tokens import Returned, TokenFunction, TokenWriter
 
 
 @dataclass(frozen=True)
 class Previous:
-    """One value: its name as the next token reads it, the function that gives it, and the text of its value in a call and in a step."""
+    """One value: its name as the next token reads it, the function that gives it, and the text of its value in a call and in a step.
+
+    is_last_alone: no token of a call reads it, so that `value` is that of the last token.
+    """
 
     name: str
     function: TokenFunction
     has_function: bool
+    is_last_alone: bool
     value: str
     step_value: str
 
@@ -40,6 +46,7 @@ class Maximum:
     function: TokenFunction
     call: str
     step_call: str
+    fused_call: str = ""  # of its kernels, where there are any
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Angle:
     call: str
     step_call: str
     states: tuple[tuple[str, str], ...]
+    fused_call: str = ""  # of its kernels, where there are any
 
 
 @dataclass(frozen=True)
@@ -194,15 +202,35 @@ def _previous(tokens: TokenWriter, symbol) -> Previous:
     function = replace(function, is_single=True)
     is_plain = not function.lines and function.returns[0].text == function.arguments
 
-    def call(own: str) -> str:
-        arguments = _given(tokens, function, own)
+    def call(arguments: list[str]) -> str:
         return arguments[0] if is_plain else f"{function.name}({', '.join(arguments)})"
 
-    return Previous(identifier(f"{symbol.name}[-1]"), function, not is_plain, call(""), call("own_"))
+    name = identifier(f"{symbol.name}[-1]")
+    inputs = {identifier(s.name) for s in tokens.given if s.kind == "input"}
+    own = function.arguments.split(", ")
+    is_last = symbol.name in _left_alone(tokens) and set(own) <= {identifier(s.name) for s in tokens.given}
+    many = _given(tokens, function, "")
+    if is_last:
+        many = [re.sub(r"^(\w+)\.to", r"_at_end(\1, cu_seqlens).to", a) if own[i] in inputs else a for i, a in enumerate(many)]
+    return Previous(name, function, not is_plain, is_last, call(many), call(_given(tokens, function, "own_")))
+
+
+def _left_alone(tokens: TokenWriter) -> set[str]:
+    """The names whose previous value the first token of a call alone takes in."""
+    recurrence = tokens.recurrence
+    made = [e for m in recurrence.maxima for e in (m.shift, m.value)] + [t.step for t in recurrence.turnings]
+    made += [a.coefficient for a in recurrence.aheads]
+    read = {n.name for e in made if e is not None for n in nodes(e) if isinstance(n, Delayed)}
+    return {s.name.removesuffix("[-1]") for s in tokens.taken_in} - read
 
 
 def _given(tokens: TokenWriter, function: TokenFunction, own: str) -> list[str]:
-    """The arguments of a call outside the operators: inputs in the type of the arithmetic, the token before under `own`."""
+    """The arguments of a call outside the operators: inputs in the type of the arithmetic, the token before under `own`.
+
+    What gives nothing but a size stays as it is.
+    """
     given = {identifier(s.name) for s in tokens.given}
     names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}
-    return [f"{a}.to(dtype)" if a in given else f"{own}{a}" if a in names else a for a in function.arguments.split(", ")]
+    text = " ".join(part.text for part in (*function.lines, *function.returns))
+    used = {a for a in given if re.search(rf"\b{a}\b(?!\.shape)", text)}
+    return [f"{a}.to(dtype)" if a in used else f"{own}{a}" if a in names else a for a in function.arguments.split(", ")]

@@ -53,7 +53,7 @@ def test_imports_are_torch_and_the_standard_library(path):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.append(node.module)
-    is_kernel = path.name in ("kernels.py", "tuning.py") or path.name.startswith("decode")
+    is_kernel = path.name in ("kernels.py", "running.py", "tuning.py") or path.name.startswith("decode")
     extra = ["triton"] if is_kernel else ["pytest"] if path.name.startswith("test_") else []
     allowed = {"torch", *sys.stdlib_module_names, *extra}
     assert [name for name in found if name.split(".")[0] not in allowed] == []
