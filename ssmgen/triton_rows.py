@@ -47,7 +47,7 @@ class _Writer(RowOperands):
 
     def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
         name = "e" if is_erase else f"q{suffix}"
-        later, stands = ("b_G", "o_i") if is_inclusive else ("b_Gx", "o_i // STEP * STEP - 1")
+        later = "b_G" if is_inclusive else "b_Gx"
         letter, G = ("J", "Gx") if is_erase else (f"A{suffix}", "G" if is_inclusive else "Gx")
         if is_erase and self.step > 1:
             sees = "o_i[:, None] // STEP > o_i[None, :] // STEP"
@@ -74,8 +74,6 @@ class _Writer(RowOperands):
             is_by_row=is_erase or self.count == 1,
             place=self.count - 1 if is_inclusive else 0,
             later=later,
-            stands=stands,
-            stands_or_source=f"tl.where(m_q, {stands}, o_i)" if stands != "o_i" else stands,
             sees=sees,
             pairs="inverse" if is_erase else f"pairs{suffix}",
             made="erased" if is_erase else f"pairs{suffix}",
@@ -201,7 +199,6 @@ class _Writer(RowOperands):
             span_arguments="BLOCK, LIMIT, " if self.is_wide else "",
             span_values='*_spans(options["BC"], dtype), ' if self.is_wide else "",
             all_sums="".join(f"{n}, " for n in sums),
-            moved="b_q * b_dq" if self.is_wide else "tl.sum(b_q * b_dq, 1)",
             is_falling=self.is_wide and all(bounds_of(self.spec).of(log).high <= 0 for log in logs),
             spans='*_spans(options["BC"], dtype), ' if self.is_wide else "",
             sums_pointer="sums, " if narrow else "",
@@ -285,6 +282,7 @@ class _Writer(RowOperands):
             write_math=write_math,
             carry_math=f"S = {decay_text}S + sum_j {fade_text}k_j w_j^T",
             written_gradient_math=f"dw = A^T do + {f'exp({G}_C - {G}_i) ' if self.has_decay else ''}k D",
+            key_gradient_math=f"dk = {fade_text.replace('_j', '_i')}w D^T + sum dA^T q",
             given_gradient_math="r = (1 + J)^-T dw",
             erase_fade=" * tl.exp2(b_Gx)[:, None]" if narrow else "",
             key_fade=" * tl.exp2(b_last - b_G)[:, None]" if narrow else "",
@@ -315,7 +313,9 @@ class _Writer(RowOperands):
             # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
             stage_keys="64" if len(readers) > 2 else "128",
             gradient_block="block",
-            gradient_warps="8" if self.is_wide else "4",
+            # a tile is a few registers a thread then: with half as many warps two programs would spill, and one would wait
+            pair_warps="16" if self.is_wide else "4",
+            gradient_warps="16" if self.is_wide else "4",
             operand_warps="8" if self.count == 1 else "4",
         )  # fmt: skip
 

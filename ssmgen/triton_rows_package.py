@@ -41,8 +41,6 @@ class Reader:
     is_by_row: bool  # its keys lie row by row, not token by token
     place: int  # the row of a token at which a query stands
     later: str  # the sum at which it stands
-    stands: str  # the row of that sum
-    stands_or_source: str  # the same, or, where no query stands, a source's own row
     sees: str  # which sources a row sees
     pairs: str  # what the walk reads: weights of sources, or the inverse
     made: str  # what the pairs make
@@ -86,7 +84,6 @@ class RowsPackage:
     span_values: str
     spans: str
     all_sums: str
-    moved: str  # what a reader gives the gradient of the sums up to it
     is_falling: bool
     sums_pointer: str
     given_pointer: str
@@ -167,6 +164,7 @@ class RowsPackage:
     write_math: str
     carry_math: str
     written_gradient_math: str
+    key_gradient_math: str
     given_gradient_math: str
     erase_fade: str
     key_fade: str
@@ -196,5 +194,6 @@ class RowsPackage:
     pair_block: str
     stage_keys: str  # the widest block of keys that shared memory holds in two stages
     gradient_block: str
+    pair_warps: str
     gradient_warps: str
     operand_warps: str
