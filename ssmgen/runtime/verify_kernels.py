@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -250,7 +251,11 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
         return ran["found"]
 
     expected = subject.gradients(reference, exact, wide, of=_read(trial))
-    with watched(module, "forward", "backward") as chosen, sliced(module, trial):
+    with ExitStack() as watching:
+        chosen = watching.enter_context(watched(module, "forward", "backward"))
+        watching.enter_context(sliced(module, trial))
+        for other in _running(subject):
+            watching.enter_context(watched(other))
         slopes = subject.gradients(op, case, start, of=_read(trial))
     packed = ", packed" if trial.ends else ""
     forward = f"{dtype}{packed}: {_text(chosen, lambda name: _is_forward(name))}"
@@ -286,6 +291,12 @@ def judged(measured: list[Measured], dtype: str, eager: Callable[[], dict[str, f
         return measured
     errors = {name: error for name, error in eager().items() if math.isfinite(error)}
     return [replace(one, tolerance=max(one.tolerance, 2 * errors.get(one.name, 0.0))) for one in measured]
+
+
+def _running(subject: Subject) -> tuple[ModuleType, ...]:
+    """The kernels of what runs on before the operator, where there are any."""
+    own = getattr(sys.modules[f"{subject.package.__name__}.op"], "_running", None)
+    return () if own is None else (own(),)
 
 
 def compare_steps(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> list[Measured]:
