@@ -180,7 +180,7 @@ class _Lowering:
             found[name] = [seed]
         for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, "d y")):
             found.setdefault(inner, []).append(part)
-        return _through(lines, found), found
+        return _through(lines, found, names_exponents=True), found
 
     def _through_statics(self, statics: tuple[Binding, ...], sums: dict[str, Expr]):
         """(lines, gradients of the parameters) from the sums over tokens."""
@@ -191,8 +191,11 @@ class _Lowering:
         return needed(lines, [b.value for b in parameters]), parameters
 
 
-def _through(lines: tuple[Binding, ...], found: dict[str, list[Expr]]) -> tuple[Binding, ...]:
-    """The lines of the gradient, last one first. Contributions to the values of `lines` leave `found`, those that they make enter it."""
+def _through(lines: tuple[Binding, ...], found: dict[str, list[Expr]], *, names_exponents: bool = False) -> tuple[Binding, ...]:
+    """The lines of the gradient, last one first. Contributions to the values of `lines` leave `found`, those that they make enter it.
+
+    names_exponents: what reaches the exponent of an exponential gets a name, `d log y` of y; all its factors read it.
+    """
     gradient: list[Binding] = []
     for line in reversed(lines):
         parts = found.pop(line.name, None)
@@ -202,6 +205,10 @@ def _through(lines: tuple[Binding, ...], found: dict[str, list[Expr]]) -> tuple[
         if not isinstance(total, Ref):
             gradient.append(Binding(f"d {line.name}", total))
             total = Ref(line.value.type, NOWHERE, f"d {line.name}")
-        for inner, part in cotangents(line.value, total, Ref(line.value.type, NOWHERE, line.name)):
+        value, own = line.value, Ref(line.value.type, NOWHERE, line.name)
+        if names_exponents and isinstance(value, Apply) and value.function == "exp" and not isinstance(value.args[0], Ref):
+            gradient.append(Binding(f"d log {line.name}", algebra.mul(total, own)))
+            value, total = value.args[0], Ref(value.type, NOWHERE, f"d log {line.name}")
+        for inner, part in cotangents(value, total, own):
             found.setdefault(inner, []).append(part)
     return tuple(gradient)

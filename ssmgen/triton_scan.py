@@ -21,7 +21,7 @@ from .scan import Binding, ScanProgram, needed
 from .source import NOWHERE
 from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
 from .tokens import TokenWriter
-from .triton_scan_package import Gradient, ScanPackage, State
+from .triton_scan_package import Gradient, LaneSum, ScanPackage, State
 from .triton_scan_site import Lanes, ScanSite, plain, pointer, shared
 from .triton_site import CodeLine
 
@@ -127,7 +127,7 @@ class _Writer:
 
         roots = [b.value for b in (*program.adjoint, *program.arguments, *program.sums)]
         site = self._pass(roots, (*forward_lines, *program.gradient), reads_output_gradient=True)
-        stores, gradients = self._argument_stores(site)
+        stores, over, gradients = self._argument_stores(site)
         starts, sums = self._sums(site)
         before = []
         for number, (binding, (_, type)) in enumerate(zip(program.adjoint, program.states, strict=True)):
@@ -174,7 +174,7 @@ class _Writer:
             walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
             asking=states, pulled=tuple(pulled), kept_next=kept_next, states_next=states_next,
             again=again, again_next=again_next,
-            gradient=gradient, stores=tuple(stores), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
+            gradient=gradient, stores=tuple(stores), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
             ends=tuple(ends), end_stores=tuple(end_stores),
             edge="(edge + t0 // U) * H + i_h" if self.lanes.by_head else "edge + t0 // U",
             edge_count="edges * H" if self.lanes.by_head else "edges",
@@ -301,8 +301,8 @@ class _Writer:
 
         return algebra.rewrite(value, gone)
 
-    def _argument_stores(self, site: ScanSite) -> tuple[list[str], list[Gradient]]:
-        stores, gradients = [], []
+    def _argument_stores(self, site: ScanSite) -> tuple[list[str], list[LaneSum], list[Gradient]]:
+        stores, over, gradients = [], [], []
         for binding in self.program.arguments:
             name = binding.name.removeprefix("d ")
             symbol = next(s for s in self.tokens.arguments if s.name == name)
@@ -313,14 +313,21 @@ class _Writer:
             is_direct = self.lanes.is_direct(symbol)
             at = self.lanes.place(symbol.type, "row")
             if not has_lanes:
-                at = f"(i_l * size + row) * {self.lanes.inner(symbol.type, has_lanes)} + {self.lanes.within(symbol.type, has_lanes)}"
-            stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, 'here')})")
+                inner, within = self.lanes.inner(symbol.type, has_lanes), self.lanes.within(symbol.type, has_lanes)
+                at = f"(i_l * size + row) * {inner} + {within}"
+            if own == (KEY,) and site.is_spread(binding.value):
+                tile = f"lanes_{identifier(name)}"
+                stores.append(f"{tile} = _over_lanes({tile}, {site.spread(binding.value, (ROW, KEY))}, m_l, o_r, U - 1 - u, SHORT)")
+                at = f"((i_l * size + rows) * ({inner}))[:, None] + ({within})[None, :]"
+                over.append(LaneSum(tile, f"tl.store({target} + {at}, {tile}, mask=m_r[:, None] & m_n[None, :])"))
+            else:
+                stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, 'here')})")
             if is_direct:
                 gradients.append(Gradient(pointer(name), target, f"torch.empty_like({pointer(name)})", target))
             else:
                 buffer = f"torch.empty({self._buffer(symbol, has_lanes)}, device=device)"
                 gradients.append(Gradient(pointer(name), target, buffer, self._reduced(symbol, target, has_lanes)))
-        return stores, gradients
+        return stores, over, gradients
 
     def _buffer(self, symbol, has_lanes: bool) -> str:
         shape = [] if has_lanes else ["blocks"]

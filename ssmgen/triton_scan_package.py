@@ -46,6 +46,14 @@ class State:
 
 
 @dataclass(frozen=True)
+class LaneSum:
+    """The gradient of a vector that all lanes share: the tile [16, keys] that gathers a block of tokens, and its store."""
+
+    tile: str
+    store: str
+
+
+@dataclass(frozen=True)
 class Gradient:
     """The gradient of an argument: the buffer that kernels write, and what it becomes."""
 
@@ -89,6 +97,7 @@ class ScanPackage:
     again_next: tuple[str, ...]
     gradient: Pass
     stores: tuple[str, ...]
+    over: tuple[LaneSum, ...]
     starts: tuple[str, ...]
     sums: tuple[str, ...]
     before: tuple[str, ...]

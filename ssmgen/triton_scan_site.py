@@ -20,10 +20,12 @@ from .triton_scan_printer import TokenPrinter
 from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
-WORDS = frozenset("BL BN L U at b_left blocks each edge edges end here later made o_k one o_l m_l row rows start t0 u".split())
+WORDS = frozenset(
+    "BL BN CUT L SHORT U WHOLE at b_left blocks each edge edges end here later made o_k one o_l m_l o_r m_r row rows start t0 u".split()
+)
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|r_\w+")
+_MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|(r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""
@@ -264,7 +266,7 @@ class ScanSite:
     def write(self, binding: Binding, is_fixed: bool) -> None:
         """The line of a binding."""
         if binding.name.startswith("d "):
-            text = self._narrow(binding.value, self.axes_of(binding.name.removeprefix("d ")))
+            text = self._narrow(binding.value, self.axes_of(base_of(binding.name)))
         else:
             text, printer = self._print(binding.value, is_fixed)
             self.sums_lanes = self.sums_lanes or (ROW in printer.whole and not binding.name.startswith("kept "))
@@ -285,7 +287,7 @@ class ScanSite:
         parts = []
         for number, term in enumerate(binding.value.terms):
             is_gradient = binding.name.startswith("d ")
-            text = self._narrow(term, self.axes_of(binding.name.removeprefix("d "))) if is_gradient else self.print(term)
+            text = self._narrow(term, self.axes_of(base_of(binding.name))) if is_gradient else self.print(term)
             shape = self._words(text.axes)
             is_short = len(f"{name}_part{number} = {text.text}{shape}") <= WIDTH
             lines.append(CodeLine("", f"{name}_part{number}", text.text, shape if is_short else ""))
@@ -302,6 +304,10 @@ class ScanSite:
         rest = [(False, term) for term in terms if ROW not in term.axes]
         summed = printer.summed(added([(False, term) for term in spread]), ROW)
         return added([(False, summed), *rest]) if rest else summed
+
+    def is_spread(self, expr: Expr) -> bool:
+        """Whether every term has an entry for every lane and key."""
+        return all(self.print(term).axes == (ROW, KEY) for term in (expr.terms if isinstance(expr, Add) else [expr]))
 
     def spread(self, expr: Expr, axes: tuple[str, ...]) -> str:
         """The text of an expression on a tile with these axes."""
@@ -354,6 +360,11 @@ class ScanSite:
 def shared(lanes: Lanes, tokens: TokenWriter) -> list[Symbol]:
     """The inputs that all lanes share: every thread reads all their entries."""
     return [s for s in tokens.arguments if s.kind != "param" and ROW not in lanes.own(s)]
+
+
+def base_of(gradient: str) -> str:
+    """The name whose gradient this is, `d x`; of `d log x`, what reaches an exponent, its exponential."""
+    return gradient.removeprefix("d ").removeprefix("log ")
 
 
 def plain(name: str) -> str:
