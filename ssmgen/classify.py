@@ -59,6 +59,7 @@ def classify(recurrence: Recurrence) -> Classified:
         walks, refusals = _walks([Facts(recurrence, names) for names in _groups(recurrence)])
     if not refusals:
         walks, outputs = _scaled(walks, outputs)
+        walks = [_with_bare_query(walk, recurrence) for walk in walks]
     return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))
 
 
@@ -223,6 +224,21 @@ def _scaled(walks: list[Walk], outputs: tuple[tuple[str, Expr], ...]) -> tuple[l
     if algebra.is_one(scale):
         return walks, outputs
     return [replace(walks[0], scale=scale)], ((name, read[0]),)
+
+
+def _with_bare_query(walk: Walk, recurrence: Recurrence) -> Walk:
+    """A query that is a number times a column gives the number to the walk as well: what is left may be an input as it lies."""
+    query = walk.readings[0].query if len(walk.readings) == 1 else None
+    definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
+    if isinstance(query, Ref) and query.name in definitions:
+        query = definitions[query.name]
+    if query is None or query.type.is_scalar:
+        return walk
+    number, column = algebra.split_scalar(query)
+    if algebra.is_one(number) or not _is_number(number):
+        return walk
+    scale = number if walk.scale is None else algebra.mul(walk.scale, number)
+    return replace(walk, scale=scale, readings=(replace(walk.readings[0], query=column),))
 
 
 def _is_number(expr: Expr) -> bool:

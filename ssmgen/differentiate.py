@@ -76,7 +76,7 @@ def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
         case Neg():
             _visit(expr.operand, neg(dy), None, found)
         case Mul():
-            _product(expr.left, expr.right, dy, found)
+            _product(expr.left, expr.right, dy, found, value)
         case Div():
             _visit(expr.left, _reduced(div(dy, expr.right), expr.left), None, found)
             if _has_name(expr.right):
@@ -86,7 +86,7 @@ def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
             if _has_name(expr.exponent):
                 _visit(expr.exponent, mul(dy, mul(value or expr, apply("log", expr.base))), None, found)
         case MatMul():
-            _matrix_product(expr, dy, found)
+            _matrix_product(expr, dy, found, None if value is None else (value, dy))
         case Transpose():
             _visit(expr.operand, transpose(dy), None, found)
         case Element():
@@ -97,14 +97,17 @@ def _visit(expr: Expr, dy: Expr, value: Expr | None, found: list) -> None:
             raise ValueError(f"no derivative for {type(expr).__name__}")
 
 
-def _product(left: Expr, right: Expr, dy: Expr, found: list) -> None:
+def _product(left: Expr, right: Expr, dy: Expr, found: list, value: Expr | None = None) -> None:
     for own, other in ((left, right), (right, left)):
-        if _has_name(own):
+        if isinstance(own, MatMul) and other.type.is_scalar and value is not None:
+            _matrix_product(own, mul(dy, other), found, (value, dy))
+        elif _has_name(own):
             own_is_broadcast = own.type.is_scalar and not other.type.is_scalar
             _visit(own, inner_of(dy, other) if own_is_broadcast else mul(dy, other), None, found)
 
 
-def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
+def _matrix_product(expr: MatMul, dy: Expr, found: list, spanning: tuple[Expr, Expr] | None = None) -> None:
+    """spanning: two columns that span in every pair what expr and dy do, where they are at hand."""
     left, right = expr.left, expr.right
     if isinstance(left, Rot) and right.type.is_column:
         # rotations keep the area that two columns span in every pair: that of y and dy is that of x and what reaches it
@@ -112,9 +115,8 @@ def _matrix_product(expr: MatMul, dy: Expr, found: list) -> None:
         if _has_name(right):
             _visit(right, pulled, None, found)
         if _has_name(left.operand):
-            area = apply(
-                "pair_cross", right, pulled, type=left.operand.type if left.operand.type.is_column else Type(half(right.type.rows))
-            )
+            each = left.operand.type if left.operand.type.is_column else Type(half(right.type.rows))
+            area = apply("pair_cross", *(spanning or (right, pulled)), type=each)
             _visit(left.operand, _reduced(area, left.operand), None, found)
     elif isinstance(right, Rot) and left.type.is_row:
         _visit(matmul(replace(right, operand=neg(right.operand)), transpose(left)), transpose(dy), None, found)
@@ -222,6 +224,11 @@ def inner_of(left: Expr, right: Expr) -> Expr:
         return mul(const(right.value), apply("sum", left, type=const(1).type))
     if not (left.type.is_row or left.type.is_column):
         return apply("sum", mul(left, right), type=const(1).type)
+    if isinstance(right, MatMul) and isinstance(right.left, Rot) and right.right.type.is_column:
+        # x . rot(a) y = rot(-a) x . y: the gradient of y has turned x as well
+        turn = right.left
+        back = Rot(turn.type, turn.span, neg(turn.operand))
+        return inner_of(matmul(back, transpose(left) if left.type.is_row else left), right.right)
     as_row = left if left.type.is_row else transpose(left)
     return matmul(as_row, right if right.type.is_column else transpose(right))
 

@@ -48,6 +48,7 @@ class Columns:
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
+            reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t.text for t in gradient.rows)),
             gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
             kernel=kernel,
             stores=stores,
@@ -107,13 +108,16 @@ class Columns:
         head, site = self._sites()
         gradients = Gradients(self.names, self.axis_of)
         for value in self.values:
-            name = pointer(value.symbol.name)
+            name, place = pointer(value.symbol.name), f"row * {self.lanes} + {self.lane}"
+            gradient = made(name, value.symbol.type)
             if value.symbol.type.is_scalar:
-                text, axes = f"tl.load(d_{name} + row * {self.lanes} + {self.lane}, mask=m_t, other=0.0)", (ROW,)
-            else:
-                text, axes = f"_tile(d_{name}, row * {self.lanes} + {self.lane}, {self.K}, BK, o_n, m_t).to(tl.float32)", (ROW, KEY)
-            site.loads[MADE + name, KEY if len(axes) > 1 else ""] = _loader(f"b_d_{name}", text, axes)
-            gradients.spread(axes[1] if len(axes) > 1 else "", value.expr, made(name, value.symbol.type))
+                site.loads[MADE + name, ""] = _loader(f"b_d_{name}", f"tl.load(d_{name} + {place}, mask=m_t, other=0.0)", (ROW,))
+                gradients.spread("", value.expr, gradient)
+                continue
+            site.loads[MADE + name, KEY] = _loader(f"b_d_{name}", _column(f"d_{name}", place, self.K), (ROW, KEY))
+            # as the walk had it: what an angle moves cancels between queries and keys where both are rounded alike
+            site.loads[MADE + f"own {name}", KEY] = _loader(f"b_{name}", _column(name, place, self.K), (ROW, KEY))
+            gradients.spread(KEY, value.expr, gradient, made(f"own {name}", value.symbol.type))
         plain, summed, kinds = [], [], []
         for stored, value in gradients.lines(site):
             symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
@@ -192,6 +196,10 @@ class Columns:
 
 
 LANES_OF = {"h": "H", "g": "G", "": "1"}
+
+
+def _column(buffer: str, place: str, width: str) -> str:
+    return f"_tile({buffer}, {place}, {width}, BK, o_n, m_t).to(tl.float32)"
 
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):

@@ -62,8 +62,16 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
         parts = [f"d_{pointer(symbol.name)}"] if symbol.name in arguments else []
         parts += [f'made["{pointer(symbol.name)}"]'] if symbol.name in given else []
         results.append(" + ".join(parts) or f"torch.zeros_like({pointer(symbol.name)})")
+    outputs = package.outputs
+    if any(turning.name in given for turning in whole.tokens.recurrence.turnings):
+        # what an angle moves after it cancels in sums over all tokens behind it: gradients of turned columns are not rounded
+        exact = {f"d_{pointer(v.symbol.name)}": pointer(v.symbol.name) for v in values if not v.symbol.type.is_scalar}
+        outputs = tuple(
+            Output(o.name, f"torch.empty_like({exact[o.name]}, dtype=torch.float32)") if o.name in exact else o for o in outputs
+        )
     return replace(
         package,
+        outputs=outputs,
         front=front,
         columns=columns,
         has_columns=True,
@@ -96,13 +104,12 @@ class _Writer(Parts):
         walked = self._walked(head, row)
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
-            at = self._read_offset(cut.column)
             if cut.column == self.wide:
-                where = f"reads + (row * H + i_h)[:, None] * ({self._read_width()}) + {at}o_p[None, :]"
+                where = f"reads + (row * H + i_h)[:, None] * {atom(self.V)} + o_p[None, :]"
                 stores.append(f"tl.store({where}, b_o, mask=m_t[:, None] & m_p[None, :])")
             else:
                 n = self.narrow.index(cut.column)
-                stores.append(f"tl.store(reads + (row * H + i_h) * ({self._read_width()}) + {at}0, b_u{n}, mask=m_t)")
+                stores.append(f"tl.store(reads_{n} + row * H + i_h, b_u{n}, mask=m_t)")
         return walked, y.text, tuple(stores)
 
     def _sources(self) -> Walked:
@@ -252,7 +259,9 @@ class _Writer(Parts):
         for part in parts:
             gradient_pointers = _merged(gradient_pointers, part.pointers, order)
         row_count = (DECAY_ROWS if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
-        reads = "reads, " if self.plan.stores_reads else ""
+        read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
+        reads = "".join(f"{n}, " for n in read_names)
+        splits_reads = len(read_names) > 1
         names_of_states = {columns[self.wide].state: ""} | {columns[i].state: f"_{n}" for n, i in enumerate(self.narrow)}
         suffixes = [names_of_states[s.name] for s in self.spec.states]
         entry, seen = ("b_Q", ">") if exclusive else ("b_G", ">=")
@@ -349,7 +358,10 @@ class _Writer(Parts):
             row_count=row_count,
             partial_count=partials,
             reads_pointer=reads,
-            row_reads_pointer=reads if any("reads +" in line.text for line in rows.rows) else "",
+            row_reads_pointer=reads if any("(reads" in line.text for line in rows.rows) else "",
+            reads_target=", ".join(read_names),
+            reads_kept=f"_apart(kept, {self.V})" if splits_reads else "kept",
+            splits_reads=splits_reads,
             rows_pointers=("rows, " if row_count else "") + ("ends, " if needs_decay else ""),
             row_rows_pointer="rows, " if row_count else "",
             row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self.tokens.symbols[g.name].kind == "input"),

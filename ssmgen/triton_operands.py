@@ -181,22 +181,18 @@ class Operands:
         for cut in self.walk.slices:
             if cut.column == self.wide:
                 text = (
-                    f"tl.load(reads + (row * H + i_h)[:, None] * ({self._read_width()}) + {self._read_offset(cut.column)}o_p[None, :], "
+                    f"tl.load(reads + (row * H + i_h)[:, None] * {atom(self.V)} + o_p[None, :], "
                     "mask=m_t[:, None] & m_p[None, :], other=0.0)"
                 )
                 loads[cut.read.name, VALUE] = lambda site, text=text: added(site, "b_read", text, (ROW, VALUE))
             else:
                 n = self.narrow.index(cut.column)
-                text = f"tl.load(reads + (row * H + i_h) * ({self._read_width()}) + {self._read_offset(cut.column)}0, mask=m_t, other=0.0)"
+                text = f"tl.load(reads_{n} + row * H + i_h, mask=m_t, other=0.0)"
                 loads[cut.read.name, ""] = lambda site, text=text, n=n: added(site, f"b_u{n}", text, (ROW,))
         return loads
 
     def _read_width(self) -> str:
         return f"{self.V} + {len(self.narrow)}" if self.narrow else self.V
-
-    def _read_offset(self, column: int) -> str:
-        parts = [self.V if i == self.wide else "1" for i in range(column)]
-        return "".join(f"{p} + " for p in parts)
 
 
 def dy_tile(V: str) -> str:

@@ -111,6 +111,7 @@ class ColumnsPackage:
 
     made: tuple[Output, ...]  # the buffers and their allocations
     names: str
+    reread: str  # what the gradients take of it as it was
     gradient_names: str
     kernel: Walked
     stores: tuple[str, ...]
@@ -241,6 +242,9 @@ class TritonPackage:
     partial_count: int
     reads_pointer: str
     row_reads_pointer: str
+    reads_target: str
+    reads_kept: str
+    splits_reads: bool
     rows_pointers: str
     row_rows_pointer: str
     row_outputs: str

@@ -202,17 +202,23 @@ def _norm(x):
     """The Euclidean length along the last axis."""
     return tl.sqrt(tl.sum(x * x, -1))
 ''',
-    "_cis": '''\
+    "_circle": '''\
 @triton.jit
-def _cis(turns):
-    """Cosine and sine of an angle in units of 2^-32 turns, an int32: polynomials, right to 2e-7."""
-    # without its highest bit it is at most a quarter turn; that bit is half a turn, which changes the signs
-    rest = (turns << 1) >> 1
-    x = rest.to(tl.float32) * 4.656612873077393e-10
-    sign = tl.where(rest == turns, 1.0, -1.0)
+def _circle(x):
+    """Cosine and sine of x half turns, at most half of one: polynomials, right to 2e-7."""
     u = x * x
     cosine = 1.0 + u * (-4.93480214 + u * (4.05870915 + u * (-1.33521195 + u * (0.23493707 + u * -0.02439593))))
     sine = x * (3.14159264 + u * (-5.16771008 + u * (2.55007739 + u * (-0.59829041 + u * 0.07765591))))
+    return cosine, sine
+''',
+    "_cis": '''\
+@triton.jit
+def _cis(turns):
+    """Cosine and sine of an angle in units of 2^-32 turns, an int32."""
+    # without its highest bit it is at most a quarter turn; that bit is half a turn, which changes the signs
+    rest = (turns << 1) >> 1
+    cosine, sine = _circle(rest.to(tl.float32) * 4.656612873077393e-10)
+    sign = tl.where(rest == turns, 1.0, -1.0)
     return cosine * sign, sine * sign
 ''',
     "_rope": '''\
@@ -261,7 +267,13 @@ def _filtered(x, window, weight, mask, i_t, channels, taps: tl.constexpr):
 def _turn(x, angle):
     """Turn the pairs (2j, 2j + 1) of the last of two axes; `angle` has one entry a pair."""
     even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-    cosine, sine = _cis((angle * 683565275.5764316).to(tl.int64).to(tl.int32))
+    # less whole turns it is at most one half turn either way; less a half one a quarter of a turn, which changes the signs
+    halves = angle * 0.3183098861837907
+    halves -= 2.0 * tl.floor(halves * 0.5 + 0.5)
+    is_far = tl.abs(halves) > 0.5
+    cosine, sine = _circle(tl.where(is_far, halves - tl.where(halves > 0.0, 1.0, -1.0), halves))
+    sign = tl.where(is_far, -1.0, 1.0)
+    cosine, sine = cosine * sign, sine * sign
     return tl.interleave(even * cosine - odd * sine, even * sine + odd * cosine)
 ''',
     "_pair_cross": '''\
