@@ -12,6 +12,7 @@ from fractions import Fraction
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
 from .backends.torch_text import helpers, identifier
+from .gauges import Gauge, gauges
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
@@ -69,6 +70,20 @@ class Running:
     is_several: bool
     returned: str  # of every operand, its gradient or None
     call: str
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A maximum that only scales states: by which powers, and the states as a call names them, before and after the operator."""
+
+    maximum: str
+    powers: str
+    negated: str
+    initial: str
+    given: str
+    replaced: str
+    final: str
+    states: str
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,8 @@ class OpPackage:
     has_members: bool  # states that feed each other
     has_scan: bool  # states that do not
     maxima: tuple[Maximum, ...]
+    gauges: tuple[Scaling, ...]
+    has_gauges: bool
     running: tuple[Running, ...]  # maxima and angles that kernels make
     has_running: bool
     has_no_running: bool
@@ -244,6 +261,11 @@ class _Writer(WalkWriter):
         given_back = {n for f in (readout_backward, *(w.operands_backward for w in walks)) for n in f.gives}
         turns_only = {n for a in self.angles for n in a.function.arguments.split(", ")} - given_back
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
+        # a maximum that only scales states has its gradient through the states alone
+        scaling = () if self.aheads or self.tokens.delayed else gauges(self.recurrence.upright)
+        running_names = {
+            identifier(n) for m in self.recurrence.maxima for n in (m.before, m.after) if m.state in {g.maximum for g in scaling}
+        }
         functions = [
             readout,
             readout_backward,
@@ -402,7 +424,9 @@ class _Writer(WalkWriter):
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
-            call=", ".join([*(f"{n}.detach()" if n in turns_only else n for n in self.names), *self._entered(), *position, *settings]),
+            call=", ".join(
+                [*(f"{n}.detach()" if n in turns_only | running_names else n for n in self.names), *self._entered(), *position, *settings]
+            ),
             state_results=", ".join(
                 [
                     *self._results(),
@@ -417,6 +441,8 @@ class _Writer(WalkWriter):
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
             maxima=tuple(replace(m, fused_call=calls.get(m.state, "")) for m in running),
+            gauges=tuple(self._scaling(gauge) for gauge in scaling),
+            has_gauges=bool(scaling),
             running=values,
             has_running=bool(values),
             has_no_running=not values,
@@ -533,6 +559,21 @@ class _Writer(WalkWriter):
                 len(value.differentiable) + len(first),
             ),
         ]
+
+    @staticmethod
+    def _scaling(gauge: Gauge) -> Scaling:
+        m, powers = identifier(gauge.maximum), [power for _, power in gauge.powers]
+        states = [identifier(state) for state, _ in gauge.powers]
+        return Scaling(
+            maximum=m,
+            powers=as_tuple([_number(power) for power in powers]),
+            negated=as_tuple([_number(-power) for power in powers]),
+            initial=as_target([f"initial_{state}" for state in states]),
+            given=", ".join(f"initial_state.{state}" for state in states),
+            replaced=", ".join(f"{state}=initial_{state}" for state in states),
+            final=as_target(states),
+            states=", ".join(states),
+        )
 
     def _running(self, value: RunningValue) -> Running:
         like, own, numbers = identifier(self.inputs[0].name), value.arguments, value.numbers_given
