@@ -12,12 +12,12 @@ from fractions import Fraction
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
 from .backends.torch_text import helpers, identifier
-from .gauges import Gauge, gauges
+from .gauges import Gauge, immaterial, scalings
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_scan import NO_READOUT, ScanText, ScanWriter
-from .op_shapes import layout
+from .op_shapes import layout, unasked
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
 from .plan import Plan
 from .previous_text import Angle, Lookahead, Maximum, Previous, angles, lookaheads, maxima, previous_values
@@ -231,6 +231,7 @@ class _Writer(WalkWriter):
         self.names = [identifier(s.name) for s in self.tokens.arguments]
         self.angles = angles(self.tokens)
         self.pairs = self.recurrence.pairs
+        self.immaterial = {identifier(n) for n in immaterial(self.recurrence)}
         self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
@@ -262,10 +263,7 @@ class _Writer(WalkWriter):
         turns_only = {n for a in self.angles for n in a.function.arguments.split(", ")} - given_back
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
         # a maximum that only scales states has its gradient through the states alone
-        scaling = () if self.aheads or self.tokens.delayed else gauges(self.recurrence.upright)
-        running_names = {
-            identifier(n) for m in self.recurrence.maxima for n in (m.before, m.after) if m.state in {g.maximum for g in scaling}
-        }
+        scaling = scalings(self.recurrence)
         functions = [
             readout,
             readout_backward,
@@ -364,7 +362,10 @@ class _Writer(WalkWriter):
             fake_results=tuple(fakes),
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=(*map(_alike, self.names), *(f"{_none(first)} if {s} is None else {_alike(s)}" for s in self.states)),
+            backward_fakes=(
+                *(unasked(n) if n in self.immaterial else _alike(n) for n in self.names),
+                *(f"{_none(first)} if {s} is None else {_alike(s)}" for s in self.states),
+            ),
             has_gates=self.has_gates,
             kept=", ".join(kept),
             first_state=self.states[0],
@@ -425,7 +426,7 @@ class _Writer(WalkWriter):
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
             call=", ".join(
-                [*(f"{n}.detach()" if n in turns_only | running_names else n for n in self.names), *self._entered(), *position, *settings]
+                [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered(), *position, *settings]
             ),
             state_results=", ".join(
                 [
@@ -637,12 +638,17 @@ class _Writer(WalkWriter):
             if name in readout.gives:
                 parts.append(f"from_readout[{readout.gives.index(name)}]")
             total = " + ".join(parts)
-            if not parts:
+            if name in self.immaterial:
+                results.append(unasked(name, f"kinds[{index}]"))
+            elif not parts:
                 results.append(f"torch.zeros_like({name}, dtype=kinds[{index}], memory_format=torch.contiguous_format)")
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
         for index, symbol in enumerate(self.tokens.arguments if self.scan is not None else ()):
+            if self.names[index] in self.immaterial:
+                results.append(unasked(self.names[index], f"kinds[{index}]"))
+                continue
             text = self.scan.gradient(symbol) or f"torch.zeros_like({self.names[index]})"
             results.append(f"{text}.to(kinds[{index}]).contiguous()")
         first = identifier(self.inputs[0].name)

@@ -124,6 +124,11 @@ def tail(state: State) -> list:
     return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
 
 
+def unasked(tensor: str, dtype: str = "") -> str:
+    """The text of a gradient that nothing asks for: zeros that take no memory."""
+    return f"{tensor}.new_zeros((){f', dtype={dtype}' if dtype else ''}).expand_as({tensor})"
+
+
 def layout(symbol: Symbol) -> str:
     """The axes of an argument for people."""
     axes = ["B", "T"] if symbol.kind == "input" else []
