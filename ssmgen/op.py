@@ -139,7 +139,6 @@ class OpPackage:
     has_gauges: bool
     running: tuple[Running, ...]  # maxima and angles that kernels make
     has_running: bool
-    has_no_running: bool
     given: str
     has_angles: bool
     has_angles_alone: bool  # no values are carried beside them
@@ -401,18 +400,17 @@ class _Writer(WalkWriter):
             has_maxima=bool(running),
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
-            maxima=tuple(replace(m, fused_call=calls.get(m.state, "")) for m in running),
+            maxima=tuple(replace(m, has_kernels=m.state in calls, fused_call=calls.get(m.state, "")) for m in running),
             gauges=tuple(scaling_text(gauge) for gauge in scaling),
             has_gauges=bool(scaling),
             running=values,
             has_running=bool(values),
-            has_no_running=not values,
             given=", ".join(given),
             has_angles=bool(self.angles),
             has_angles_alone=bool(self.angles) and not carried,
-            angles=tuple(replace(a, fused_call=calls.get(a.name, "")) for a in self.angles),
+            angles=tuple(replace(a, has_kernels=a.name in calls, fused_call=calls.get(a.name, "")) for a in self.angles),
             has_aheads=bool(self.aheads),
-            aheads=self.aheads,
+            aheads=tuple(replace(a, has_kernels=a.name in calls, fused_call=calls.get(a.name, "")) for a in self.aheads),
             turned_back=tuple(turned),
             carried=tuple(carried),
             carries_values=bool(carried),

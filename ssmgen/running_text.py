@@ -22,8 +22,8 @@ class Running:
     title: str
     is_maximum: bool
     operands: str
-    given: str  # the tensors among them
-    settings: str
+    read: str  # those of which kernels read more than a shape, to unpack into, and as a tuple
+    read_tuple: str
     has_numbers: bool
     numbers: str
     results: str
@@ -31,7 +31,8 @@ class Running:
     moved: str  # gradients of what it gives
     kept: str  # what backward is given beside them
     backward_operands: str
-    backward_given: str
+    backward_read: str
+    backward_tuple: str
     found: str
     gradients: str
     alike: tuple[str, ...]  # empty tensors like the gradients
@@ -63,23 +64,25 @@ def running_text(value: RunningValue, like: str, dim: Callable[[Dim], str]) -> R
         extra, kept = ("first",), ("first", "wins")
         shape = f"*{like}.shape[:2], *first.shape[1:]"
         outputs = [f"{like}.new_empty({shape}, dtype=torch.{t})" for t in ("float32", "float32", "int8")]
-        outputs.insert(2, "torch.empty_like(first, dtype=torch.float32)")
+        outputs.insert(2, "torch.empty_like(first, dtype=torch.float32, memory_format=torch.contiguous_format)")
     else:
         results, moved, extra, kept = "made, last", "d_made, d_last", (), ()
-        widths = [*([value.lanes] if value.lanes else []), dim(value.size)]
+        widths = [*([value.lanes] if value.lanes else []), *([] if value.is_lane else [dim(value.size)])]
         sequences = f"{like}.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1"
         outputs = [f"{like}.new_empty({', '.join([rows, *widths])}, dtype=torch.float32)" for rows in (f"*{like}.shape[:2]", sequences)]
     differentiable = [*value.differentiable, *extra]
     found, settings = [f"d_{n}" for n in differentiable], ["cu_seqlens", *numbers]
     operands = [*own, *extra, *settings]
+    read = [*(n for n in own if n in value.read), *extra]
+    backward_read = [*moved.split(", "), *(n for n in own if n in value.read), *kept]
     given = [f"initial_state.{value.name}" if n == "first" else n for n in operands]
     return Running(
         name=value.name,
         title=value.title,
         is_maximum=value.is_maximum,
         operands=", ".join(operands),
-        given=as_tuple([*own, *extra])[1:-1],
-        settings=", ".join(settings),
+        read=as_target(read),
+        read_tuple=as_tuple(read),
         has_numbers=bool(numbers),
         numbers=as_tuple(list(numbers)) if numbers else "",
         results=results,
@@ -87,7 +90,8 @@ def running_text(value: RunningValue, like: str, dim: Callable[[Dim], str]) -> R
         moved=moved,
         kept=", ".join([*own, *kept]),
         backward_operands=", ".join([moved, *own, *kept, *settings]),
-        backward_given=", ".join([moved, *own, *kept]),
+        backward_read=as_target(backward_read),
+        backward_tuple=as_tuple(backward_read),
         found=as_target(found),
         gradients=", ".join(found),
         alike=tuple(alike(n) for n in differentiable),
