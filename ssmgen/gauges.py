@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from .expressions import children, constant, factors, key, nodes
 from .recurrence import Generator, Maximum, MicroStep, Recurrence, Transition, Write
+from .small import all_nodes
 from .spec import Add, Apply, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, SumOver, Transpose
 
 Degree = tuple[Fraction, Fraction, Fraction]  # (a, b, c) of e^(a m + b m' + c t), t a maximum of m and of something free of it
@@ -49,6 +50,19 @@ def gauges(recurrence: Recurrence) -> tuple[Gauge, ...]:
         except _NoGauge:
             continue
     return tuple(found)
+
+
+def scalings(recurrence: Recurrence) -> tuple[Gauge, ...]:
+    """Those whose every effect is on states as they were derived: the gradient of such a maximum is that of the states it scales."""
+    if recurrence.aheads or any(isinstance(node, Delayed) for node in all_nodes(recurrence.written)):
+        return ()
+    return gauges(recurrence.upright)
+
+
+def immaterial(recurrence: Recurrence) -> frozenset[str]:
+    """The names, before and after a token, of maxima that operators are given without a gradient."""
+    found = {gauge.maximum for gauge in scalings(recurrence)}
+    return frozenset(name for m in recurrence.maxima if m.state in found for name in (m.before, m.after))
 
 
 class _Proof:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import algebra
 from .differentiate import cotangents
 from .expressions import key, nodes
+from .gauges import immaterial
 from .plan import Plan
 from .rows import sizes_of, unrolled
 from .scan import Binding, ScanProgram, needed
@@ -33,6 +34,7 @@ class _Lowering:
         self.sizes = sizes_of(self.spec)
         inputs, params = arguments_of(self.spec)
         self.inputs = {s.name: s.type for s in inputs}
+        self.immaterial = immaterial(self.recurrence)
         self.params = {s.name: s.type for s in params}
         found = dict(self.recurrence.hoisted) | {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
         self.definitions = {name: self._flat(value) for name, value in found.items()}
@@ -57,7 +59,7 @@ class _Lowering:
         token = needed(tuple(self.token), [b.value for b in (*update, *carried, readout)])
         gradient, found = self._reverse((*token, *update), readout)
         adjoint = tuple(Binding(f"before {n}", algebra.add(*found[n]) if n in found else algebra.const(0, t)) for n, t in self.states)
-        arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n))
+        arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n) and n not in self.immaterial)
         still = {b.name for b in self.statics} | set(self.params)
         sums = tuple(Binding(f"sum {n}", algebra.add(*found[n])) for n in found if n in still)
         gradient = needed(gradient, [b.value for b in (*adjoint, *arguments, *sums)])

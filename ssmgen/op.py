@@ -7,25 +7,26 @@ arguments, and says what calls what.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
 from .backends.torch_text import helpers, identifier
+from .gauges import immaterial, scalings
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_scan import NO_READOUT, ScanText, ScanWriter
-from .op_shapes import layout
+from .op_shapes import alike, layout, number, unasked
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
 from .plan import Plan
 from .previous_text import Angle, Lookahead, Maximum, Previous, angles, lookaheads, maxima, previous_values
+from .running_text import Running, Scaling, registrations, running_text, scaling_text
 from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
 from .tokens import Line, TokenFunction, TokenWriter
-from .triton_running import RunningPackage, RunningValue
+from .triton_running import RunningPackage
 
 
 @dataclass(frozen=True)
@@ -42,33 +43,6 @@ class Constant:
 
     name: str
     value: str
-
-
-@dataclass(frozen=True)
-class Running:
-    """A running value that kernels make: its name, and what its operators are given and give, as lists of names."""
-
-    name: str
-    title: str
-    is_maximum: bool
-    operands: str
-    given: str  # the tensors among them
-    settings: str
-    has_numbers: bool
-    numbers: str
-    results: str
-    outputs: tuple[str, ...]  # empty tensors like them
-    moved: str  # gradients of what it gives
-    kept: str  # what backward is given beside them
-    backward_operands: str
-    backward_given: str
-    found: str
-    gradients: str
-    alike: tuple[str, ...]  # empty tensors like the gradients
-    is_single: bool  # there is one
-    is_several: bool
-    returned: str  # of every operand, its gradient or None
-    call: str
 
 
 @dataclass(frozen=True)
@@ -161,9 +135,10 @@ class OpPackage:
     has_members: bool  # states that feed each other
     has_scan: bool  # states that do not
     maxima: tuple[Maximum, ...]
+    gauges: tuple[Scaling, ...]
+    has_gauges: bool
     running: tuple[Running, ...]  # maxima and angles that kernels make
     has_running: bool
-    has_no_running: bool
     given: str
     has_angles: bool
     has_angles_alone: bool  # no values are carried beside them
@@ -214,6 +189,7 @@ class _Writer(WalkWriter):
         self.names = [identifier(s.name) for s in self.tokens.arguments]
         self.angles = angles(self.tokens)
         self.pairs = self.recurrence.pairs
+        self.immaterial = {identifier(n) for n in immaterial(self.recurrence)}
         self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
@@ -244,6 +220,8 @@ class _Writer(WalkWriter):
         given_back = {n for f in (readout_backward, *(w.operands_backward for w in walks)) for n in f.gives}
         turns_only = {n for a in self.angles for n in a.function.arguments.split(", ")} - given_back
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
+        # a maximum that only scales states has its gradient through the states alone
+        scaling = scalings(self.recurrence)
         functions = [
             readout,
             readout_backward,
@@ -261,7 +239,9 @@ class _Writer(WalkWriter):
         position = ["position"] if self.plan.uses_position else []
         previous = previous_values(self.tokens)
         running = maxima(self.tokens)
-        values = tuple(self._running(value) for value in (self.running.values if self.running is not None else ()))
+        first = identifier(self.inputs[0].name)
+        made = self.running.values if self.running is not None else ()
+        values = tuple(running_text(value, first, self._dim) for value in made)
         calls = {value.name: value.call for value in values}
         carried = [*(p.name for p in previous), *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
@@ -282,7 +262,6 @@ class _Writer(WalkWriter):
             for reading in walk.walk.readings if self.plan.stores_reads else ():
                 size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
                 fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
-        first = identifier(self.inputs[0].name)
         if gates:
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         moved = ["dy", *(self._d(s) for s in self.states)]
@@ -295,7 +274,7 @@ class _Writer(WalkWriter):
             namespace=self.namespace,
             chunk=self.plan.chunk,
             arguments=tuple(Argument(identifier(s.name), layout(s)) for s in self._public()),
-            constants=tuple(Constant(identifier(n), _number(v)) for n, v in self.spec.constants),
+            constants=tuple(Constant(identifier(n), number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
             helpers=scan.helpers if scan else helpers(text),
             walks=walks,
@@ -342,7 +321,10 @@ class _Writer(WalkWriter):
             fake_results=tuple(fakes),
             gradient_body=tuple(self._gradient_body()),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
-            backward_fakes=(*map(_alike, self.names), *(f"{_none(first)} if {s} is None else {_alike(s)}" for s in self.states)),
+            backward_fakes=(
+                *(unasked(n) if n in self.immaterial else alike(n) for n in self.names),
+                *(f"{_none(first)} if {s} is None else {alike(s)}" for s in self.states),
+            ),
             has_gates=self.has_gates,
             kept=", ".join(kept),
             first_state=self.states[0],
@@ -402,7 +384,9 @@ class _Writer(WalkWriter):
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
-            call=", ".join([*(f"{n}.detach()" if n in turns_only else n for n in self.names), *self._entered(), *position, *settings]),
+            call=", ".join(
+                [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered(), *position, *settings]
+            ),
             state_results=", ".join(
                 [
                     *self._results(),
@@ -416,16 +400,17 @@ class _Writer(WalkWriter):
             has_maxima=bool(running),
             has_members=any(w.members for w in self.plan.classified.walks),
             has_scan=not all(w.members for w in self.plan.classified.walks),
-            maxima=tuple(replace(m, fused_call=calls.get(m.state, "")) for m in running),
+            maxima=tuple(replace(m, has_kernels=m.state in calls, fused_call=calls.get(m.state, "")) for m in running),
+            gauges=tuple(scaling_text(gauge) for gauge in scaling),
+            has_gauges=bool(scaling),
             running=values,
             has_running=bool(values),
-            has_no_running=not values,
             given=", ".join(given),
             has_angles=bool(self.angles),
             has_angles_alone=bool(self.angles) and not carried,
-            angles=tuple(replace(a, fused_call=calls.get(a.name, "")) for a in self.angles),
+            angles=tuple(replace(a, has_kernels=a.name in calls, fused_call=calls.get(a.name, "")) for a in self.angles),
             has_aheads=bool(self.aheads),
-            aheads=self.aheads,
+            aheads=tuple(replace(a, has_kernels=a.name in calls, fused_call=calls.get(a.name, "")) for a in self.aheads),
             turned_back=tuple(turned),
             carried=tuple(carried),
             carries_values=bool(carried),
@@ -514,66 +499,8 @@ class _Writer(WalkWriter):
                 "backward", [*gradients, *arguments, *states, *(f"Tensor {r}" for r in kept), *settings], len(arguments) + len(states)
             ),
             registration("step", [*step_arguments, *written, *constants, "Tensor? slots"], 1),
-            *(r for value in (self.running.values if self.running is not None else ()) for r in self._running_registrations(value)),
+            *(r for value in (self.running.values if self.running is not None else ()) for r in registrations(value)),
         ]
-
-    @staticmethod
-    def _running_registrations(value: RunningValue) -> list[Registration]:
-        """Of a running value, forward and backward."""
-        given = [f"Tensor {n}" for n in value.arguments]
-        settings = ["Tensor? cu_seqlens", *(f"float {n}" for n in value.numbers_given)]
-        first, wins = (["Tensor first"], ["Tensor wins"]) if value.is_maximum else ([], [])
-        moved = ["before", "after", "last"] if value.is_maximum else ["made", "last"]
-        gradients = [f"Tensor d_{n}" for n in moved]
-        return [
-            registration(f"running_{value.name}", [*given, *first, *settings], len(moved) + len(wins)),
-            registration(
-                f"running_{value.name}_backward",
-                [*gradients, *given, *first, *wins, *settings],
-                len(value.differentiable) + len(first),
-            ),
-        ]
-
-    def _running(self, value: RunningValue) -> Running:
-        like, own, numbers = identifier(self.inputs[0].name), value.arguments, value.numbers_given
-        if value.is_maximum:
-            results, moved = "before, after, last, wins", "d_before, d_after, d_last"
-            extra, kept = ("first",), ("first", "wins")
-            shape = f"*{like}.shape[:2], *first.shape[1:]"
-            outputs = [f"{like}.new_empty({shape}, dtype=torch.{t})" for t in ("float32", "float32", "int8")]
-            outputs.insert(2, "torch.empty_like(first, dtype=torch.float32)")
-        else:
-            results, moved, extra, kept = "made, last", "d_made, d_last", (), ()
-            widths = [*([value.lanes] if value.lanes else []), self._dim(value.size)]
-            sequences = f"{like}.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1"
-            outputs = [f"{like}.new_empty({', '.join([rows, *widths])}, dtype=torch.float32)" for rows in (f"*{like}.shape[:2]", sequences)]
-        differentiable = [*value.differentiable, *extra]
-        found, settings = [f"d_{n}" for n in differentiable], ["cu_seqlens", *numbers]
-        operands = [*own, *extra, *settings]
-        given = [f"initial_state.{value.name}" if n == "first" else n for n in operands]
-        return Running(
-            name=value.name,
-            title=value.title,
-            is_maximum=value.is_maximum,
-            operands=", ".join(operands),
-            given=as_tuple([*own, *extra])[1:-1],
-            settings=", ".join(settings),
-            has_numbers=bool(numbers),
-            numbers=as_tuple(list(numbers)) if numbers else "",
-            results=results,
-            outputs=tuple(outputs),
-            moved=moved,
-            kept=", ".join([*own, *kept]),
-            backward_operands=", ".join([moved, *own, *kept, *settings]),
-            backward_given=", ".join([moved, *own, *kept]),
-            found=as_target(found),
-            gradients=", ".join(found),
-            alike=tuple(_alike(n) for n in differentiable),
-            is_single=len(found) == 1,
-            is_several=len(found) > 1,
-            returned=", ".join(f"d_{n}" if n in differentiable else "None" for n in operands),
-            call=f"_Running_{value.name}.apply({', '.join(given)})",
-        )
 
     def _fused_gradient_body(self, like: str) -> list[str]:
         """A gradient of the output that nothing asked for is zero; one of a state stays absent."""
@@ -596,12 +523,17 @@ class _Writer(WalkWriter):
             if name in readout.gives:
                 parts.append(f"from_readout[{readout.gives.index(name)}]")
             total = " + ".join(parts)
-            if not parts:
+            if name in self.immaterial:
+                results.append(unasked(name, f"kinds[{index}]"))
+            elif not parts:
                 results.append(f"torch.zeros_like({name}, dtype=kinds[{index}], memory_format=torch.contiguous_format)")
             else:
                 copy = ", copy=True" if len(parts) == 1 and name in shared else ""
                 results.append(f"{f'({total})' if len(parts) > 1 else total}.to(kinds[{index}]{copy}).contiguous()")
         for index, symbol in enumerate(self.tokens.arguments if self.scan is not None else ()):
+            if self.names[index] in self.immaterial:
+                results.append(unasked(self.names[index], f"kinds[{index}]"))
+                continue
             text = self.scan.gradient(symbol) or f"torch.zeros_like({self.names[index]})"
             results.append(f"{text}.to(kinds[{index}]).contiguous()")
         first = identifier(self.inputs[0].name)
@@ -625,10 +557,6 @@ def _call(function: TokenFunction) -> str:
     return function.arguments if _is_identity(function) else f"{function.name}({function.arguments})"
 
 
-def _alike(tensor: str) -> str:
-    return f"torch.empty_like({tensor}, memory_format=torch.contiguous_format)"
-
-
 def _none(tensor: str) -> str:
     """What an operator gives, which must give a tensor, in place of one that there is not."""
     return f"{tensor}.new_empty(0, dtype=torch.float32)"
@@ -639,7 +567,3 @@ def _none(tensor: str) -> str:
 
 def _vector(type: Type) -> str:
     return str(type.cols if type.is_row else type.rows)
-
-
-def _number(value: Fraction) -> str:
-    return repr(float(value))

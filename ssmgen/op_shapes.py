@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from .backends.torch_pointwise import size_text
 from .backends.torch_text import identifier
@@ -122,6 +123,21 @@ def tail(state: State) -> list:
     if state.type.is_scalar:
         return []
     return [state.type.rows] if state.type.is_column else [state.type.rows, state.type.cols]
+
+
+def alike(tensor: str) -> str:
+    """The text of an empty tensor like another, contiguous."""
+    return f"torch.empty_like({tensor}, memory_format=torch.contiguous_format)"
+
+
+def number(value: Fraction) -> str:
+    """The text of a float."""
+    return repr(float(value))
+
+
+def unasked(tensor: str, dtype: str = "") -> str:
+    """The text of a gradient that nothing asks for: zeros that take no memory."""
+    return f"{tensor}.new_zeros((){f', dtype={dtype}' if dtype else ''}).expand_as({tensor})"
 
 
 def layout(symbol: Symbol) -> str:

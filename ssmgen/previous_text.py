@@ -2,8 +2,9 @@
 and the running angles of states that turn, and the coefficients of the next token for states that look ahead.
 
 To an operator `x[-1]` is one more input, and so are a maximum before and after a token, an angle and a coefficient. What users call
-shifts x by a token, scans the maxima and sums the angles, in torch's own functions, so that gradients reach both the values and what
-the first token finds. No angle is handed on: it begins at 0, and the final state is turned back.
+shifts x by a token, scans the maxima and sums the angles, in torch's own functions or by kernels of their own, so that gradients reach
+both the values and what the first token finds. No angle is handed on: it begins at 0, and the final state is turned back. What no
+token of a call reads of the one before is made of the last token alone.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Maximum:
     function: TokenFunction
     call: str
     step_call: str
+    has_kernels: bool = False
     fused_call: str = ""  # of its kernels, where there are any
 
 
@@ -60,6 +62,7 @@ class Angle:
     call: str
     step_call: str
     states: tuple[tuple[str, str], ...]
+    has_kernels: bool = False
     fused_call: str = ""  # of its kernels, where there are any
 
 
@@ -74,6 +77,8 @@ class Lookahead:
     step_call: str
     shape: str
     entries: tuple[Entry, ...]
+    has_kernels: bool = False
+    fused_call: str = ""  # of its kernels, where there are any
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .backends.torch_pointwise import ATOM, NUMBER, SUM, Place, Printer, Text, s
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import children, nodes
+from .gauges import immaterial
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
 from .schedule import column_width, widths
@@ -48,6 +49,7 @@ class TokenWriter:
         # spec's; where states look ahead, what they take in before the first token alone is none
         read = self._read_before() if self.recurrence.aheads else {s.name for s in self.delayed}
         self.arguments = (*inputs, *params, *(previous_input(s) for s in self.delayed if s.name in read))
+        self.immaterial = immaterial(self.recurrence)
         self.taken_in = tuple(previous_input(s) for s in self.delayed if s.name not in read)
         self.definitions: dict[str, Expr] = dict(self.recurrence.hoisted) | {
             s.name: s.definition for s in self.spec.symbols if s.definition is not None
@@ -431,7 +433,7 @@ class TokenWriter:
                 totals.append((target, total))
                 for inner, expr in cotangents(self.definitions[target], gradient, Ref(type, NOWHERE, target)):
                     contributions.setdefault(inner, []).append(expr)
-        given = [s.name for s in self.arguments if s.name in contributions]
+        given = [s.name for s in self.arguments if s.name in contributions and s.name not in self.immaterial]
         totals += [(n, algebra.add(*contributions[n])) for n in given]
         shared, totals = self._share([*of_read.items(), *totals])
         lines: list[Line] = []
@@ -486,10 +488,12 @@ class TokenWriter:
         return order
 
     def reaches_argument(self, name: str) -> bool:
+        """Whether a gradient of the definition goes on to an argument that has one."""
+        own = {s.name for s in self.arguments} - self.immaterial
         return any(
             isinstance(n, Delayed)
             or isinstance(n, Ref)
-            and (n.name in {s.name for s in self.arguments} or (n.name in self.definitions and self.reaches_argument(n.name)))
+            and (n.name in own or (n.name in self.definitions and self.reaches_argument(n.name)))
             for n in nodes(self.definitions[name])
         )
 

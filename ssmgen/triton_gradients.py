@@ -81,6 +81,8 @@ class _Chain:
         self._definitions()
         arguments = []
         for symbol in self.tokens.arguments:
+            if symbol.name in self.tokens.immaterial:
+                continue
             parts: dict[str, list[Expr]] = {}
             for part, expr in self.found.get(symbol.name, []):
                 parts.setdefault(part, []).append(expr)

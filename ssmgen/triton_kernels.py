@@ -18,7 +18,7 @@ from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
 from .made_columns import Made, apart
-from .op_shapes import tail
+from .op_shapes import tail, unasked
 from .schedule import widths
 from .spec import Expr, MatMul, Ref
 from .tokens import level
@@ -452,7 +452,7 @@ class _Writer(Parts):
             name = pointer(symbol.name)
             own = [g for g in self.gradients.arguments if g.name == symbol.name]
             if not own:
-                results.append(f"torch.zeros_like({name})")
+                results.append(unasked(name) if symbol.name in self.tokens.immaterial else f"torch.zeros_like({name})")
                 continue
             place = level(symbol.per)
             width = "" if symbol.type.is_scalar else f", {size_text(symbol.type.rows).text}"

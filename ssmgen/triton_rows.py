@@ -17,6 +17,7 @@ from .bounds import bounds_of
 from .column_text import pack, unpack
 from .head_text import equations, title_of
 from .kernel import Kernels
+from .op_shapes import unasked
 from .schedule import widths
 from .spec import Dim
 from .tokens import level
@@ -102,7 +103,7 @@ class _Writer(RowOperands):
             own = dict.fromkeys(stored.buffer for stored, _ in lines if stored.name == symbol.name)
             kinds = {kind for stored, kind in lines if stored.name == symbol.name}
             if not own:
-                results.append(f"torch.zeros_like({name})")
+                results.append(unasked(name) if symbol.name in self.tokens.immaterial else f"torch.zeros_like({name})")
                 continue
             place = level(symbol.per)
             sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]

@@ -1,9 +1,9 @@
-"""What running.py of the emitted package says: sums of angles and running maxima as Triton kernels, forwards and backwards.
+"""What running.py of the emitted package says: sums of angles, running maxima and coefficients of the next token as Triton kernels.
 
-Both compose: of a sum, m -> m + x; of a maximum, m -> max(m + shift, value). So a program takes the tokens of one chunk and one block of
-columns: what the chunk makes of the value that enters it, then, when that is known, the value of every token. What a token adds is the
-spec's own expression, printed on the tiles, and gradients go through it to the arguments. Columns are the entries of a head, or, for
-numbers, heads or channels side by side. `templates/triton/running.py.jinja` lays it out.
+The first two compose: of a sum, m -> m + x; of a maximum, m -> max(m + shift, value). So a program takes the tokens of one chunk and one
+block of columns: what the chunk makes of the value that enters it, then, when that is known, the value of every token. What a token adds
+is the spec's own expression, printed on the tiles, and gradients go through it to the arguments. Columns are the entries of a head, or,
+for numbers, heads or channels side by side. `templates/triton/running.py.jinja` lays it out.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
 from .head_text import WIDTH, title_of
 from .kernel import KEY, ROW, Kernels
-from .recurrence import Maximum, Turning
-from .spec import ONE, Dim, Expr, MatMul, Ref, Type
+from .recurrence import Ahead, Maximum, Turning
+from .spec import ONE, Delayed, Dim, Expr, MatMul, Ref, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
@@ -43,9 +43,11 @@ class RunningValue:
     equation: tuple[str, ...]
     is_sum: bool
     is_maximum: bool
+    is_ahead: bool  # the next token's
     is_lane: bool  # columns are heads or channels
     has_groups: bool  # a kernel asks for the group of its head
     arguments: tuple[str, ...]  # tensors that the operator is given, as op.py calls them
+    read: tuple[str, ...]  # those of them that kernels read, and not their shapes alone
     numbers_given: tuple[str, ...]  # and numbers
     differentiable: tuple[str, ...]  # of the tensors
     pointers: str
@@ -93,21 +95,26 @@ class RunningPackage:
 def running_package(kernels: Kernels) -> RunningPackage | None:
     """The context of running.py; None where nothing runs, or a value has no text on tiles."""
     recurrence = kernels.plan.classified.recurrence
-    try:
-        values = tuple(_Writer(kernels, part) for part in (*recurrence.turnings, *recurrence.maxima))
-    except UnsupportedOperand:
-        return None
-    if not values or recurrence.pairs:
+    parts = () if recurrence.pairs else (*recurrence.turnings, *recurrence.maxima, *recurrence.aheads)
+    values = [value for part in parts if (value := _writer(kernels, part)) is not None]
+    if not values:
         return None
     texts = [text for value in values for text in value.texts]
     return RunningPackage(
         title=title_of(recurrence.spec),
         helpers=helpers(texts),
-        has_sums=bool(recurrence.turnings),
-        has_maxima=bool(recurrence.maxima),
+        has_sums=any(value.value.is_sum for value in values),
+        has_maxima=any(value.value.is_maximum for value in values),
         is_reversed=kernels.plan.is_reversed,
         values=tuple(value.value for value in values),
     )
+
+
+def _writer(kernels: Kernels, part: Turning | Maximum | Ahead) -> _Writer | None:
+    try:
+        return _Writer(kernels, part)
+    except UnsupportedOperand:
+        return None
 
 
 class _LaneSite(RowSite):
@@ -138,14 +145,20 @@ class _LaneSite(RowSite):
 
 
 class _Writer:
-    def __init__(self, kernels: Kernels, part: Turning | Maximum):
+    def __init__(self, kernels: Kernels, part: Turning | Maximum | Ahead):
         self.plan, self.part = kernels.plan, part
         self.tokens = TokenWriter(self.plan.classified)
         self.names = RowTokens(self.tokens, None)
         self.texts: list[str] = []
         self.is_sum = isinstance(part, Turning)
-        name = part.name if self.is_sum else part.after
-        self.type: Type = part.step.type if self.is_sum else part.value.type
+        self.is_maximum = isinstance(part, Maximum)
+        name = part.after if self.is_maximum else part.name
+        if self.is_maximum:
+            self.type, self.parts = part.value.type, {"s": part.shift, "v": part.value}
+        elif self.is_sum:
+            self.type, self.parts = part.step.type, {"x": part.step}
+        else:
+            self.type, self.parts = Type(), {"x": part.coefficient}
         self.level = self.tokens.printer.places[name].level
         self.is_lane = self.type.is_scalar
         if self.is_lane and self.level != "h":
@@ -153,7 +166,6 @@ class _Writer:
         spec = self.plan.classified.recurrence.spec
         if {identifier(n) for n, _ in (*spec.dims, *spec.counts)} & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
-        self.parts = {"x": part.step} if self.is_sum else {"s": part.shift, "v": part.value}
         self.parts = {letter: None if expr is None else self.names.named(expr) for letter, expr in self.parts.items()}
         for expr in self.parts.values():
             self._check(expr)
@@ -166,6 +178,8 @@ class _Writer:
             sizes = [size for size in (node.type.rows, node.type.cols) if size != ONE]
             if sizes not in ([], [self.type.rows]) or (isinstance(node, MatMul) and not node.type.is_scalar):
                 raise UnsupportedOperand("columns of another width in a running value")
+            if isinstance(node, Delayed):
+                raise UnsupportedOperand("a running value made of the token before")
             if not isinstance(node, Ref) or node.name in seen:
                 continue
             if node.name in self.tokens.definitions:
@@ -213,6 +227,8 @@ class _Writer:
             symbol = next(s for s in self.tokens.arguments if s.name == stored.name)
             found.append((symbol, stored.buffer))
             stores.append(self._stored(row, stored, symbol, value))
+        if not found:
+            raise UnsupportedOperand("what no argument changes")
         self._remember(head, row)
         self.texts += stores
         return head, row, found, tuple(stores)
@@ -257,23 +273,28 @@ class _Writer:
         texts = " ".join([heads, groups, *(line.text for line in sizes), f"{self._first()}."])
         inputs = [s for s in self.tokens.given if s in used or re.search(rf"\b{pointer(s.name)}\.", texts)]
         outputs, partials, results = self._outputs(found, inputs)
-        name = identifier(self.part.name if self.is_sum else self.part.state)
+        name = identifier(self.part.state if self.is_maximum else self.part.name)
         shape = "".join(f", {n}" for n in [*(["H"] if self.level else []), *([] if self.is_lane else [self.W])])
         if self.is_sum:
-            equation = f"{name}' = {name} + {expr_text(self.part.step)}"
+            title, equation = f"The sum of what turns {name}", f"{name}' = {name} + {expr_text(self.part.step)}"
+        elif not self.is_maximum:
+            title, equation = f"The coefficient {name} of the next token", f"{name} = ({expr_text(self.part.coefficient)})[+1]"
         else:
+            title = f"The running maximum {name}"
             moved = name if self.part.shift is None else f"{expr_text(self.part.shift)} + {name}"
             equation = f"{name}' = max({moved}, {expr_text(self.part.value)})"
         return RunningValue(
             name=name,
             rule="-" * (113 - len(name)),
-            title=f"The sum of what turns {name}" if self.is_sum else f"The running maximum {name}",
+            title=title,
             equation=tuple(wrap(equation, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)),
             is_sum=self.is_sum,
-            is_maximum=not self.is_sum,
+            is_maximum=self.is_maximum,
+            is_ahead=not self.is_sum and not self.is_maximum,
             is_lane=self.is_lane,
             has_groups=any(re.search(r"\bi_g\b", text) for text in self.texts),
             arguments=tuple([*(identifier(s.name) for s in inputs), *extra]),
+            read=tuple([*(identifier(s.name) for s in used), *extra]),
             numbers_given=tuple(map(identifier, constants)),
             differentiable=tuple(identifier(s.name) for s in inputs if any(other is s for other, _ in found)),
             pointers=pointers,
@@ -295,9 +316,7 @@ class _Writer:
             heads=heads,
             groups=groups,
             width=self.W,
-            block=f"min(64, triton.next_power_of_2({'H' if self.is_lane else self.W}))"
-            if self.is_lane
-            else f"triton.next_power_of_2({self.W})",
+            block="min(64, triton.next_power_of_2(H))" if self.is_lane else f"triton.next_power_of_2({self.W})",
             blocks="triton.cdiv(H, BK)" if self.is_lane else "H",
             columns="H" if self.is_lane else f"(H * {self.W})",
             place="o_n" if self.is_lane else f"i_h * {self.W} + o_n",

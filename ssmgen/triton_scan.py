@@ -17,6 +17,7 @@ from .backends.triton_text import helpers
 from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, Kernels
+from .op_shapes import unasked
 from .scan import Binding, ScanProgram, needed
 from .source import NOWHERE
 from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
@@ -420,6 +421,8 @@ class _Writer:
 
     def _results(self, gradients: list[Gradient], parameters: list[Gradient]) -> list[str]:
         found = {g.argument: g.result for g in (*gradients, *parameters)}
+        for name in map(pointer, self.tokens.immaterial):
+            found[name] = unasked(name)
         return [found.get(pointer(s.name), f"torch.zeros_like({pointer(s.name)})") for s in self.tokens.arguments]
 
 

@@ -180,6 +180,8 @@ class Gradients:
                 self.spread(axis, definition, made(own, definition.type), Ref(definition.type, NOWHERE, name))
         totals: list[tuple[Stored, Expr]] = []
         for symbol in self.tokens.arguments:
+            if symbol.name in self.tokens.immaterial:
+                continue
             for name, parts in self.found.items():
                 owner, row = split_row(self.tokens, name)
                 if name != symbol.name and (owner is None or owner.name != symbol.name):

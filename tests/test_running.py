@@ -1,4 +1,4 @@
-"""Kernels of angles and running maxima, interpreted: values and gradients against float64, packed, reversed, and over long sequences."""
+"""Kernels of what runs on before the operator, interpreted: values and gradients against float64, packed, reversed, long."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from built import write
 from test_kernels import interpreted, interpreting
+from test_lookahead import text as ahead
 from test_rotation import GIVEN, READ, STATE, spec
 
 from ssmgen.runtime.load import load
@@ -30,7 +31,8 @@ MAXIMA = """recurrence stable {{
 """.replace("S'^T q", "C'^T q")
 NUMBER = {"type": "scalar", "decay": "exp(logsigmoid(f_raw) + m - m') *", "write": "exp(i - m') * k"}
 COLUMN = {"type": "[N]", "decay": "diag(exp(logsigmoid(f_raw) + m - m'))", "write": "(exp(i - m') * k)"}
-SPECS = {name: spec(name) for name in ("one angle", "of a group", "of the position", "micro-steps", "reversed")} | {
+SPECS = {name: spec(name) for name in ("of a group", "of the position", "micro-steps", "reversed")} | {
+    **{f"ahead, {name}": ahead(name) for name in ("backward", "one for all")},
     "a maximum of numbers of a group": MAXIMA.format(**NUMBER, per=" per group", time=""),
     "a maximum of every key, reversed": MAXIMA.format(**COLUMN, per="", time="time reversed"),
 }
