@@ -90,9 +90,9 @@ class ScanPackage:
     walk_next: tuple[str, ...]
     output_place: str
     asking: Pass
+    asks_states: bool  # what outputs ask of a state depends on it
     pulled: tuple[str, ...]
-    kept_next: tuple[str, ...]
-    states_next: tuple[str, ...]
+    asking_next: tuple[str, ...]
     again: Pass
     again_next: tuple[str, ...]
     gradient: Pass
@@ -129,6 +129,8 @@ class ScanPackage:
     entries: str
     held: int
     beside: int
+    beside_gradients: int
+    blocks: int
     few: int
     longest: int
     most_keys: int

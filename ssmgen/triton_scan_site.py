@@ -21,11 +21,12 @@ from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
 WORDS = frozenset(
-    "BL BN CUT L SHORT U WHOLE at b_left blocks each edge edges end here later made o_k one o_l m_l o_r m_r row rows start t0 u".split()
+    "BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks count device each edge edges end gates here i_1 is_given is_packed is_short "
+    "later made math numbers o_k one own o_l m_l o_r m_r packing row rows segments sequences size sizes start t0 t1 u".split()
 )
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|(r|wide|lanes)_\w+")
+_MADE = re.compile(r"(part|left|asked|aside|edges|later|kept|moved)_\d+|(r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""

@@ -3,6 +3,7 @@ dispatches them. See test_kernels for how."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from test_kernels import fused, interpreted, interpreting, measured_on_a_gpu  # 
 from test_scans import TURNING  # noqa: E402
 
 from ssmgen.runtime import verify_kernels  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_kernels import Measured, Trial, compare, judged  # noqa: E402
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
@@ -81,12 +83,16 @@ def test_interpreted_kernels(name, tmp_path):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_nothing_of_a_token_and_entry_goes_through_memory(name, tmp_path):
-    """What has an entry of the state is stored at the edges of blocks and segments, and once at the end."""
+    """What has an entry of the state is stored at the edges of stretches and segments, and once at the end."""
     folder, _ = write(SPECS[name], tmp_path)
     text = (folder / "kernels.py").read_text(encoding="utf-8")
-    allocated = re.findall(r"(edges|part)_\d+.* = torch\.empty\((.*?), device", text)
-    assert {what for what, _ in allocated} == {"edges", "part"}
-    assert all(shape.startswith("edges") or "rows * segments" in shape for _, shape in allocated)
+    allocated = re.findall(r"(part|left|aside)_\d+.* = torch\.empty\((.*?), device", text)
+    assert {what for what, _ in allocated} == {"part", "left", "aside"}
+    assert all("rows * segments" in shape for _, shape in allocated)
+    assert "edges = T // W + sequences if is_packed else batch * triton.cdiv(T, W)" in text
+    kernels = importlib.import_module(f"{load(folder).__name__}.kernels")
+    lanes, ahead, back, stretch = kernels._options(16)
+    assert stretch % ahead == stretch % back == 0 and stretch * 2 >= 16 * 4, "what is kept takes no more than two short inputs"
 
 
 def test_float32_is_allowed_twice_the_error_of_the_eager_reference():
