@@ -31,8 +31,8 @@ HELD, BESIDE = 160, 8
 OVER = 24
 """Numbers of a thread while it sums over lanes, beside those."""
 
-BLOCKS = 16
-"""Blocks of a stretch, at whose edges states are kept: they cost a quarter of the memory of a short input for 16 keys."""
+BLOCKS = 8
+"""Blocks of a stretch, at whose edges states are kept: for 16 keys that is half the memory of a short input."""
 
 MOST_KEYS = 16
 """Numbers of a lane's states in one thread; more are shared out among the threads of a warp."""
@@ -43,8 +43,8 @@ WIDEST = 256
 FEW = 2
 """Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
 
-LONGEST = 16
-"""Tokens of a block at most."""
+LONGEST = 8
+"""Tokens of a block, whose values are on their way at once; going backward at most."""
 
 FORWARD, BACKWARD = 16, 8
 """Warps for which a multiprocessor has registers, about."""
@@ -210,7 +210,7 @@ class _Writer:
             output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
-            held=HELD, beside=BESIDE, beside_gradients=BESIDE + OVER * bool(over), blocks=BLOCKS,
+            held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
             few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip

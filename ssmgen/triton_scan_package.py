@@ -129,7 +129,6 @@ class ScanPackage:
     entries: str
     held: int
     beside: int
-    beside_gradients: int
     blocks: int
     few: int
     longest: int

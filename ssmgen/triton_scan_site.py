@@ -21,12 +21,12 @@ from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
 WORDS = frozenset(
-    "BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks count device each edge edges end gates here i_1 is_given is_packed is_short "
-    "later made math numbers o_k one own o_l m_l o_r m_r packing row rows segments sequences size sizes start t0 t1 u".split()
+    "A BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks count device each edge edges end first gates here i_1 is_given is_packed is_short "
+    "later made math numbers o_k one own o_l m_l o_r m_r packing row rows segments sequences size sizes start t0 t1 t2 u".split()
 )
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(part|left|asked|aside|edges|later|kept|moved)_\d+|(r|wide|lanes)_\w+")
+_MADE = re.compile(r"(part|left|asked|aside|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""
