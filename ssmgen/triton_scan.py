@@ -46,8 +46,8 @@ FEW = 2
 LONGEST = 8
 """Tokens of a block, whose values are on their way at once; going backward at most."""
 
-FORWARD, BACKWARD = 16, 8
-"""Warps for which a multiprocessor has registers, about."""
+FORWARD, FORWARD_FEW, BACKWARD = 12, 16, 8
+"""Warps for which a multiprocessor has registers: forward, forward where states are few numbers, backward."""
 
 ENOUGH = 6
 """Warps of a multiprocessor from which on sequences are not cut: what segments leave each other costs another walk."""
@@ -204,6 +204,7 @@ class _Writer:
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
             forward_programs=FORWARD,
+            forward_programs_few=FORWARD_FEW,
             backward_programs=BACKWARD,
             enough=ENOUGH,
             finals="".join(f"final_{n}, " for n in range(len(program.states))).rstrip(),

@@ -121,6 +121,7 @@ class ScanPackage:
     group: str
     programs: str
     forward_programs: int
+    forward_programs_few: int
     backward_programs: int
     enough: int
     finals: str
