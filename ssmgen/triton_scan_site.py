@@ -16,7 +16,7 @@ from .spec import ONE, Add, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_scan_package import Load, Pass
-from .triton_scan_printer import TokenPrinter
+from .triton_scan_printer import StaticPrinter, TokenPrinter
 from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
@@ -258,7 +258,7 @@ class ScanSite:
         return self._print(expr)[0]
 
     def _print(self, expr: Expr, is_fixed: bool = False) -> tuple[Text, Printer]:
-        kind = Printer if is_fixed else TokenPrinter
+        kind = StaticPrinter if is_fixed else TokenPrinter
         printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
         asked = self.lanes.asked(expr.type)
         text = printer.print(expr, KEY, ROW) if asked == MATRIX else printer.print(expr, asked or KEY, ROW)
