@@ -40,7 +40,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     scan = scan_package(kernels) if kernels.scan is not None else None
     has_kernels, has_gates = (
         any(found is not None for found in (fused, rows, scan)),
-        rows is not None or (fused is not None and fused.has_gates),
+        rows is not None or scan is not None or (fused is not None and fused.has_gates),
     )
     running = running_package(kernels) if has_kernels else None
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None, running)

@@ -164,7 +164,8 @@ def op_package(
 ) -> OpPackage:
     """The context of op.py for one recurrence.
 
-    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, or pairs, for backward.
+    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, pairs or
+    states for backward.
     running: what running.py says, where there is one.
     """
     return _Writer(kernels, namespace, has_kernels, has_gates, has_decode, running).package()

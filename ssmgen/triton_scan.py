@@ -29,6 +29,12 @@ from .triton_site import CodeLine
 HELD, BESIDE = 160, 8
 """Numbers that a thread's registers hold of a block of tokens while backward runs over it, and those of a token that are no state's."""
 
+OVER = 24
+"""Numbers of a thread while it sums over lanes, beside those."""
+
+BLOCKS = 8
+"""Blocks of a stretch, at whose edges states are kept: for 16 keys that is half the memory of a short input."""
+
 MOST_KEYS = 16
 """Numbers of a lane's states in one thread; more are shared out among the threads of a warp."""
 
@@ -38,11 +44,11 @@ WIDEST = 256
 FEW = 2
 """Lanes of a thread whose states are single numbers: a load of a warp is then a whole line."""
 
-LONGEST = 16
-"""Tokens of a block at most."""
+LONGEST = 8
+"""Tokens of a block, whose values are on their way at once; going backward at most."""
 
-FORWARD, BACKWARD = 16, 8
-"""Warps for which a multiprocessor has registers, about."""
+FORWARD, FORWARD_FEW, BACKWARD = 12, 16, 8
+"""Warps for which a multiprocessor has registers: forward, forward where states are few numbers, backward."""
 
 ENOUGH = 6
 """Warps of a multiprocessor from which on sequences are not cut: what segments leave each other costs another walk."""
@@ -115,10 +121,14 @@ class _Writer:
             raise UnsupportedOperand("a token reads across lanes")
 
         asked = self._asked()
-        site = self._pass([*self._next(), *self._kept(), *(b.value for b in asked)], (*both, *self._asking()), reads_output_gradient=True)
-        pulled = self._pulled(site, asked)
-        kept_next, states_next = self._advance(site, "kept ", "k"), self._advance(site, "", "s")
-        states = site.finished()
+        asking_lines, kept = (*both, *self._asking()), self._kept()
+        direct = self._direct(asked)
+        wanted = [*kept, *(direct or [b.value for b in asked])]
+        asks_states = self._reads_states(needed(asking_lines, wanted), wanted)
+        site = self._pass([*wanted, *(self._next() if asks_states else [])], asking_lines, reads_output_gradient=True)
+        pulled = self._pulled_after(site, direct) if direct else self._pulled(site, asked)
+        asking_next = (*self._advance(site, "kept ", "k"), *(self._advance(site, "", "s") if asks_states else ()))
+        asking = site.finished()
         texts += [*site.texts, *pulled]
 
         site = self._pass(self._next(), forward_lines)
@@ -152,7 +162,7 @@ class _Writer:
         like = next((s for s in inputs if s.type == output_type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
         group = next((s for s in self.tokens.arguments if s.per == "group"), None)
         everything = (*gradients, *parameters)
-        passes = (summary, walk, states, again, gradient)
+        passes = (summary, walk, asking, again, gradient)
         texts += [line.text for made in passes for line in (*made.head, *made.lines)] + [line.text for line in ends]
         return ScanPackage(
             title=title_of(self.spec),
@@ -173,11 +183,11 @@ class _Writer:
             reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
             summary=summary, summary_next=summary_next,
             walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
-            asking=states, pulled=tuple(pulled), kept_next=kept_next, states_next=states_next,
+            asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
             again=again, again_next=again_next,
             gradient=gradient, stores=tuple(stores), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
             ends=tuple(ends), end_stores=tuple(end_stores),
-            edge="(edge + t0 // U) * H + i_h" if self.lanes.by_head else "edge + t0 // U",
+            edge="(edge + t0 // W) * H + i_h" if self.lanes.by_head else "edge + t0 // W",
             edge_count="edges * H" if self.lanes.by_head else "edges",
             targets="".join(f"{g.target}, " for g in everything),
             buffers=tuple(CodeLine("", g.target, g.buffer) for g in everything),
@@ -195,13 +205,15 @@ class _Writer:
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
             forward_programs=FORWARD,
+            forward_programs_few=FORWARD_FEW,
             backward_programs=BACKWARD,
             enough=ENOUGH,
-            finals=", ".join(f"final_{n}" for n in range(len(program.states))) + "," * (len(program.states) == 1),
+            finals="".join(f"final_{n}, " for n in range(len(program.states))).rstrip(),
             output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
-            held=HELD, beside=BESIDE, few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
+            held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
+            few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
 
@@ -266,6 +278,42 @@ class _Writer:
         return [(n, whole[n]) if n in whole else (n,) for n in range(len(self.program.states)) if n not in second]
 
     # --- backward ---
+
+    def _reads_states(self, lines: tuple[Binding, ...], roots: list[Expr]) -> bool:
+        """Whether the states themselves are read, and not what is left of them alone."""
+        own = {name for state, _ in self.program.states for name in (state, f"{state}'")}
+        return any(isinstance(n, Ref) and n.name in own for e in (*(b.value for b in lines), *roots) for n in nodes(e))
+
+    def _direct(self, asked: tuple[Binding, ...]) -> list[Expr] | None:
+        """What the output asks of the states after the token, where that is all it asks: what is left of the entering one after
+        the token takes it there. None where something else reads a state before the token."""
+        program = self.program
+        known = {b.name: b.value.type for b in program.gradient}
+        for state, _ in program.states:
+            readers = [b for b in (*program.token, *program.update, program.output) if self._names(b.value) & {state}]
+            together = [p for p in self._groups() if any(program.states[n][0] == state for n in p)][0]
+            if any(b.name not in {f"{program.states[n][0]}'" for n in together} for b in readers) or f"d {state}'" not in known:
+                return None
+        return [Ref(type, NOWHERE, f"d {state}'") for state, type in program.states]
+
+    @staticmethod
+    def _names(expr: Expr) -> set[str]:
+        return {n.name for n in nodes(expr) if isinstance(n, Ref)}
+
+    def _pulled_after(self, site: ScanSite, direct: list[Expr]) -> list[str]:
+        """What the output asks of the states after the token, as what it asks of those that entered the segment."""
+        left = [site.spread(Ref(t, NOWHERE, f"kept {name}'"), self.lanes.state(t)) for name, t in self.program.states]
+        asked = [site.spread(value, self.lanes.state(value.type)) for value in direct]
+        lines = []
+        for parts in self._groups():
+            if len(parts) == 1:
+                (n,) = parts
+                lines.append(f"b_p{n} += tl.where(here, {left[n]} * {asked[n]}, 0.0)")
+                continue
+            re, im = parts
+            lines.append(f"b_p{re} += tl.where(here, {left[re]} * {asked[re]} + {left[im]} * {asked[im]}, 0.0)")
+            lines.append(f"b_p{im} += tl.where(here, {left[re]} * {asked[im]} - {left[im]} * {asked[re]}, 0.0)")
+        return lines
 
     def _pulled(self, site: ScanSite, asked: tuple[Binding, ...]) -> list[str]:
         """What the output asks of a state, as what it asks of the one that entered."""

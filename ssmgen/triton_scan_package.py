@@ -90,9 +90,9 @@ class ScanPackage:
     walk_next: tuple[str, ...]
     output_place: str
     asking: Pass
+    asks_states: bool  # what outputs ask of a state depends on it
     pulled: tuple[str, ...]
-    kept_next: tuple[str, ...]
-    states_next: tuple[str, ...]
+    asking_next: tuple[str, ...]
     again: Pass
     again_next: tuple[str, ...]
     gradient: Pass
@@ -121,6 +121,7 @@ class ScanPackage:
     group: str
     programs: str
     forward_programs: int
+    forward_programs_few: int
     backward_programs: int
     enough: int
     finals: str
@@ -129,6 +130,7 @@ class ScanPackage:
     entries: str
     held: int
     beside: int
+    blocks: int
     few: int
     longest: int
     most_keys: int

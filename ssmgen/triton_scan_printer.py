@@ -1,4 +1,4 @@
-"""Expressions of a token, printed for a loop that runs over every one of them: exponentials in base 2, one sum for several.
+"""Expressions of a scan's kernels: those of all tokens exact, those of a token for a loop that runs over every one of them.
 
 A scan's kernels are bound by the number of their instructions. A power of 2 is one of them, a power of e five; the factor between
 them goes to the part of the exponent with the fewest entries.
@@ -7,11 +7,20 @@ them goes to the part of the exponent with the fewest entries.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from .backends.torch_pointwise import ATOM
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import Text, added, combined, joined, literal_of, multiplied, past_function
 from .spec import Add, Apply
+
+
+class StaticPrinter(Printer):
+    """`Printer` for what is made once for all tokens: a factor may be multiplied by itself as often as there are tokens."""
+
+    def _apply(self, expr: Apply, rows: str, cols: str) -> Text:
+        text = super()._apply(expr, rows, cols)
+        return replace(text, text=text.text.replace("tl.exp(", "_exp(", 1)) if expr.function == "exp" else text
 
 
 class TokenPrinter(Printer):

@@ -16,16 +16,18 @@ from .spec import ONE, Add, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_scan_package import Load, Pass
-from .triton_scan_printer import TokenPrinter
+from .triton_scan_printer import StaticPrinter, TokenPrinter
 from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
 WORDS = frozenset(
-    "BL BN CUT L SHORT U WHOLE at b_left blocks each edge edges end here later made o_k one o_l m_l o_r m_r row rows start t0 u".split()
+    "A BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks count device each edge edges end first gates here i_1 is_given "
+    "is_packed is_short later made math numbers o_k one own o_l m_l o_r m_r packing row rows segments sequences size sizes start t0 t1 t2 "
+    "u".split()
 )
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(part|left|asked|edges|later|kept|moved)_\d+|(r|wide|lanes)_\w+")
+_MADE = re.compile(r"(part|left|asked|aside|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""
@@ -256,7 +258,7 @@ class ScanSite:
         return self._print(expr)[0]
 
     def _print(self, expr: Expr, is_fixed: bool = False) -> tuple[Text, Printer]:
-        kind = Printer if is_fixed else TokenPrinter
+        kind = StaticPrinter if is_fixed else TokenPrinter
         printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
         asked = self.lanes.asked(expr.type)
         text = printer.print(expr, KEY, ROW) if asked == MATRIX else printer.print(expr, asked or KEY, ROW)

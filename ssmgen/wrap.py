@@ -46,8 +46,10 @@ def _bracketed(body: str, indent: str, width: int, tail: str = "") -> list[str]:
     if not groups:
         return [indent + body + tail]
     start, end = next((g for g in reversed(groups) if len(indent) + g[0] < width), groups[0])
-    inside = body[start + 1 : end].strip().rstrip(",")
-    inside += "," * (len(split(inside, (", ",))) > 1)
+    is_called = re.search(r"[\w)\]]$", body[:start]) is not None
+    inside, is_tuple = body[start + 1 : end].strip(), not is_called and body[end - 1] == ","
+    inside = inside.rstrip(",")
+    inside += "," * (is_tuple or len(split(inside, (", ",))) > 1)
     rest = indent + body[end:] + tail
     rest = _bracketed(body[end:], indent, width, tail) if len(rest) > width and _groups(body[end:]) else [rest]
     return [indent + body[: start + 1], *_inside(inside, indent + "    ", width), *rest]

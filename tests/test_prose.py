@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from ssmgen.compiler import build
 from ssmgen.source import Source
+from ssmgen.wrap import wrapped
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.ssm"))
 
@@ -59,3 +60,10 @@ def test_a_comment_may_hold_anything():
     text = re.sub(r"^# ", '# """ \\\\N{x} \\\\', text, flags=re.MULTILINE).replace("layer ", '# of """ \\N\nlayer ')
     for path, content in package(text).items():
         ast.parse(content, path)
+
+
+def test_a_tuple_of_one_stays_a_tuple_where_a_line_is_broken():
+    line = f"values = values + (load({', '.join(f'argument_{i}' for i in range(12))}),)"
+    scope = {"values": (), "load": lambda *names: names, **{f"argument_{i}": i for i in range(12)}}
+    exec(wrapped(line, 60), scope)
+    assert "\n" in wrapped(line, 60) and scope["values"] == (tuple(range(12)),)

@@ -3,6 +3,7 @@ dispatches them. See test_kernels for how."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from test_kernels import fused, interpreted, interpreting, measured_on_a_gpu  # 
 from test_scans import TURNING  # noqa: E402
 
 from ssmgen.runtime import verify_kernels  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify_kernels import Measured, Trial, compare, judged  # noqa: E402
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
@@ -57,13 +59,17 @@ def interpret(name: str, folder: Path) -> None:
     """Called where triton interprets: every tensor against float64, one segment and several, packed and not."""
     subject, kernels = fused(*write(SPECS[name], folder))
     sizes = subject.sizes
-    trials = [(1, "float32", Trial(1, 19, 4, sizes)), (3, "float32", Trial(2, 48, 2, sizes))]
-    trials += [(2, "float32", Trial(1, 21, 2, sizes, (0, 2, 2, 20, 21)))]
+    trials = [(1, "float32", Trial(1, 19, 4, sizes))]
     if hasattr(kernels, "_over_lanes"):
         # a matrix product there
         trials += [(1, "float16", Trial(1, 7, 2, {size: 16 + 2 * i for i, size in enumerate(sizes)}))]
+    trials += [(2, "float32", Trial(1, 32, 2, sizes)), (2, "float32", Trial(1, 23, 2, sizes, (0, 2, 2, 20, 23)))]
+    options = kernels._options
     for segments, dtype, trial in trials:
         kernels._segments = lambda *_, count=segments: count
+        if segments > 1:
+            # short stretches, of several blocks each
+            kernels._options = lambda entries: (options(entries)[0], 4, 2, 8)
         measured = compare(subject, kernels, trial, dtype)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.excess < 1]
         if wrong:
@@ -81,12 +87,16 @@ def test_interpreted_kernels(name, tmp_path):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_nothing_of_a_token_and_entry_goes_through_memory(name, tmp_path):
-    """What has an entry of the state is stored at the edges of blocks and segments, and once at the end."""
+    """What has an entry of the state is stored at the edges of stretches and segments, and once at the end."""
     folder, _ = write(SPECS[name], tmp_path)
     text = (folder / "kernels.py").read_text(encoding="utf-8")
-    allocated = re.findall(r"(edges|part)_\d+.* = torch\.empty\((.*?), device", text)
-    assert {what for what, _ in allocated} == {"edges", "part"}
-    assert all(shape.startswith("edges") or "rows * segments" in shape for _, shape in allocated)
+    allocated = re.findall(r"(part|left|aside)_\d+.* = torch\.empty\((.*?), device", text)
+    assert {what for what, _ in allocated} == {"part", "left", "aside"}
+    assert all("rows * segments" in shape for _, shape in allocated)
+    assert "edges = T // W + sequences if is_packed else batch * triton.cdiv(T, W)" in text
+    kernels = importlib.import_module(f"{load(folder).__name__}.kernels")
+    lanes, ahead, back, stretch = kernels._options(16)
+    assert stretch % ahead == stretch % back == 0 and stretch * 2 >= 16 * 4, "what is kept takes no more than two short inputs"
 
 
 def test_float32_is_allowed_twice_the_error_of_the_eager_reference():

@@ -94,6 +94,16 @@ def _expm1(x):
     near = x * (1 + x * (0.500000119 + x * (0.166666552 + x * (0.0416638777 + x * near))))
     return tl.where(tl.abs(x) < 0.6, near, tl.exp2(1.4426950408889634 * x) - 1)
 ''',
+    "_exp": '''\
+@triton.jit
+def _exp(x):
+    """exp(x), right to 1e-7: the instruction of a GPU is three times further off, which shows in its thousandth power."""
+    n = tl.floor(1.4426950408889634 * x + 0.5)
+    y = (x - 0.693359375 * n) + 0.000212194440 * n
+    z = 0.0416638777 + y * (0.00833395775 + y * (0.00140449905 + y * 0.000198410926))
+    z = 1 + y * (1 + y * (0.500000119 + y * (0.166666552 + y * z)))
+    return tl.where(tl.abs(x) < 80, z * tl.exp2(n), tl.exp(x))
+''',
     "_sigmoid": '''\
 @triton.jit
 def _sigmoid(x):
