@@ -22,7 +22,7 @@ from .spec import Dim
 from .tokens import level
 from .triton_package import Output, Walked, known
 from .triton_row_operands import RowOperands
-from .triton_rows_package import Buffer, Faded, Reader, RowsPackage
+from .triton_rows_package import Buffer, Reader, RowsPackage
 from .triton_site import CodeLine, pointer
 
 
@@ -32,6 +32,14 @@ def rows_package(kernels: Kernels) -> RowsPackage | None:
         return _Writer(kernels).package()
     except UnsupportedOperand:
         return None
+
+
+CHUNK = "i_s, o_i, o_n, K, BK, BC"
+"""What places the columns of a chunk's rows in a buffer of keys."""
+
+
+def _number(factor: str) -> str:
+    return f"_numbers({factor}, i_s, o_i, BC)"
 
 
 class _Writer(RowOperands):
@@ -57,14 +65,20 @@ class _Writer(RowOperands):
         order = "j <= i" if is_inclusive else "j < i"
         faded = f"sum_n {name}_in k_jn exp({G}_in - G_jn)" if self.is_wide else f"{f'exp({G}_i - G_j) ' if narrow else ''}{name}_i . k_j"
         mine = f"exp({G}_i) " if self.has_decay else ""
-        walked = None
-        if not is_erase:
-            own = f"faded_{name}" if self.is_wide else name
-            walked = Faded(own, 0 if not is_inclusive else self.count - 1, self.count > 1 and not self.is_wide)
+        place = self.count - 1 if is_inclusive else 0
+        at_tokens = self.count > 1 and not is_erase
+        columns = self._columns_text(name, place if at_tokens else None)
+        walked = f"_rows(faded_{name}, {CHUNK})" if self.is_wide else self._columns_text(name, place if at_tokens else None, is_bare=True)
+        fade = self._fade(name, later)
+        factors = [f"{_number(self._factor(n))}[{at}]" for n, at in ((name, ":, None"), ("k", "None, :")) if self._factor(n)]
         return Reader(
             index=index,
             name=name,
-            at_tokens=self.count > 1 and not is_erase,
+            columns=columns,
+            paired=columns if self.is_wide else walked,
+            pair_pointers="".join(f"{n}, " for n in (name, "k") if not (n == "e" and n in self.places)),
+            pair_numbers="".join(f"{f}, " for f in map(self._factor, (name, "k")) if f),
+            pair_factor="" if self.is_wide else " * ".join(factors),
             walked=walked,
             is_erase=is_erase,
             is_inclusive=is_inclusive,
@@ -72,7 +86,7 @@ class _Writer(RowOperands):
             moves_before=self.has_decay and not is_inclusive,
             is_first=index == 0,
             is_by_row=is_erase or self.count == 1,
-            place=self.count - 1 if is_inclusive else 0,
+            place=place,
             later=later,
             sees=sees,
             pairs="inverse" if is_erase else f"pairs{suffix}",
@@ -82,8 +96,8 @@ class _Writer(RowOperands):
             faded=f"faded_{name}",
             faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 else ''}" if self.is_wide else "",
             when="if tl.program_id(2) == 0" if index == 0 else f"elif tl.program_id(2) == {index}",
-            fade=f" * tl.exp2({later})[:, None]" if narrow else "",
-            faded_gradient=f"(b_do * tl.exp2({later})[:, None]).to(DOT)" if narrow else "b_do",
+            fade=fade,
+            faded_gradient=f"(b_do{fade}).to(DOT)" if fade else "b_do",
             read=self._read_name(suffix) if not is_erase else "",
             read_gradient=self._read_gradient_name(suffix) if not is_erase else "grad_v",
             gradient=f"grad_{name}",
@@ -91,6 +105,26 @@ class _Writer(RowOperands):
             gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
             math=f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
         )
+
+    def _columns_text(self, letter: str, place: int | None = None, is_bare: bool = False) -> str:
+        """The tile of an operand of a chunk's rows; bare: without the number that multiplies a placed one."""
+        width, columns = ("V, BV", "o_p") if letter == "v" else ("K, BK", "o_n")
+        if letter not in self.places:
+            if place is not None:
+                return f"_at_tokens({letter}, i_s, o_i, {columns}, {width}, BC, {self.count}, {place})"
+            return f"_rows({letter}, i_s, o_i, {columns}, {width}, BC)"
+        own = "k" if letter == "e" else letter
+        tile = f"_tile({own}, {self.places[letter].row}, {width}, {columns}, m_t)"
+        factor = "" if is_bare else self._factor(letter)
+        return f"({tile} * {_number(factor)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
+
+    def _fade(self, letter: str, later: str) -> str:
+        """What multiplies a product with the state, row by row: the decay up to `later`, and the number of a placed operand."""
+        if self.is_wide:
+            return ""
+        parts = [_number(self._factor(letter))] if self._factor(letter) else []
+        parts += [f"tl.exp2({later})"] if self.has_decay else []
+        return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
 
     def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:
         """What the launcher allocates for gradients, and the gradient of every argument."""
@@ -147,11 +181,20 @@ class _Writer(RowOperands):
         query_names = [r.name for r in queries]
         erase = ["e"] if self.has_erase else []
         sums = ["sums"] if self.has_decay else []
-        operand_names = [*query_names, "k", "v", *erase, *sums]
+        own_erase = [n for n in erase if n not in self.places]
+        factors = {n: self._factor(n) for n in (*query_names, "k", "v", *erase)}
+        key_factors = [f for n, f in factors.items() if f and n != "v"]
+        value_factors = [f for n, f in factors.items() if f and n == "v"]
+        operand_names = [n for n in (*query_names, "k", "v", *erase) if n not in self.places] + sums + key_factors + value_factors
+        is_placed_key = any(n in self.places for n in (*query_names, "k"))
+        reads_groups = any(level(p.symbol.per) == "g" for p in self.places.values())
         faded = [f"faded_{n}" for n in ("k", *query_names, *erase)] if self.is_wide else []
         pair_outputs = [*(r.made for r in readers), *faded]
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
-        walked += ["v", *(["faded_e" if self.is_wide else "e"] if self.has_erase else []), *sums, *(r.pairs for r in readers)]
+        walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in readers)]
+        walked += value_factors if self.is_wide else [*key_factors, *value_factors]
+        paired = [*query_names, "k", *own_erase, *sums, *key_factors]
+        written = ["written"] if self.has_erase else ["v", *value_factors]
         gradient_outputs = [r.gradient for r in readers] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
         position = ["position"] if self.plan.uses_position else []
         constants = [pointer(n) for n, _ in self.spec.constants]
@@ -204,7 +247,8 @@ class _Writer(RowOperands):
             sums_pointer="sums, " if narrow else "",
             given_pointer="grad_v, " if self.has_erase else "",
             pair_gradient_names=tuple(n for r in readers for n in (r.pair_gradient, r.own) if n),
-            made_written='made["v"], ',
+            written_inputs=tuple(written),
+            made_written=_made(written),
             made_sums='made["sums"], ' if narrow else "",
             is_wide=self.is_wide,
             has_decay=self.has_decay,
@@ -256,23 +300,43 @@ class _Writer(RowOperands):
             prepared=tuple(prepared),
             buffers=tuple(self._buffers(readers)),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
-            made_pairs="".join(
-                "erased, " if n == "erased" else f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, *pair_outputs)
-            ),
+            made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in (*paired, *pair_outputs)),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in readers).removesuffix(" " if len(readers) == 1 else ", "),
-            pair_gradient_list=", ".join(n for r in readers for n in (r.pair_gradient, r.own) if n),
+            pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
             made_argument="IS_MADE, " if self.is_wide else "",
             made_walk="".join(f'made["{n}"], ' for n in walked),
-            made_gradient="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, "v")),
-            pair_inputs=(*query_names, "k", *erase, *sums),
+            made_gradient="".join(f'made["{n}"], ' for n in paired) + _made(written),
+            pair_inputs=tuple(paired),
             pair_outputs=tuple(pair_outputs),
             pair_title="What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else "."),
             readers=tuple(readers),
             queries=tuple(queries),
             walk_inputs=tuple(walked),
-            walked_key="faded_k" if self.is_wide else "k",
-            walked_erase="faded_e" if self.is_wide else "e",
+            key_columns=self._columns_text("k"),
+            paired_key=self._columns_text("k", is_bare=not self.is_wide),
+            walked_key=f"_rows(faded_k, {CHUNK})" if self.is_wide else self._columns_text("k", is_bare=True),
+            walked_erase=f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e"),
+            value_columns=self._columns_text("v"),
+            written_columns="_rows(written, i_s, o_i, o_p, V, BV, BC)" if self.has_erase else self._columns_text("v"),
+            written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
+            placed=tuple(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"),
+            has_operands=bool(operand_stores),
+            has_placed_keys=is_placed_key,
+            reads_tokens=any(n in self.places for n in ([] if self.is_wide else [*query_names, "k"]) + ["v"]),
+            reads_groups=reads_groups,
+            group_parameter="G: tl.constexpr, " if reads_groups else "",
+            group_argument="G, " if reads_groups else "",
+            place_parameters=f" row, m_t, i_h,{' i_g,' if reads_groups else ''}" if is_placed_key else "",
+            place_arguments=f"row, m_t, i_h, {'i_g, ' if reads_groups else ''}" if is_placed_key else "",
+            place_numbers=f"H: tl.constexpr, {'G: tl.constexpr, ' if reads_groups else ''}" if is_placed_key else "",
+            place_values=f"H, {'G, ' if reads_groups else ''}" if is_placed_key else "",
+            has_one=self.count == 1,
+            token_specialization='(do_not_specialize=["T", "sequences"])' if is_placed_key else "",
+            token_parameters="cu_seqlens, T, sequences, " if is_placed_key else "",
+            token_arguments="packing, T, sequences, " if is_placed_key else "",
+            token_numbers="PACKED: tl.constexpr, " if is_placed_key else "",
+            token_values="is_packed, " if is_placed_key else "",
             read_names=tuple(r.read for r in queries),
             own_reads=tuple(r.read for r in queries) if has_readout else (),
             read_list=", ".join(r.read for r in queries),
@@ -284,16 +348,14 @@ class _Writer(RowOperands):
             written_gradient_math=f"dw = A^T do + {f'exp({G}_C - {G}_i) ' if self.has_decay else ''}k D",
             key_gradient_math=f"dk = {fade_text.replace('_j', '_i')}w D^T + sum dA^T q",
             given_gradient_math="r = (1 + J)^-T dw",
-            erase_fade=" * tl.exp2(b_Gx)[:, None]" if narrow else "",
-            key_fade=" * tl.exp2(b_last - b_G)[:, None]" if narrow else "",
-            carried_write="b_w * tl.exp2(b_last - b_G)[:, None]" if narrow else "b_w",
-            erased_gradient="b_r * tl.exp2(b_Gx)[:, None]" if narrow else "b_r",
+            erase_fade=self._fade("e", "b_Gx"),
+            key_fade=self._fade("k", "b_last - b_G"),
+            carried_write=f"b_w{self._fade('k', 'b_last - b_G')}",
+            erased_gradient=f"b_r{self._fade('e', 'b_Gx')}",
             state_fade=" * tl.exp2(b_last)" if narrow else " * tl.exp2(b_last)[:, None]" if self.is_wide else "",
             state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
-            written="written" if self.has_erase else "v",
             written_output="written, " if self.has_erase else "",
-            written_pointer='made["v"], ' if self.has_erase else "",
-            gradient_inputs=(*query_names, "k", *erase, *sums, "written" if self.has_erase else "v"),
+            gradient_inputs=(*paired, *written),
             gradient_outputs=tuple(gradient_outputs),
             gradient_buffers=tuple(self._gradient_buffers(readers)),
             readout=readout,
@@ -334,6 +396,8 @@ class _Writer(RowOperands):
         found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if not r.is_erase]
         found += [Buffer(n, f"BC, {self.K}, {typed}") for n in ("k", *(["e"] if self.has_erase else []))]
         found.append(Buffer("v", f"BC, {self.V}, {typed}"))
+        found = [buffer for buffer in found if buffer.name not in self.places]
+        found += [Buffer(self._factor(n), "CT") for n in self.places if self._factor(n)]
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
         if self.is_wide:
@@ -347,8 +411,9 @@ class _Writer(RowOperands):
         found = []
         for name, reader in rows.items():
             is_by_row = reader is None or reader.is_by_row
-            allocation = f'made.pop("faded_{name}")' if self.is_wide and is_by_row else f'torch.empty_like(made["{name}"])'
-            found.append(Buffer(f"grad_{name}", allocation))
+            size = "BC" if is_by_row else "CT"
+            allocation = f"torch.empty(slots, H, {size}, {self.K}, dtype=dtype, device=device)"
+            found.append(Buffer(f"grad_{name}", f'made.pop("faded_{name}")' if self.is_wide and is_by_row else allocation))
         if self.is_wide:
             found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
         return found
@@ -378,6 +443,10 @@ class _Writer(RowOperands):
                 "G    = running sum of g" + (", Gx the one before the row's own" if any(not r.is_inclusive for r in readers) else "")
             )
         return tuple(lines)
+
+
+def _made(written: list[str]) -> str:
+    return "".join("written, " if n == "written" else f'made["{n}"], ' for n in written)
 
 
 def _over_heads(text: str, place: str, axis: int) -> str:
