@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
@@ -10,8 +11,10 @@ from .backends.torch_text import identifier
 from .backends.triton_value import HALF, Text, loaded, size_text
 from .bounds import bounds_of
 from .differentiate import cotangents, inner_of
+from .expressions import factors, key
 from .kernel import KEY, ROW, VALUE, Kernels
-from .plan import Row
+from .plan import Row, Walk
+from .recurrence import Recurrence
 from .schedule import widths
 from .spec import Dim, Expr, Ref
 from .tokens import TokenWriter
@@ -28,13 +31,27 @@ FLOOR = 110
 _ZERO = object()
 
 
+def _after_decay(walk: Walk, recurrence: Recurrence) -> tuple[Walk, bool]:
+    """The walk with an erase key that reads the state after its row's decay, where that is a factor of it; whether it is one."""
+    row, *more = walk.rows
+    if more or row.erase is None or row.log_decay is None:
+        return walk, False
+    for factor in factors(row.erase)[1]:
+        log = algebra.log_of(factor, recurrence)
+        if log is not None and key(log) == key(row.log_decay):
+            rest = algebra.quotient(row.erase, factor)
+            if rest is not None and rest.type == row.erase.type:
+                return replace(walk, rows=(replace(row, erase=rest),)), True
+    return walk, False
+
+
 class RowOperands:
     def __init__(self, kernels: Kernels):
         self.plan = kernels.plan
         classified = self.plan.classified
         if len(kernels.walks) != 1:
             raise UnsupportedOperand("several walks")
-        self.walk = kernels.walks[0].walk
+        self.walk, self.erases_after = _after_decay(kernels.walks[0].walk, classified.recurrence)
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
         self.names = RowTokens(self.tokens, self.walk)

@@ -55,8 +55,9 @@ class _Writer(RowOperands):
 
     def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
         name = "e" if is_erase else f"q{suffix}"
-        later = "b_G" if is_inclusive else "b_Gx"
-        letter, G = ("J", "Gx") if is_erase else (f"A{suffix}", "G" if is_inclusive else "Gx")
+        is_before = not (is_inclusive or (is_erase and self.erases_after))
+        later, G = ("b_Gx", "Gx") if is_before else ("b_G", "G")
+        letter = "J" if is_erase else f"A{suffix}"
         if is_erase and self.step > 1:
             sees = "o_i[:, None] // STEP > o_i[None, :] // STEP"
         else:
@@ -82,8 +83,8 @@ class _Writer(RowOperands):
             walked=walked,
             is_erase=is_erase,
             is_inclusive=is_inclusive,
-            is_before=not is_inclusive,
-            moves_before=self.has_decay and not is_inclusive,
+            is_before=is_before,
+            moves_before=self.has_decay and is_before,
             is_first=index == 0,
             is_by_row=is_erase or self.count == 1,
             place=place,
@@ -164,6 +165,9 @@ class _Writer(RowOperands):
         queries = [r for r in readers if not r.is_erase]
         nothing = Walked("", (), ())
         has_readout = not self.is_read_whole
+        made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
+        met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
+        masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
         readout, readout_store = self._readout() if has_readout else (nothing, "")
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
@@ -204,7 +208,8 @@ class _Writer(RowOperands):
         by_name = {column.state: identifier(column.state) for column in self.walk.columns}
         states = [f"initial_{s}" for s in states]
         moved = [f"moved_{s.removeprefix('initial_')}" for s in states]
-        reads_before = any(not r.is_inclusive for r in readers)
+        reads_before = any(r.is_before for r in readers)
+        erase_sum = "G" if self.erases_after else "Gx"
         unpacked, used = unpack(self.walk)
         unpack_sizes = [_renamed(sizes[n]) for n in used]
         K_value, V_value = self.K, self.V
@@ -217,7 +222,7 @@ class _Writer(RowOperands):
         scale_text = self.tokens.printer.text(self.scale) if self.scale is not None else ""
         decay_text = f"exp({G}_C) " if self.has_decay else ""
         fade_text = f"exp({G}_C - {G}_j) " if self.has_decay else ""
-        x = "exp(Gx_i) " if self.has_decay else ""
+        x = f"exp({erase_sum}_i) " if self.has_decay else ""
         write_math = f"w = (1 + J)^-1 (v - {x}e S)"
         logs = [row.log_decay for row in self.walk.rows if row.log_decay is not None]
         kept = [r.read for r in queries] if self.plan.stores_reads else []
@@ -258,6 +263,7 @@ class _Writer(RowOperands):
             stores_reads=self.plan.stores_reads,
             uses_position=self.plan.uses_position,
             reads_before=reads_before,
+            erases_before=self.has_erase and not self.erases_after,
             moves_before=reads_before and self.has_decay,
             is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
             inverse_precision="tf32x3",
@@ -295,6 +301,8 @@ class _Writer(RowOperands):
             operands=operands,
             operand_names=tuple(f"made_{n}" for n in operand_names),
             operand_stores=operand_stores,
+            operand_offsets=_pairs_text([("o_i", "tl.arange(0, CT)"), *((f"o_{n}", f"tl.arange(0, {b})") for n, b in met.items())]),
+            operand_masks=_pairs_text([("m_t", "o_t < length"), *((f"m_{n}", masks[n]) for n in met if f"m_{n}" in made_text)]),
             scale_pointer="scale, " if self.scale is not None else "",
             scale_value=f"{scale_text}, " if self.scale is not None else "",
             prepared=tuple(prepared),
@@ -348,10 +356,10 @@ class _Writer(RowOperands):
             written_gradient_math=f"dw = A^T do + {f'exp({G}_C - {G}_i) ' if self.has_decay else ''}k D",
             key_gradient_math=f"dk = {fade_text.replace('_j', '_i')}w D^T + sum dA^T q",
             given_gradient_math="r = (1 + J)^-T dw",
-            erase_fade=self._fade("e", "b_Gx"),
+            erase_fade=self._fade("e", f"b_{erase_sum}"),
             key_fade=self._fade("k", "b_last - b_G"),
             carried_write=f"b_w{self._fade('k', 'b_last - b_G')}",
-            erased_gradient=f"b_r{self._fade('e', 'b_Gx')}",
+            erased_gradient=f"b_r{self._fade('e', f'b_{erase_sum}')}",
             state_fade=" * tl.exp2(b_last)" if narrow else " * tl.exp2(b_last)[:, None]" if self.is_wide else "",
             state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
             written_output="written, " if self.has_erase else "",
@@ -375,9 +383,10 @@ class _Writer(RowOperands):
             # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
             stage_keys="64" if len(readers) > 2 else "128",
             gradient_block="block",
-            # a tile is a few registers a thread then: with half as many warps two programs would spill, and one would wait
-            pair_warps="16" if self.is_wide else "4",
-            gradient_warps="16" if self.is_wide else "4",
+            gradient_warps="8" if self.is_wide else "4",
+            # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
+            pair_limit=", registers=168" if self.is_wide else "",
+            gradient_limit=f", registers={128 if self.is_wide else 168}",
             operand_warps="8" if self.count == 1 else "4",
         )  # fmt: skip
 
@@ -433,16 +442,19 @@ class _Writer(RowOperands):
     def _legend(self, readers: list[Reader]) -> tuple[str, ...]:
         lines = [r.pair_math for r in readers]
         if self.has_erase:
-            x = "exp(Gx_i) " if self.has_decay else ""
+            x = f"exp({'G' if self.erases_after else 'Gx'}_i) " if self.has_decay else ""
             lines.append(f"w    = (1 + J)^-1 (v - {x}e S), what the rows really write")
         else:
             lines.append("w    = v")
         lines += [r.math for r in readers if not r.is_erase]
         if self.has_decay:
-            lines.append(
-                "G    = running sum of g" + (", Gx the one before the row's own" if any(not r.is_inclusive for r in readers) else "")
-            )
+            lines.append("G    = running sum of g" + (", Gx the one before the row's own" if any(r.is_before for r in readers) else ""))
         return tuple(lines)
+
+
+def _pairs_text(pairs: list[tuple[str, str]]) -> str:
+    """One assignment of several values."""
+    return f"{', '.join(name for name, _ in pairs)} = {', '.join(value for _, value in pairs)}"
 
 
 def _made(written: list[str]) -> str:

@@ -94,6 +94,7 @@ class RowsPackage:
     stores_reads: bool
     uses_position: bool
     reads_before: bool
+    erases_before: bool
     moves_before: bool
     is_first: str
     inverse_precision: str
@@ -131,6 +132,8 @@ class RowsPackage:
     operands: Walked
     operand_names: tuple[str, ...]
     operand_stores: tuple[str, ...]
+    operand_offsets: str
+    operand_masks: str
     scale_pointer: str
     scale_value: str
     prepared: tuple[str, ...]
@@ -210,6 +213,7 @@ class RowsPackage:
     pair_block: str
     stage_keys: str  # the widest block of keys that shared memory holds in two stages
     gradient_block: str
-    pair_warps: str
     gradient_warps: str
+    pair_limit: str
+    gradient_limit: str
     operand_warps: str
