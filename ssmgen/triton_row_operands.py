@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
@@ -10,14 +11,17 @@ from .backends.torch_text import identifier
 from .backends.triton_value import HALF, Text, loaded, size_text
 from .bounds import bounds_of
 from .differentiate import cotangents, inner_of
+from .expressions import factors, key
 from .kernel import KEY, ROW, VALUE, Kernels
-from .plan import Row
+from .plan import Row, Walk
+from .recurrence import Recurrence
 from .schedule import widths
 from .spec import Dim, Expr, Ref
 from .tokens import TokenWriter
 from .triton_gradients import MADE, made
 from .triton_operands import added, atom
 from .triton_package import Walked
+from .triton_row_places import Placed, placed
 from .triton_site import KERNEL_WORDS, Site, masked, pointer
 from .triton_tokens import Gradients, RowSite, RowTokens, number_line, operand_line
 
@@ -27,13 +31,27 @@ FLOOR = 110
 _ZERO = object()
 
 
+def _after_decay(walk: Walk, recurrence: Recurrence) -> tuple[Walk, bool]:
+    """The walk with an erase key that reads the state after its row's decay, where that is a factor of it; whether it is one."""
+    row, *more = walk.rows
+    if more or row.erase is None or row.log_decay is None:
+        return walk, False
+    for factor in factors(row.erase)[1]:
+        log = algebra.log_of(factor, recurrence)
+        if log is not None and key(log) == key(row.log_decay):
+            rest = algebra.quotient(row.erase, factor)
+            if rest is not None and rest.type == row.erase.type:
+                return replace(walk, rows=(replace(row, erase=rest),)), True
+    return walk, False
+
+
 class RowOperands:
     def __init__(self, kernels: Kernels):
         self.plan = kernels.plan
         classified = self.plan.classified
         if len(kernels.walks) != 1:
             raise UnsupportedOperand("several walks")
-        self.walk = kernels.walks[0].walk
+        self.walk, self.erases_after = _after_decay(kernels.walks[0].walk, classified.recurrence)
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
         self.names = RowTokens(self.tokens, self.walk)
@@ -58,6 +76,7 @@ class RowOperands:
         self.axis_of = dict.fromkeys((t.step.type.rows for t in classified.recurrence.turnings), HALF) | self.axis_of
         self.texts: list[str] = []
         self.scale = self.walk.scale
+        self.places = self._places()
         self.read_text = {}
 
     # --- sites ---
@@ -90,24 +109,56 @@ class RowOperands:
     def P(self) -> str:
         return atom(size_text(self.value_size).text) if self.value_size is not None else "1"
 
+    def _places(self) -> dict[str, Placed]:
+        """Operands that are read where an input lies, by their letters; of one row a token, whose places are those of tokens."""
+        if self.count > 1:
+            return {}
+        row, found = self.walk.rows[0], {f"q{r.name[1:]}": placed(r.query, self.K, self.tokens) for r in self.walk.readings}
+        if row.is_written:
+            found["k"] = placed(row.key, self.K, self.tokens)
+            value = row.values[0] if len(self.walk.columns) == 1 else None
+            found["v"] = placed(value, self.V, self.tokens)
+            if found["v"] is not None and row.coefficient is not None:
+                found["v"] = placed(algebra.mul(row.coefficient, value), self.V, self.tokens)
+        # an erase key that is a multiple of the key is read with it
+        erase = placed(row.erase, self.K, self.tokens) if found.get("k") is not None else None
+        if erase is not None and erase.symbol == found["k"].symbol:
+            found["e"] = erase
+        return {letter: place for letter, place in found.items() if place is not None}
+
+    def _factor(self, letter: str) -> str:
+        """The buffer of the numbers that a placed operand is multiplied by; '' where there are none."""
+        place = self.places.get(letter)
+        return f"factor_{letter}" if place is not None and (place.number is not None or self._constant(letter)) else ""
+
+    def _constant(self, letter: str) -> str:
+        return " * scale" if self.scale is not None and letter.startswith("q") else ""
+
     def _operands(self) -> tuple[Walked, tuple[str, ...]]:
         """The kernel that makes every row's operands, and what it stores."""
         head, site = self._site("CT")
         stores: list[str] = []
         where = "(i_s * CT + o_i)[:, None]"
+        for letter, place in self.places.items():
+            if self._factor(letter):
+                number = algebra.const(1) if place.number is None else self._named(place.number)
+                name = number_line(site, f"b_factor_{letter}", number, f"{letter} / {place.symbol.name}")
+                stores.append(f"tl.store(made_factor_{letter} + i_s * CT + o_i, {name}{self._constant(letter)})")
         for r in self.walk.readings:
-            name = operand_line(
-                site, f"b_q{r.name[1:]}", self._named(r.query), KEY, f"q{r.name[1:]}", " * scale" if self.scale is not None else ""
-            )
-            stores.append(self._stored(f"made_q{r.name[1:]}", where, self.K, "o_n", name, "m_n"))
+            letter = f"q{r.name[1:]}"
+            if letter not in self.places:
+                name = operand_line(site, f"b_{letter}", self._named(r.query), KEY, letter, self._constant(letter))
+                stores.append(self._stored(f"made_{letter}", where, self.K, "o_n", name, "m_n"))
         sums = ""
         for number, row in enumerate(self.walk.rows):
             tail = f"_{number + 1}" if self.count > 1 else ""
             at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
-            stores.append(self._row_store("k", tail, at, row.key if row.is_written or row.erase is not None else _ZERO, site))
-            if self.has_erase:
+            if "k" not in self.places:
+                stores.append(self._row_store("k", tail, at, row.key if row.is_written or row.erase is not None else _ZERO, site))
+            if self.has_erase and "e" not in self.places:
                 stores.append(self._row_store("e", tail, at, _ZERO if row.erase is None else row.erase, site))
-            stores += self._value_stores(row, tail, at, site)
+            if "v" not in self.places:
+                stores += self._value_stores(row, tail, at, site)
             if self.has_decay and number % self.step == 0:
                 sums = self._log_decay(row, tail, site)
                 if sums and self.count > 1:

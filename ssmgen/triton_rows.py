@@ -23,7 +23,7 @@ from .spec import Dim
 from .tokens import level
 from .triton_package import Output, Walked, known
 from .triton_row_operands import RowOperands
-from .triton_rows_package import Buffer, Faded, Reader, RowsPackage
+from .triton_rows_package import Buffer, Reader, RowsPackage
 from .triton_site import CodeLine, pointer
 
 
@@ -33,6 +33,14 @@ def rows_package(kernels: Kernels) -> RowsPackage | None:
         return _Writer(kernels).package()
     except UnsupportedOperand:
         return None
+
+
+CHUNK = "i_s, o_i, o_n, K, BK, BC"
+"""What places the columns of a chunk's rows in a buffer of keys."""
+
+
+def _number(factor: str) -> str:
+    return f"_numbers({factor}, i_s, o_i, BC)"
 
 
 class _Writer(RowOperands):
@@ -48,8 +56,9 @@ class _Writer(RowOperands):
 
     def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
         name = "e" if is_erase else f"q{suffix}"
-        later = "b_G" if is_inclusive else "b_Gx"
-        letter, G = ("J", "Gx") if is_erase else (f"A{suffix}", "G" if is_inclusive else "Gx")
+        is_before = not (is_inclusive or (is_erase and self.erases_after))
+        later, G = ("b_Gx", "Gx") if is_before else ("b_G", "G")
+        letter = "J" if is_erase else f"A{suffix}"
         if is_erase and self.step > 1:
             sees = "o_i[:, None] // STEP > o_i[None, :] // STEP"
         else:
@@ -58,22 +67,28 @@ class _Writer(RowOperands):
         order = "j <= i" if is_inclusive else "j < i"
         faded = f"sum_n {name}_in k_jn exp({G}_in - G_jn)" if self.is_wide else f"{f'exp({G}_i - G_j) ' if narrow else ''}{name}_i . k_j"
         mine = f"exp({G}_i) " if self.has_decay else ""
-        walked = None
-        if not is_erase:
-            own = f"faded_{name}" if self.is_wide else name
-            walked = Faded(own, 0 if not is_inclusive else self.count - 1, self.count > 1 and not self.is_wide)
+        place = self.count - 1 if is_inclusive else 0
+        at_tokens = self.count > 1 and not is_erase
+        columns = self._columns_text(name, place if at_tokens else None)
+        walked = f"_rows(faded_{name}, {CHUNK})" if self.is_wide else self._columns_text(name, place if at_tokens else None, is_bare=True)
+        fade = self._fade(name, later)
+        factors = [f"{_number(self._factor(n))}[{at}]" for n, at in ((name, ":, None"), ("k", "None, :")) if self._factor(n)]
         return Reader(
             index=index,
             name=name,
-            at_tokens=self.count > 1 and not is_erase,
+            columns=columns,
+            paired=columns if self.is_wide else walked,
+            pair_pointers="".join(f"{n}, " for n in (name, "k") if not (n == "e" and n in self.places)),
+            pair_numbers="".join(f"{f}, " for f in map(self._factor, (name, "k")) if f),
+            pair_factor="" if self.is_wide else " * ".join(factors),
             walked=walked,
             is_erase=is_erase,
             is_inclusive=is_inclusive,
-            is_before=not is_inclusive,
-            moves_before=self.has_decay and not is_inclusive,
+            is_before=is_before,
+            moves_before=self.has_decay and is_before,
             is_first=index == 0,
             is_by_row=is_erase or self.count == 1,
-            place=self.count - 1 if is_inclusive else 0,
+            place=place,
             later=later,
             sees=sees,
             pairs="inverse" if is_erase else f"pairs{suffix}",
@@ -83,8 +98,8 @@ class _Writer(RowOperands):
             faded=f"faded_{name}",
             faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 else ''}" if self.is_wide else "",
             when="if tl.program_id(2) == 0" if index == 0 else f"elif tl.program_id(2) == {index}",
-            fade=f" * tl.exp2({later})[:, None]" if narrow else "",
-            faded_gradient=f"(b_do * tl.exp2({later})[:, None]).to(DOT)" if narrow else "b_do",
+            fade=fade,
+            faded_gradient=f"(b_do{fade}).to(DOT)" if fade else "b_do",
             read=self._read_name(suffix) if not is_erase else "",
             read_gradient=self._read_gradient_name(suffix) if not is_erase else "grad_v",
             gradient=f"grad_{name}",
@@ -92,6 +107,26 @@ class _Writer(RowOperands):
             gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
             math=f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
         )
+
+    def _columns_text(self, letter: str, place: int | None = None, is_bare: bool = False) -> str:
+        """The tile of an operand of a chunk's rows; bare: without the number that multiplies a placed one."""
+        width, columns = ("V, BV", "o_p") if letter == "v" else ("K, BK", "o_n")
+        if letter not in self.places:
+            if place is not None:
+                return f"_at_tokens({letter}, i_s, o_i, {columns}, {width}, BC, {self.count}, {place})"
+            return f"_rows({letter}, i_s, o_i, {columns}, {width}, BC)"
+        own = "k" if letter == "e" else letter
+        tile = f"_tile({own}, {self.places[letter].row}, {width}, {columns}, m_t)"
+        factor = "" if is_bare else self._factor(letter)
+        return f"({tile} * {_number(factor)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
+
+    def _fade(self, letter: str, later: str) -> str:
+        """What multiplies a product with the state, row by row: the decay up to `later`, and the number of a placed operand."""
+        if self.is_wide:
+            return ""
+        parts = [_number(self._factor(letter))] if self._factor(letter) else []
+        parts += [f"tl.exp2({later})"] if self.has_decay else []
+        return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
 
     def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:
         """What the launcher allocates for gradients, and the gradient of every argument."""
@@ -131,6 +166,9 @@ class _Writer(RowOperands):
         queries = [r for r in readers if not r.is_erase]
         nothing = Walked("", (), ())
         has_readout = not self.is_read_whole
+        made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
+        met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
+        masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
         readout, readout_store = self._readout() if has_readout else (nothing, "")
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
@@ -148,11 +186,20 @@ class _Writer(RowOperands):
         query_names = [r.name for r in queries]
         erase = ["e"] if self.has_erase else []
         sums = ["sums"] if self.has_decay else []
-        operand_names = [*query_names, "k", "v", *erase, *sums]
+        own_erase = [n for n in erase if n not in self.places]
+        factors = {n: self._factor(n) for n in (*query_names, "k", "v", *erase)}
+        key_factors = [f for n, f in factors.items() if f and n != "v"]
+        value_factors = [f for n, f in factors.items() if f and n == "v"]
+        operand_names = [n for n in (*query_names, "k", "v", *erase) if n not in self.places] + sums + key_factors + value_factors
+        is_placed_key = any(n in self.places for n in (*query_names, "k"))
+        reads_groups = any(level(p.symbol.per) == "g" for p in self.places.values())
         faded = [f"faded_{n}" for n in ("k", *query_names, *erase)] if self.is_wide else []
         pair_outputs = [*(r.made for r in readers), *faded]
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
-        walked += ["v", *(["faded_e" if self.is_wide else "e"] if self.has_erase else []), *sums, *(r.pairs for r in readers)]
+        walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in readers)]
+        walked += value_factors if self.is_wide else [*key_factors, *value_factors]
+        paired = [*query_names, "k", *own_erase, *sums, *key_factors]
+        written = ["written"] if self.has_erase else ["v", *value_factors]
         gradient_outputs = [r.gradient for r in readers] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
         position = ["position"] if self.plan.uses_position else []
         constants = [pointer(n) for n, _ in self.spec.constants]
@@ -162,7 +209,8 @@ class _Writer(RowOperands):
         by_name = {column.state: identifier(column.state) for column in self.walk.columns}
         states = [f"initial_{s}" for s in states]
         moved = [f"moved_{s.removeprefix('initial_')}" for s in states]
-        reads_before = any(not r.is_inclusive for r in readers)
+        reads_before = any(r.is_before for r in readers)
+        erase_sum = "G" if self.erases_after else "Gx"
         unpacked, used = unpack(self.walk)
         unpack_sizes = [_renamed(sizes[n]) for n in used]
         K_value, V_value = self.K, self.V
@@ -175,7 +223,7 @@ class _Writer(RowOperands):
         scale_text = self.tokens.printer.text(self.scale) if self.scale is not None else ""
         decay_text = f"exp({G}_C) " if self.has_decay else ""
         fade_text = f"exp({G}_C - {G}_j) " if self.has_decay else ""
-        x = "exp(Gx_i) " if self.has_decay else ""
+        x = f"exp({erase_sum}_i) " if self.has_decay else ""
         write_math = f"w = (1 + J)^-1 (v - {x}e S)"
         logs = [row.log_decay for row in self.walk.rows if row.log_decay is not None]
         kept = [r.read for r in queries] if self.plan.stores_reads else []
@@ -205,7 +253,8 @@ class _Writer(RowOperands):
             sums_pointer="sums, " if narrow else "",
             given_pointer="grad_v, " if self.has_erase else "",
             pair_gradient_names=tuple(n for r in readers for n in (r.pair_gradient, r.own) if n),
-            made_written='made["v"], ',
+            written_inputs=tuple(written),
+            made_written=_made(written),
             made_sums='made["sums"], ' if narrow else "",
             is_wide=self.is_wide,
             has_decay=self.has_decay,
@@ -215,6 +264,7 @@ class _Writer(RowOperands):
             stores_reads=self.plan.stores_reads,
             uses_position=self.plan.uses_position,
             reads_before=reads_before,
+            erases_before=self.has_erase and not self.erases_after,
             moves_before=reads_before and self.has_decay,
             is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
             inverse_precision="tf32x3",
@@ -252,28 +302,50 @@ class _Writer(RowOperands):
             operands=operands,
             operand_names=tuple(f"made_{n}" for n in operand_names),
             operand_stores=operand_stores,
+            operand_offsets=_pairs_text([("o_i", "tl.arange(0, CT)"), *((f"o_{n}", f"tl.arange(0, {b})") for n, b in met.items())]),
+            operand_masks=_pairs_text([("m_t", "o_t < length"), *((f"m_{n}", masks[n]) for n in met if f"m_{n}" in made_text)]),
             scale_pointer="scale, " if self.scale is not None else "",
             scale_value=f"{scale_text}, " if self.scale is not None else "",
             prepared=tuple(prepared),
             buffers=tuple(self._buffers(readers)),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
-            made_pairs="".join(
-                "erased, " if n == "erased" else f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, *pair_outputs)
-            ),
+            made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in (*paired, *pair_outputs)),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in readers).removesuffix(" " if len(readers) == 1 else ", "),
-            pair_gradient_list=", ".join(n for r in readers for n in (r.pair_gradient, r.own) if n),
+            pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
             made_argument="IS_MADE, " if self.is_wide else "",
             made_walk="".join(f'made["{n}"], ' for n in walked),
-            made_gradient="".join(f'made["{n}"], ' for n in (*query_names, "k", *erase, *sums, "v")),
-            pair_inputs=(*query_names, "k", *erase, *sums),
+            made_gradient="".join(f'made["{n}"], ' for n in paired) + _made(written),
+            pair_inputs=tuple(paired),
             pair_outputs=tuple(pair_outputs),
             pair_title="What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else "."),
             readers=tuple(readers),
             queries=tuple(queries),
             walk_inputs=tuple(walked),
-            walked_key="faded_k" if self.is_wide else "k",
-            walked_erase="faded_e" if self.is_wide else "e",
+            key_columns=self._columns_text("k"),
+            paired_key=self._columns_text("k", is_bare=not self.is_wide),
+            walked_key=f"_rows(faded_k, {CHUNK})" if self.is_wide else self._columns_text("k", is_bare=True),
+            walked_erase=f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e"),
+            value_columns=self._columns_text("v"),
+            written_columns="_rows(written, i_s, o_i, o_p, V, BV, BC)" if self.has_erase else self._columns_text("v"),
+            written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
+            placed=tuple(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"),
+            has_operands=bool(operand_stores),
+            has_placed_keys=is_placed_key,
+            reads_tokens=any(n in self.places for n in ([] if self.is_wide else [*query_names, "k"]) + ["v"]),
+            reads_groups=reads_groups,
+            group_parameter="G: tl.constexpr, " if reads_groups else "",
+            group_argument="G, " if reads_groups else "",
+            place_parameters=f" row, m_t, i_h,{' i_g,' if reads_groups else ''}" if is_placed_key else "",
+            place_arguments=f"row, m_t, i_h, {'i_g, ' if reads_groups else ''}" if is_placed_key else "",
+            place_numbers=f"H: tl.constexpr, {'G: tl.constexpr, ' if reads_groups else ''}" if is_placed_key else "",
+            place_values=f"H, {'G, ' if reads_groups else ''}" if is_placed_key else "",
+            has_one=self.count == 1,
+            token_specialization='(do_not_specialize=["T", "sequences"])' if is_placed_key else "",
+            token_parameters="cu_seqlens, T, sequences, " if is_placed_key else "",
+            token_arguments="packing, T, sequences, " if is_placed_key else "",
+            token_numbers="PACKED: tl.constexpr, " if is_placed_key else "",
+            token_values="is_packed, " if is_placed_key else "",
             read_names=tuple(r.read for r in queries),
             own_reads=tuple(r.read for r in queries) if has_readout else (),
             read_list=", ".join(r.read for r in queries),
@@ -285,16 +357,14 @@ class _Writer(RowOperands):
             written_gradient_math=f"dw = A^T do + {f'exp({G}_C - {G}_i) ' if self.has_decay else ''}k D",
             key_gradient_math=f"dk = {fade_text.replace('_j', '_i')}w D^T + sum dA^T q",
             given_gradient_math="r = (1 + J)^-T dw",
-            erase_fade=" * tl.exp2(b_Gx)[:, None]" if narrow else "",
-            key_fade=" * tl.exp2(b_last - b_G)[:, None]" if narrow else "",
-            carried_write="b_w * tl.exp2(b_last - b_G)[:, None]" if narrow else "b_w",
-            erased_gradient="b_r * tl.exp2(b_Gx)[:, None]" if narrow else "b_r",
+            erase_fade=self._fade("e", f"b_{erase_sum}"),
+            key_fade=self._fade("k", "b_last - b_G"),
+            carried_write=f"b_w{self._fade('k', 'b_last - b_G')}",
+            erased_gradient=f"b_r{self._fade('e', f'b_{erase_sum}')}",
             state_fade=" * tl.exp2(b_last)" if narrow else " * tl.exp2(b_last)[:, None]" if self.is_wide else "",
             state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
-            written="written" if self.has_erase else "v",
             written_output="written, " if self.has_erase else "",
-            written_pointer='made["v"], ' if self.has_erase else "",
-            gradient_inputs=(*query_names, "k", *erase, *sums, "written" if self.has_erase else "v"),
+            gradient_inputs=(*paired, *written),
             gradient_outputs=tuple(gradient_outputs),
             gradient_buffers=tuple(self._gradient_buffers(readers)),
             readout=readout,
@@ -314,9 +384,10 @@ class _Writer(RowOperands):
             # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
             stage_keys="64" if len(readers) > 2 else "128",
             gradient_block="block",
-            # a tile is a few registers a thread then: with half as many warps two programs would spill, and one would wait
-            pair_warps="16" if self.is_wide else "4",
-            gradient_warps="16" if self.is_wide else "4",
+            gradient_warps="8" if self.is_wide else "4",
+            # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
+            pair_limit=", registers=168" if self.is_wide else "",
+            gradient_limit=f", registers={128 if self.is_wide else 168}",
             operand_warps="8" if self.count == 1 else "4",
         )  # fmt: skip
 
@@ -335,6 +406,8 @@ class _Writer(RowOperands):
         found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if not r.is_erase]
         found += [Buffer(n, f"BC, {self.K}, {typed}") for n in ("k", *(["e"] if self.has_erase else []))]
         found.append(Buffer("v", f"BC, {self.V}, {typed}"))
+        found = [buffer for buffer in found if buffer.name not in self.places]
+        found += [Buffer(self._factor(n), "CT") for n in self.places if self._factor(n)]
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
         if self.is_wide:
@@ -348,8 +421,9 @@ class _Writer(RowOperands):
         found = []
         for name, reader in rows.items():
             is_by_row = reader is None or reader.is_by_row
-            allocation = f'made.pop("faded_{name}")' if self.is_wide and is_by_row else f'torch.empty_like(made["{name}"])'
-            found.append(Buffer(f"grad_{name}", allocation))
+            size = "BC" if is_by_row else "CT"
+            allocation = f"torch.empty(slots, H, {size}, {self.K}, dtype=dtype, device=device)"
+            found.append(Buffer(f"grad_{name}", f'made.pop("faded_{name}")' if self.is_wide and is_by_row else allocation))
         if self.is_wide:
             found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
         return found
@@ -369,16 +443,23 @@ class _Writer(RowOperands):
     def _legend(self, readers: list[Reader]) -> tuple[str, ...]:
         lines = [r.pair_math for r in readers]
         if self.has_erase:
-            x = "exp(Gx_i) " if self.has_decay else ""
+            x = f"exp({'G' if self.erases_after else 'Gx'}_i) " if self.has_decay else ""
             lines.append(f"w    = (1 + J)^-1 (v - {x}e S), what the rows really write")
         else:
             lines.append("w    = v")
         lines += [r.math for r in readers if not r.is_erase]
         if self.has_decay:
-            lines.append(
-                "G    = running sum of g" + (", Gx the one before the row's own" if any(not r.is_inclusive for r in readers) else "")
-            )
+            lines.append("G    = running sum of g" + (", Gx the one before the row's own" if any(r.is_before for r in readers) else ""))
         return tuple(lines)
+
+
+def _pairs_text(pairs: list[tuple[str, str]]) -> str:
+    """One assignment of several values."""
+    return f"{', '.join(name for name, _ in pairs)} = {', '.join(value for _, value in pairs)}"
+
+
+def _made(written: list[str]) -> str:
+    return "".join("written, " if n == "written" else f'made["{n}"], ' for n in written)
 
 
 def _over_heads(text: str, place: str, axis: int) -> str:

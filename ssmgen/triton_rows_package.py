@@ -17,22 +17,17 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Faded:
-    """A query as the walk reads it; `at_tokens`: laid out token by token, not row by row."""
-
-    name: str
-    place: int
-    at_tokens: bool
-
-
-@dataclass(frozen=True)
 class Reader:
     """Something that reads the state and what earlier rows of the chunk write: a query, or an erase key."""
 
     index: int
     name: str  # the buffer of its keys
-    at_tokens: bool
-    walked: Faded | None  # the same, faded up to its rows, where the walk reads that
+    columns: str  # the tile of them
+    paired: str  # the same for pairs: without the number that multiplies a row where products can be multiplied by it
+    pair_pointers: str
+    pair_numbers: str
+    pair_factor: str  # which then is this
+    walked: str  # the tile that the walk reads
     is_erase: bool
     is_inclusive: bool
     is_before: bool  # stands before what its row writes
@@ -88,6 +83,7 @@ class RowsPackage:
     sums_pointer: str
     given_pointer: str
     pair_gradient_names: tuple[str, ...]
+    written_inputs: tuple[str, ...]
     made_written: str
     made_sums: str
     is_wide: bool
@@ -98,6 +94,7 @@ class RowsPackage:
     stores_reads: bool
     uses_position: bool
     reads_before: bool
+    erases_before: bool
     moves_before: bool
     is_first: str
     inverse_precision: str
@@ -135,6 +132,8 @@ class RowsPackage:
     operands: Walked
     operand_names: tuple[str, ...]
     operand_stores: tuple[str, ...]
+    operand_offsets: str
+    operand_masks: str
     scale_pointer: str
     scale_value: str
     prepared: tuple[str, ...]
@@ -153,8 +152,30 @@ class RowsPackage:
     readers: tuple[Reader, ...]
     queries: tuple[Reader, ...]
     walk_inputs: tuple[str, ...]
+    key_columns: str  # tiles, as those of readers
+    paired_key: str
     walked_key: str
     walked_erase: str
+    value_columns: str
+    written_columns: str
+    written_allocation: str
+    placed: tuple[Buffer, ...]  # operands that are arguments
+    has_operands: bool  # that are made
+    has_placed_keys: bool
+    reads_tokens: bool  # keys or values where the arguments lie
+    reads_groups: bool
+    group_parameter: str
+    group_argument: str
+    place_parameters: str
+    place_arguments: str
+    place_numbers: str
+    place_values: str
+    has_one: bool  # row a token
+    token_specialization: str
+    token_parameters: str
+    token_arguments: str
+    token_numbers: str
+    token_values: str
     read_names: tuple[str, ...]
     own_reads: tuple[str, ...]
     read_list: str
@@ -172,9 +193,7 @@ class RowsPackage:
     erased_gradient: str
     state_fade: str
     state_fade_assigned: str
-    written: str
     written_output: str
-    written_pointer: str
     gradient_inputs: tuple[str, ...]
     gradient_outputs: tuple[str, ...]
     gradient_buffers: tuple[Buffer, ...]
@@ -194,6 +213,7 @@ class RowsPackage:
     pair_block: str
     stage_keys: str  # the widest block of keys that shared memory holds in two stages
     gradient_block: str
-    pair_warps: str
     gradient_warps: str
+    pair_limit: str
+    gradient_limit: str
     operand_warps: str
