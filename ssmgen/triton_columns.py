@@ -44,7 +44,7 @@ class Columns:
         gradient, plain, summed, lines = self._gradients()
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
-        used = [*(line.text for w in (kernel, gradient) for line in (*w.head, *w.rows)), *stores, *plain, *(s.value for s in summed)]
+        used = [*_texts(kernel), *_texts(gradient), *stores, *plain, *(s.value for s in summed)]
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
@@ -65,6 +65,9 @@ class Columns:
             uses_values=any("o_p" in text for text in used),
             has_groups=group,
             takes_heads_in_turn=bool(summed),
+            masks_keys=any("m_n" in text for text in (*_texts(kernel), *stores)),
+            gradients_mask_keys=any("m_n" in text for text in (*_texts(gradient), *plain, *(s.value + s.store for s in summed))),
+            gradients_use_device=any("=device" in output.allocation for output in (*outputs, *partials)),
             key_width=self.K,
             value_width=self.V,
             numbers="".join(f"{n}: tl.constexpr, " for n in numbers),
@@ -204,6 +207,10 @@ def _column(buffer: str, place: str, width: str) -> str:
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):
     return lambda site: added(site, target, text, axes)
+
+
+def _texts(walked: Walked) -> list[str]:
+    return [line.text for line in (*walked.head, *walked.rows)]
 
 
 def _value_size(walk: Walk, wide: int) -> Dim:

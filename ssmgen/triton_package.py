@@ -128,6 +128,9 @@ class ColumnsPackage:
     uses_values: bool
     has_groups: bool
     takes_heads_in_turn: bool
+    masks_keys: bool
+    gradients_mask_keys: bool
+    gradients_use_device: bool
     key_width: str
     value_width: str
     numbers: str
