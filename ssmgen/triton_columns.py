@@ -6,6 +6,7 @@ the heads of a group in turn and sums in registers what they share.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from .backends.torch_pointwise import UnsupportedOperand
@@ -19,7 +20,7 @@ from .tokens import TokenWriter, level
 from .triton_gradients import MADE, axes_of_sizes, made
 from .triton_operands import added, atom
 from .triton_package import ColumnsPackage, Output, Summed, Walked
-from .triton_site import Site, pointer
+from .triton_site import CodeLine, Site, pointer
 from .triton_tokens import Gradients, RowSite, RowTokens, Stored, number_line, operand_line
 
 LANES = {"head": ("H", "i_h"), "group": ("G", "i_g"), "layer": ("1", "0")}
@@ -42,17 +43,19 @@ class Columns:
         """numbers: the sizes that kernels take as constants."""
         kernel, stores = self._kernel()
         gradient, plain, summed, lines = self._gradients()
+        gradient, before = _hoisted(gradient) if summed else (gradient, ())
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
-        used = [*_texts(kernel), *_texts(gradient), *stores, *plain, *(s.value for s in summed)]
+        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in before), *stores, *plain, *(s.value for s in summed)]
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
-            reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t.text for t in gradient.rows)),
+            reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t for t in _texts(gradient))),
             gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
             kernel=kernel,
             stores=stores,
             gradient=gradient,
+            before_heads=before,
             gradient_stores=plain,
             summed=summed,
             gradient_pointers="".join(f"{o.name}, " for o in (*outputs, *partials)),
@@ -66,7 +69,9 @@ class Columns:
             has_groups=group,
             takes_heads_in_turn=bool(summed),
             masks_keys=any("m_n" in text for text in (*_texts(kernel), *stores)),
-            gradients_mask_keys=any("m_n" in text for text in (*_texts(gradient), *plain, *(s.value + s.store for s in summed))),
+            gradients_mask_keys=any(
+                "m_n" in text for text in (*_texts(gradient), *(line.text for line in before), *plain, *(s.value + s.store for s in summed))
+            ),
             gradients_use_device=any("=device" in output.allocation for output in (*outputs, *partials)),
             key_width=self.K,
             value_width=self.V,
@@ -85,7 +90,7 @@ class Columns:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
         names += ["position"] if head.uses_position else []
         names += [pointer(n) for n, _ in self.tokens.spec.constants if n in head.arguments]
-        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), tuple(site.lines))
+        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), _loads_first(site.lines))
 
     def _kernel(self) -> tuple[Walked, tuple[str, ...]]:
         head, site = self._sites()
@@ -207,6 +212,25 @@ def _column(buffer: str, place: str, width: str) -> str:
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):
     return lambda site: added(site, target, text, axes)
+
+
+def _loads_first(lines: Iterable[CodeLine]) -> tuple[CodeLine, ...]:
+    """The lines with all loads in front: behind a sum over columns, for which warps wait for each other, a load is waited for alone."""
+    found = list(lines)
+    early = [line for line in found if line.text.startswith("tl.arange(")]
+    early += [line for line in found if line.text.startswith(("_tile(", "tl.load("))]
+    return (*early, *(line for line in found if line not in early))
+
+
+def _hoisted(walked: Walked) -> tuple[Walked, tuple[CodeLine, ...]]:
+    """The lines that each head needs, and those that are the same for all heads of a group."""
+    own, shared, varying = ([], []), [], {"i_h"}
+    for part, lines in enumerate((walked.head, walked.rows)):
+        for line in lines:
+            is_own = any(re.search(rf"\b{name}\b", line.text) for name in varying)
+            varying |= {line.target} if is_own else set()
+            (own[part] if is_own else shared).append(line)
+    return Walked(walked.pointers, tuple(own[0]), tuple(own[1])), tuple(shared)
 
 
 def _texts(walked: Walked) -> list[str]:

@@ -116,6 +116,7 @@ class ColumnsPackage:
     kernel: Walked
     stores: tuple[str, ...]
     gradient: Walked
+    before_heads: tuple[CodeLine, ...]  # of the gradients: what the heads of a group share
     gradient_stores: tuple[str, ...]
     summed: tuple[Summed, ...]
     gradient_pointers: str  # the buffers that the second kernel fills
