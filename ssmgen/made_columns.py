@@ -17,7 +17,7 @@ from .plan import Classified, Walk
 from .source import NOWHERE
 from .spec import Apply, Delayed, Expr, MatMul, Ref, Rot, Symbol
 from .tokens import TokenWriter
-from .triton_gradients import axes_of_sizes
+from .triton_gradients import angle_sizes, axes_of_sizes
 
 PER = {"h": "head", "g": "group", "": "layer"}
 
@@ -43,8 +43,7 @@ class _Apart:
         self.kernels, self.classified = kernels, kernels.plan.classified
         self.walk: Walk = kernels.walks[0].walk
         self.tokens = TokenWriter(self.classified)
-        angles = (t.step.type.rows for t in self.classified.recurrence.turnings)
-        self.axis_of = axes_of_sizes(self.walk, wide, angles)
+        self.axis_of = axes_of_sizes(self.walk, wide, angle_sizes(self.tokens, self.walk))
         self.made: dict[str, Made] = {}
         self.spec = self.classified.recurrence.spec
 

@@ -17,7 +17,7 @@ from .plan import Walk
 from .schedule import widths
 from .spec import Dim
 from .tokens import TokenWriter, level
-from .triton_gradients import MADE, axes_of_sizes, made
+from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
 from .triton_operands import added, atom
 from .triton_package import ColumnsPackage, Output, Summed, Walked
 from .triton_site import CodeLine, Site, pointer
@@ -33,7 +33,7 @@ class Columns:
     def __init__(self, tokens: TokenWriter, walk: Walk, wide: int, values: Iterable[Made]):
         self.tokens, self.walk, self.values = tokens, walk, tuple(values)
         self.names = RowTokens(tokens, walk)
-        self.axis_of = axes_of_sizes(walk, wide, (t.step.type.rows for t in tokens.recurrence.turnings))
+        self.axis_of = axes_of_sizes(walk, wide, angle_sizes(tokens, walk))
         self.K, self.V = (atom(size_text(s).text) for s in (widths(walk)[0], _value_size(walk, wide)))
         self.per = self.values[0].symbol.per
         self.lanes, self.lane = LANES[self.per]

@@ -19,7 +19,7 @@ from .expressions import nodes
 from .kernel import KEY, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import Apply, Dim, Expr, MatMul, Ref, Type
+from .spec import Apply, Dim, Expr, MatMul, Ref, Rot, Type
 from .tokens import TokenWriter
 
 SCALAR = Type()
@@ -69,7 +69,7 @@ def gradients_of(tokens: TokenWriter, walk: Walk, wide: int) -> Gradients:
 class _Chain:
     def __init__(self, tokens: TokenWriter, walk: Walk, wide: int):
         self.tokens, self.walk, self.wide = tokens, walk, wide
-        self.axis_of = axes_of_sizes(walk, wide, (t.step.type.rows for t in tokens.recurrence.turnings))
+        self.axis_of = axes_of_sizes(walk, wide, angle_sizes(tokens, walk))
         self.found: dict[str, list[tuple[str, Expr]]] = {}
         self.rows: dict[str, Gradient] = {}
         self.scalars: list[Gradient] = []
@@ -213,6 +213,22 @@ class _Chain:
         for node in nodes(expr):
             if isinstance(node, Ref) and (node.name in late or node.name.startswith(MADE + "d_u")):
                 raise UnsupportedOperand(f"a column that waits for `{node.name}`")
+
+
+def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:
+    """Sizes that stand for pairs of keys: of the angles of states that turn, and of those by which a key or a query is turned."""
+    found = [t.step.type.rows for t in tokens.recurrence.turnings]
+    columns = [e for row in walk.rows for e in (row.key, row.erase) if e is not None]
+    columns += [r.query for r in walk.readings if r.query is not None and not r.is_value]
+    seen: set[str] = set()
+    while columns:
+        for node in nodes(columns.pop()):
+            if isinstance(node, Rot) and not node.operand.type.is_scalar:
+                found.append(node.operand.type.rows)
+            elif isinstance(node, Ref) and node.name in tokens.definitions and node.name not in seen:
+                seen.add(node.name)
+                columns.append(tokens.definitions[node.name])
+    return tuple(dict.fromkeys(found))
 
 
 def axes_of_sizes(walk: Walk, wide: int, angles: Iterable[Dim] = ()) -> dict[Dim, str]:

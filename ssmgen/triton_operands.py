@@ -13,7 +13,7 @@ from .schedule import widths
 from .spec import Expr, Ref, Transpose
 from .spec_text import expr_text
 from .tokens import TokenWriter
-from .triton_gradients import MADE, Gradients, axes_of_sizes, gradients_of
+from .triton_gradients import MADE, Gradients, angle_sizes, axes_of_sizes, gradients_of
 from .triton_package import Walked
 from .triton_site import KERNEL_WORDS, Site, masked, pointer, widened
 
@@ -54,7 +54,7 @@ class Operands:
         self.reading = self.walk.readings[0]
         self.has_decay = self.walk.log_decay is not None
         self.is_exclusive = not self.reading.is_inclusive
-        self.axis_of = axes_of_sizes(self.walk, self.wide, (t.step.type.rows for t in classified.recurrence.turnings))
+        self.axis_of = axes_of_sizes(self.walk, self.wide, angle_sizes(self.tokens, self.walk))
         self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
         self.narrow = [i for i in range(len(columns)) if i != self.wide]
         names = {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)}

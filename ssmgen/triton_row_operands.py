@@ -18,7 +18,7 @@ from .recurrence import Recurrence
 from .schedule import widths
 from .spec import Dim, Expr, Ref
 from .tokens import TokenWriter
-from .triton_gradients import MADE, made
+from .triton_gradients import MADE, angle_sizes, made
 from .triton_operands import added, atom
 from .triton_package import Walked
 from .triton_row_places import Placed, placed
@@ -73,7 +73,7 @@ class RowOperands:
         if self.walk.key is not None and not self.walk.key.type.is_scalar:
             self.axis_of[self.walk.key.type.rows] = KEY
         # a value a pair, of what turns
-        self.axis_of = dict.fromkeys((t.step.type.rows for t in classified.recurrence.turnings), HALF) | self.axis_of
+        self.axis_of = dict.fromkeys(angle_sizes(self.tokens, self.walk), HALF) | self.axis_of
         self.texts: list[str] = []
         self.scale = self.walk.scale
         self.places = self._places()

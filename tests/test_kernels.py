@@ -110,6 +110,12 @@ SMALL = {
         more="param u : [N] per group init uniform(-1, 1)\n  gate g <= 0 = logsigmoid(raw)",
     ).replace("\n}", "\n  time reversed\n}"),
     "columns of all heads turn": walk("q, k : [N] per layer; v : [P]", "S'^T rope(q)", "S' = exp(g) * S + rope(k) v^T"),
+    "a key turns, the state does not": walk(
+        "q, k : [N]; v : [P]; theta : [N/2] per group; raw : scalar",
+        "S'^T (q * w)",
+        "S' = exp(g) * S + (rot(theta) k) v^T",
+        more="param w : [N] per head init 1\n  gate g <= 0 = logsigmoid(raw)",
+    ),
     "as many values as keys that turn": walk(
         "q, k : [N] per group; v : [N]; turn : [N/2]; raw : scalar",
         "S'^T (unit(q) + b) + (q . k) * v",

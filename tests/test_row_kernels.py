@@ -49,9 +49,23 @@ recurrence crossed {
 """
 """Inner products of keys in values and of values in keys: their gradients lie along the other axis."""
 
+TURNED = """
+recurrence turned {
+  dim    N = 16, P = 16
+  input  q, k : [N]; v : [P]; theta : [N/2] per group; b_raw : scalar
+  gate   b in (0, 1) = sigmoid(b_raw)
+  let    kt : [N] = rot(theta) unit(k); qt : [N] = rot(theta) q
+  state  S : real [N, P]
+  update S' = (I - b * kt kt^T) S + b * kt v^T
+  output o = S'^T qt
+}
+"""
+"""Keys and queries turn by angles of the data, and the state that they correct does not."""
+
 SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
     "strong decays": STRONG,
     "crossed": CROSSED,
+    "turned": TURNED,
 }
 
 
