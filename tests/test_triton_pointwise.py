@@ -169,11 +169,12 @@ ROPE = (ROOT / "examples" / "retnet.ssm").read_text(encoding="utf-8")
 exec(re.search(r"^def _rope.*?\n\n\n", build(Source("retnet.ssm", ROPE)).packages["retnet"]["op.py"], re.M | re.S)[0], HELPER_SPACE)
 
 
-def by_torch(tile, expr, width):
-    """The torch text's value, [T] or [T, N]."""
+def by_torch(tile, expr, width, dtype=torch.float64):
+    """The torch text's value, [T] or [T, N], computed in `dtype`."""
     printer = torch_pointwise.Printer(tile.places)
     # one batch axis stands before the tokens wherever there are tokens
     data = {n: x[None] if tile.places.get(n, torch_pointwise.NUMBER).has_time else x for n, x in tile.data.items()}
+    data = {n: x.to(dtype) if x.is_floating_point() else x for n, x in data.items()}
     data = {n if n in torch_pointwise.BUILT_IN else torch_text.identifier(n): x for n, x in data.items()}
     sizes = {"N": width, "P": width}
     value = eval(printer.text(expr), HELPER_SPACE | sizes | data)
@@ -239,7 +240,7 @@ def run(folder, kernels, cases):
 @interpreted
 def test_every_expression_against_the_torch_text(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    kernels, cases, expected, titles = [], [], [], []
+    kernels, cases, expected, single, titles = [], [], [], [], []
     for recurrence, title, expr in expressions():
         for width, block in WIDTHS:
             tile = Tile(recurrence, expr, width, generator)
@@ -251,12 +252,14 @@ def test_every_expression_against_the_torch_text(tmp_path):
             arguments = [tile.data[name] if name == "position" else tile.data[name].float() for name, _ in printer.used]
             cases.append((arguments, shape, width, block))
             expected.append(wanted.expand(shape) if wanted.dim() == len(shape) else wanted)
+            single.append((by_torch(tile, expr, width, torch.float32) - wanted).abs().max())
             titles.append((title, text.text, width))
     results = run(tmp_path, kernels, cases)
-    for found, wanted, title in zip(results, expected, titles, strict=True):
+    for found, wanted, by_float, title in zip(results, expected, single, titles, strict=True):
         scale = wanted.abs().max().clamp(min=1e-6)
         error = ((found.double() - wanted.reshape(found.shape)).abs().max() / scale).item()
-        assert error < 1e-5, (title, error)
+        # random values may stand near a pole: torch errs there in float32 as well
+        assert error < max(1e-5, 2 * (by_float / scale).item()), (title, error)
     assert len(results) > 250
 
 
