@@ -18,6 +18,7 @@ from .schedule import widths
 from .spec import Dim
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
+from .triton_launch import over_heads
 from .triton_operands import added, atom
 from .triton_package import ColumnsPackage, Output, Summed, Walked
 from .triton_site import CodeLine, Site, pointer
@@ -196,11 +197,9 @@ class Columns:
         """The text of a sum over the heads, or groups, that share a value."""
         if LANES_OF[place] == self.lanes:
             return text
-        if place == "g":
-            return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})"
         if place == "h":
             raise UnsupportedOperand("a head's own parameter in what all heads share")
-        return f"{text}.sum({axis})"
+        return over_heads(text, place, axis)
 
 
 LANES_OF = {"h": "H", "g": "G", "": "1"}

@@ -24,8 +24,9 @@ from .spec import Expr, MatMul, Ref
 from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
+from .triton_launch import heads_text, known, of_pointer, over_heads
 from .triton_operands import DECAY_ROWS, added, atom, column
-from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked, known
+from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer
 
@@ -216,9 +217,9 @@ class _Writer(Parts):
             given_list=", ".join(pointer(s.name) for s in self.tokens.given),
             vectors=", ".join(pointer(s.name) for s in self.tokens.given if s.kind == "input" and not s.type.is_scalar),
             first=pointer(first.name),
-            heads=self._heads(),
+            heads=heads_text(self.tokens),
             groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
-            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in self.numbers()),
+            sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in self.numbers()),
         )
 
     def package(self, others: tuple[str, ...] = ()) -> TritonPackage:
@@ -384,16 +385,6 @@ class _Writer(Parts):
             state_gradients=tuple(f"dy.new_empty(0, dtype=torch.float32) if initial is None else d_initial{s}" for s in suffixes),
         )  # fmt: skip
 
-    def _heads(self) -> str:
-        """The number of heads, from the shape of an argument that has them."""
-        for symbol in sorted(self.tokens.arguments, key=lambda s: s.kind != "input"):
-            if level(symbol.per) == "h":
-                return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
-        for symbol in self.tokens.arguments:
-            if symbol.kind == "input" and level(symbol.per) == "g":
-                return f"{pointer(symbol.name)}.shape[2]"
-        return "1"
-
     def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Parts with the programs that run them: the heads of a shared group follow its own."""
         shared = any(p.is_shared for p in parts)
@@ -460,30 +451,19 @@ class _Writer(Parts):
             for gradient in own:
                 buffer = self._buffer(gradient)
                 if symbol.kind == "param" and symbol.type.is_scalar:
-                    texts.append(_over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
+                    texts.append(over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
                 elif symbol.kind == "param":
                     partials.append(Output(buffer, f"slots, H{width}"))
-                    texts.append(_over_heads(f"{buffer}.sum(0)", place, 0))
+                    texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
                 elif place == "h" or gradient.part in shared:
                     outputs.append(Output(buffer, f"torch.empty_like({name})"))
                     texts.append(buffer)
                 else:
                     outputs.append(Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device={name}.device)"))
-                    texts.append(_over_heads(buffer, place, 2))
+                    texts.append(over_heads(buffer, place, 2))
             total = " + ".join(texts)
             results.append(total if total == f"d_{name}" else f"{f'({total})' if len(texts) > 1 else total}.to({name}.dtype)")
         return tuple(outputs), tuple(partials), tuple(results)
-
-
-def _over_heads(text: str, place: str, axis: int) -> str:
-    """The text of a sum over the heads that share a value."""
-    if place == "h":
-        return text
-    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
-
-
-def _renamed(text: str) -> str:
-    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
 
 
 def _merged(left: str, right: str, order: list[str]) -> str:

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from .triton_site import CodeLine
 
 
-def known(*widths: str) -> str:
-    """Widths as numbers: kernels are compiled for them, so that a width which a trace leaves open is fixed there."""
-    return ", ".join(w if w.isdigit() else f"int({w})" for w in widths)
-
-
 @dataclass(frozen=True)
 class Walked:
     """What a kernel reads (arguments of the operator), what stands before its loop over chunks, what each chunk makes."""

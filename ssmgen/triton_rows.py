@@ -21,7 +21,8 @@ from .op_shapes import unasked
 from .schedule import widths
 from .spec import Dim
 from .tokens import level
-from .triton_package import Output, Walked, known
+from .triton_launch import heads_text, known, of_pointer, over_heads
+from .triton_package import Output, Walked
 from .triton_row_operands import RowOperands
 from .triton_rows_package import Buffer, Reader, RowsPackage
 from .triton_site import CodeLine, pointer
@@ -147,13 +148,13 @@ class _Writer(RowOperands):
             for buffer in own:
                 if kinds == {"partial"}:
                     partials[buffer] = Output(buffer, f"places, H{width}")
-                    texts.append(_over_heads(f"{buffer}.sum(0)", place, 0))
+                    texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
                 elif place == "h":
                     outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
                     texts.append(buffer)
                 else:
                     outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
-                    texts.append(_over_heads(buffer, place, 2))
+                    texts.append(over_heads(buffer, place, 2))
             total = " + ".join(texts)
             results.append(total if total in own and kinds == {"input"} else f"({total}).to({name}.dtype)")
         return tuple(outputs.values()), tuple(partials.values()), tuple(results)
@@ -212,7 +213,7 @@ class _Writer(RowOperands):
         reads_before = any(r.is_before for r in readers)
         erase_sum = "G" if self.erases_after else "Gx"
         unpacked, used = unpack(self.walk)
-        unpack_sizes = [_renamed(sizes[n]) for n in used]
+        unpack_sizes = [of_pointer(sizes[n]) for n in used]
         K_value, V_value = self.K, self.V
         G = "G" if self.has_decay else ""
         narrow = self.has_decay and not self.is_wide
@@ -271,8 +272,8 @@ class _Writer(RowOperands):
             row="bos + length - 1 - o_t" if self.plan.is_reversed else "bos + o_t",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
-            sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names),
-            key_sizes=tuple(CodeLine("", n, _renamed(sizes[n])) for n in names if re.search(rf"\b{n}\b", self.K)),
+            sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in names),
+            key_sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in names if re.search(rf"\b{n}\b", self.K)),
             key_width=self.K,
             value_width=self.P,
             K_value=K_value,
@@ -284,7 +285,7 @@ class _Writer(RowOperands):
             state_tuple="".join(f"{s}, " for s in states).rstrip() if len(states) == 1 else ", ".join(states),
             moved_tuple=f"{moved[0]}," if len(moved) == 1 else ", ".join(moved),
             joined_sizes=", ".join(["sequences", "H", K_value, V_value, *unpack_sizes]),
-            heads=self._heads(),
+            heads=heads_text(self.tokens),
             name=self.spec.name,
             groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
             vectors=", ".join(pointer(s.name) for s in given if not s.type.is_scalar) or pointer(given[0].name),
@@ -391,16 +392,6 @@ class _Writer(RowOperands):
             operand_warps="8" if self.count == 1 else "4",
         )  # fmt: skip
 
-    def _heads(self) -> str:
-        """The number of heads, from the shape of an argument that has them."""
-        for symbol in sorted(self.tokens.arguments, key=lambda s: s.kind != "input"):
-            if level(symbol.per) == "h":
-                return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
-        for symbol in self.tokens.arguments:
-            if symbol.kind == "input" and level(symbol.per) == "g":
-                return f"{pointer(symbol.name)}.shape[2]"
-        return "1"
-
     def _buffers(self, readers: list[Reader]) -> list[Buffer]:
         typed = "dtype=dtype"
         found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if not r.is_erase]
@@ -460,17 +451,6 @@ def _pairs_text(pairs: list[tuple[str, str]]) -> str:
 
 def _made(written: list[str]) -> str:
     return "".join("written, " if n == "written" else f'made["{n}"], ' for n in written)
-
-
-def _over_heads(text: str, place: str, axis: int) -> str:
-    """The text of a sum over the heads that share a value."""
-    if place == "h":
-        return text
-    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
-
-
-def _renamed(text: str) -> str:
-    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
 
 
 def _prefixed(text: str, names: dict[str, str]) -> str:

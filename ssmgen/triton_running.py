@@ -25,6 +25,7 @@ from .spec import ONE, Delayed, Dim, Expr, MatMul, Ref, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
+from .triton_launch import over_heads
 from .triton_operands import atom
 from .triton_package import Output
 from .triton_site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened
@@ -367,21 +368,15 @@ class _Writer:
             for buffer in own:
                 if symbol.kind == "param":
                     partials[buffer] = Output(buffer, f"slots, H{width}")
-                    texts.append(_over_heads(f"{buffer}.sum(0)", place, 0, is_own))
+                    total = f"{buffer}.sum(0)"
+                    texts.append(total if is_own and place else over_heads(total, place, 0))
                 else:
                     is_whole = is_own and bool(place)
                     allocation = (
                         f"torch.empty_like({name})" if is_whole else f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)"
                     )
                     outputs[buffer] = Output(buffer, allocation)
-                    texts.append(_over_heads(buffer, place, 2, is_whole))
+                    texts.append(buffer if is_whole else over_heads(buffer, place, 2))
             total = " + ".join(texts)
             results.append(total if len(own) == 1 and total in own and symbol.kind != "param" else f"({total}).to({name}.dtype)")
         return tuple(outputs.values()), tuple(partials.values()), tuple(results)
-
-
-def _over_heads(text: str, place: str, axis: int, is_own: bool) -> str:
-    """The text of a sum over the heads that share a value."""
-    if is_own and place:
-        return text
-    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"

@@ -1,0 +1,36 @@
+"""What launchers of kernels read off tensors, and what they make of gradients, as text: one for all forms."""
+
+from __future__ import annotations
+
+import re
+
+from .tokens import TokenWriter, level
+from .triton_site import pointer
+
+
+def known(*widths: str) -> str:
+    """Widths as numbers: kernels are compiled for them, so that a width which a trace leaves open is fixed there."""
+    return ", ".join(w if w.isdigit() else f"int({w})" for w in widths)
+
+
+def over_heads(text: str, place: str, axis: int) -> str:
+    """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads ('')."""
+    if place == "h":
+        return text
+    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
+
+
+def of_pointer(text: str) -> str:
+    """The text of a size, `x.shape[-1]`, with the argument under the name that launchers have for it."""
+    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
+
+
+def heads_text(tokens: TokenWriter) -> str:
+    """The number of heads, from the shape of an argument that has them."""
+    for symbol in sorted(tokens.arguments, key=lambda s: s.kind != "input"):
+        if level(symbol.per) == "h":
+            return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
+    for symbol in tokens.arguments:
+        if symbol.kind == "input" and level(symbol.per) == "g":
+            return f"{pointer(symbol.name)}.shape[2]"
+    return "1"
