@@ -460,12 +460,14 @@ def test_own_op_and_peer_train_alike(training, installed, tmp_path, monkeypatch,
     peer = ROOT / "examples" / "peers" / "simple_gla.py"
     report = training.main([*TINY, "--peer", str(peer), "--json", str(tmp_path / "runs.json")])
     assert report == json.loads((tmp_path / "runs.json").read_text())
-    own, other = report["runs"].values()
+    own, other, rounded = report["runs"].values()
     assert len(calls) == 2 * 4 and len(own["losses"]) == 4 and abs(own["losses"][0] - math.log(256)) < 0.2
     assert 0 <= report["difference"]["mean"] <= report["difference"]["largest"] < 1e-4
+    moved = [abs(a - b) for a, b in zip(own["losses"], rounded["losses"], strict=True)]
+    assert report["rounding"]["largest"] == max(moved) > report["difference"]["largest"], "less than what rounding the weights does"
     assert own["tokens_per_second"] == pytest.approx(2 * 64 / own["step_seconds"])
     text = capsys.readouterr().out
-    assert "step    4  peer" in text and "losses differ by" in text
+    assert "step    4  peer" in text and "losses differ by" in text and "rounded to bfloat16: they differ by" in text
     wrong = tmp_path / "wrong.py"
     wrong.write_text(peer.read_text().replace('g=inputs["g"])[0]', 'g=inputs["g"])[0] * 2'))
     assert training.main([*TINY, "--peer", str(wrong)])["difference"]["largest"] > 1e-4, "the peer's op is the one that runs"
