@@ -12,9 +12,7 @@ import builtins
 import contextlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import pytest
 from built import write
 from conftest import ROOT
+from interpreter import printed
 
 pytest.importorskip("torch")
 
@@ -198,10 +197,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
 def interpreting(*arguments: object, function: str = "interpret", module: str = "test_kernels") -> str:
     """What `interpret` of a test's module prints in a process of its own."""
     program = f"import pathlib, {module}; {module}.{function}{arguments!r}".replace("PosixPath", "pathlib.Path")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
+    return printed(program)
 
 
 OTHERS = {
