@@ -166,7 +166,9 @@ class _Writer(Parts):
         base = DECAY_ROWS if self.gradients.needs_decay else 0
 
         def load(index: int, name: str):
-            return lambda site: added(site, f"b_{name}", f"tl.load(rows + ({index} * size + row) * H + i_h, mask=m_t, other=0.0)", (ROW,))
+            return lambda site: added(
+                site, f"b_{name}", f"tl.load(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, mask=m_t, other=0.0)", (ROW,)
+            )
 
         for index, gradient in enumerate(self.gradients.rows):
             row.loads[MADE + gradient.name, ""] = load(base + index, gradient.name)
@@ -351,6 +353,7 @@ class _Writer(Parts):
             read_gradient=narrow_kernel,
             narrow_stores=narrow_stores,
             parts=parts,
+            shared_count=str(len(parts) - 1),
             part_count=f"({len(parts) - 1} + H // G)" if shared else str(len(parts)),
             gradient_programs="G" if shared else "H",
             rows=rows,

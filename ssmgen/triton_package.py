@@ -232,6 +232,7 @@ class TritonPackage:
     read_gradient: Walked
     narrow_stores: tuple[str, ...]
     parts: tuple[Part, ...]
+    shared_count: str
     part_count: str
     gradient_programs: str
     rows: Walked
