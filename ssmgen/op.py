@@ -88,7 +88,6 @@ class OpPackage:
     fused_gradients: str
     fused_gradient_body: tuple[str, ...]
     fused_backward: str
-    has_gates: bool
     kept: str
     first_state: str
     states: str
@@ -159,16 +158,13 @@ class OpPackage:
     step_call: str
 
 
-def op_package(
-    kernels: Kernels, namespace: str, has_kernels: bool, has_gates: bool, has_decode: bool, running: RunningPackage | None
-) -> OpPackage:
+def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool, running: RunningPackage | None) -> OpPackage:
     """The context of op.py for one recurrence.
 
-    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, pairs or
-    states for backward.
+    has_kernels, has_decode: kernels.py and decode.py stand beside it.
     running: what running.py says, where there is one.
     """
-    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode, running).package()
+    return _Writer(kernels, namespace, has_kernels, has_decode, running).package()
 
 
 class _Writer(WalkWriter):
@@ -177,12 +173,11 @@ class _Writer(WalkWriter):
         kernels: Kernels,
         namespace: str,
         has_kernels: bool,
-        has_gates: bool,
         has_decode: bool,
         running: RunningPackage | None,
     ):
         self.kernels, self.namespace, self.running = kernels, namespace, running
-        self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
+        self.has_kernels, self.has_decode = has_kernels, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -247,7 +242,7 @@ class _Writer(WalkWriter):
         carried = [*(p.name for p in previous), *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
-        gates = ["gates"] if self.has_gates else []
+        gates = ["gates"] if self.has_kernels else []
         kept = [*(reads if self.plan.stores_reads else []), *gates]
         settings = ["cu_seqlens", "chunk", *self.constants]
         operands = [*tensors, *position, *settings]
@@ -326,7 +321,6 @@ class _Writer(WalkWriter):
                 *(unasked(n) if n in self.immaterial else alike(n) for n in self.names),
                 *(f"{_none(first)} if {s} is None else {alike(s)}" for s in self.states),
             ),
-            has_gates=self.has_gates,
             kept=", ".join(kept),
             first_state=self.states[0],
             states=as_target(self.states),

@@ -166,7 +166,9 @@ class _Writer(Parts):
         base = DECAY_ROWS if self.gradients.needs_decay else 0
 
         def load(index: int, name: str):
-            return lambda site: added(site, f"b_{name}", f"tl.load(rows + ({index} * size + row) * H + i_h, mask=m_t, other=0.0)", (ROW,))
+            return lambda site: added(
+                site, f"b_{name}", f"tl.load(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, mask=m_t, other=0.0)", (ROW,)
+            )
 
         for index, gradient in enumerate(self.gradients.rows):
             row.loads[MADE + gradient.name, ""] = load(base + index, gradient.name)
@@ -299,8 +301,8 @@ class _Writer(Parts):
             gates=gates,
             gate_stores=gate_stores,
             gate_rows="".join(f"{n}, " for n in self._gate_names()),
-            gate_count=len(self._gate_names()),
-            gate_target=", ".join(self._gate_names()) if len(self._gate_names()) > 1 else f"({''.join(self._gate_names())},)",
+            kept_target=_tuple_of([*self._gate_names(), "edges", *(f"edges_{n}" for n in narrow)]),
+            kept_sizes=self._kept_sizes(),
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
             rows_use_group=_mentions("i_g", rows.rows),
@@ -318,7 +320,6 @@ class _Writer(Parts):
             K=K, V=V,
             has_shared=shared,
             state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
-            absent_parts=", ".join(["None"] * (len(self.narrow) + 2)),
             carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
             entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
@@ -352,6 +353,7 @@ class _Writer(Parts):
             read_gradient=narrow_kernel,
             narrow_stores=narrow_stores,
             parts=parts,
+            shared_count=str(len(parts) - 1),
             part_count=f"({len(parts) - 1} + H // G)" if shared else str(len(parts)),
             gradient_programs="G" if shared else "H",
             rows=rows,
@@ -369,7 +371,8 @@ class _Writer(Parts):
             part_outputs="".join(p.outputs for p in parts),
             gradient_pointers=gradient_pointers,
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
-            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
+            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_edges=each("edges"),
+            narrow_d_initials=each("d_initial"),
             no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
@@ -404,6 +407,12 @@ class _Writer(Parts):
         factors = " * ".join(f for f in ("b_w" if weight else "", own) if f)
         source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
         return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
+
+    def _kept_sizes(self) -> str:
+        """The sizes of the parts of what backward is given: gates, states at edges, their narrow columns."""
+        gates, narrow = len(self._gate_names()), len(self.narrow)
+        wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
+        return _row([*(["slots * H * BT"] * gates), wide, *(["4 * _count(edges * K, 4)"] * narrow)])
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"

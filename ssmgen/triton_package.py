@@ -182,8 +182,8 @@ class TritonPackage:
     gates_use_row: bool
     rows_use_group: bool
     gate_rows: str
-    gate_count: int
-    gate_target: str
+    kept_target: str
+    kept_sizes: str
     forward_loads: tuple[str, ...]
     source_loads: tuple[str, ...]
     query_loads: tuple[str, ...]
@@ -199,7 +199,6 @@ class TritonPackage:
     V: str
     has_shared: bool
     state_factors: str
-    absent_parts: str
     carried: str
     entering: str
     leaving: str
@@ -233,6 +232,7 @@ class TritonPackage:
     read_gradient: Walked
     narrow_stores: tuple[str, ...]
     parts: tuple[Part, ...]
+    shared_count: str
     part_count: str
     gradient_programs: str
     rows: Walked
@@ -256,6 +256,7 @@ class TritonPackage:
     narrow_moved: str
     narrow_states: str
     narrow_adjoints: str
+    narrow_edges: str
     narrow_d_initials: str
     no_parts: str
     state_list: str

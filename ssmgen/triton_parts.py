@@ -199,10 +199,12 @@ class Parts(Operands):
             self.texts.append(value.text)
             starts.append(f"b_{gradient.name} = tl.zeros((BT,), tl.float32)")
             sums.append(f"b_{gradient.name} += {value.text}")
-            row_stores.append(f"tl.store(rows + ({base + index} * size + row) * H + i_h, b_{gradient.name}, mask=m_t)")
+            row_stores.append(f"tl.store(rows + (({base + index} * slots + slot) * H + i_h) * BT + o_i, b_{gradient.name}, mask=m_t)")
         if name == "value" and self.gradients.needs_source:
             for n in range(len(self.narrow)):
-                row_stores.append(f"tl.store(rows + ({base + len(self.gradients.rows) + n} * size + row) * H + i_h, b_du{n}, mask=m_t)")
+                row_stores.append(
+                    f"tl.store(rows + (({base + len(self.gradients.rows) + n} * slots + slot) * H + i_h) * BT + o_i, b_du{n}, mask=m_t)"
+                )
         return stores, sums, starts, row_stores
 
     def _buffer(self, gradient: Gradient) -> str:

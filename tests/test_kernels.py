@@ -151,6 +151,7 @@ def fused(folder: Path, spec):
     op._is_fused = lambda *tensors: tensors[0].numel() > 0 and op._arithmetic(*tensors) == torch.float32
     kernels = op._kernels()
     kernels._segments = lambda *_: 1
+    kernels.EDGE = 64
     return subject, kernels
 
 
@@ -350,11 +351,13 @@ def test_what_is_too_wide_is_refused_and_said_once(gated_kernels):
 
 
 def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
-    """States at chunk edges take 256 MiB, or an eighth of keys and values where those are larger; below that nothing is cut."""
+    """States at chunk edges take at most so much, or an eighth of keys and values where those are larger; below that nothing is cut."""
     MIB = 1 << 20
+    monkeypatch.setattr(gated_kernels, "STATES_LIMIT", 256 * MIB)
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192) == 2
     assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
-    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 8192) == 16
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384) == 16
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096) == 4, "slices begin at edges"
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
     launched = []
     monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
@@ -364,12 +367,12 @@ def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
     _, _, gates = gated_kernels.forward(q, q, q, raw, None, None)
     gated_kernels.backward(torch.randn_like(q), None, q, q, q, raw, None, gates, None)
     names = [kernel.__name__.removesuffix("_kernel") for kernel, _, _ in launched]
-    assert names == "gates forward summary states gradients states gradients rows".split()
-    walks = [arguments[-4:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
-    assert walks == [(20, 15, 1, 2), (0, 20, 0, 2)], "first chunk, chunks, slices before, segments: 35 chunks of 32 tokens"
-    edges = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
-    assert [tuple(buffer.shape) for buffer in edges] == [(2 * 20, 2, 16, 16)] * 2 and edges[0] is edges[1]
-    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 15, 2, 1), (3 * 2 * 20, 2, 1)]
+    assert names == "gates forward states gradients states gradients rows".split()
+    walks = [arguments[-2:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert walks == [(32, 3), (0, 32)], "first chunk, chunks: 35 chunks of 32 tokens, an edge behind 32 of them"
+    held = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert [tuple(buffer.shape) for buffer in held] == [(2 * 32, 2, 16, 16)] * 2 and held[0] is held[1]
+    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 3, 2, 1), (3 * 2 * 32, 2, 1)]
 
 
 def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):
