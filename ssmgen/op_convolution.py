@@ -1,0 +1,176 @@
+"""A convolution -> the function of op.py that runs whole sequences by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import algebra
+from .backends import eager_text
+from .backends.eager_text import PRODUCT
+from .op_scan import ScanFunction, ScanWriter
+from .response import Convolution, Drive, Probe
+from .spec import ONE, Expr
+
+LENGTH = 128
+"""Powers of a factor that are made at once: a table of these, and one of every LENGTH-th."""
+
+LEVELS = 3
+"""Tables upon tables: sequences of up to LENGTH^LEVELS tokens."""
+
+
+@dataclass(frozen=True)
+class ConvolutionText:
+    """What op.py says of a convolution: the function of whole sequences, and what calls it."""
+
+    length: int
+    levels: int
+    function: ScanFunction
+    has_shift: bool  # a probe reads the state before the token
+    call: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One state, or a pair of them as real and imaginary part."""
+
+    number: int
+    states: tuple[str, ...]
+
+
+class ConvolutionWriter:
+    """Writes the lines of one program's convolution, with the names of its scan."""
+
+    def __init__(self, writer: ScanWriter, convolution: Convolution):
+        self.writer, self.convolution = writer, convolution
+        program = writer.program
+        self.types = dict(program.states)
+        names = [name for name, _ in program.states]
+        paired = {re: im for re, im in program.pairs}
+        firsts = [i for i in range(len(names)) if i not in paired.values()]
+        self.groups = [_Group(number, (names[i], names[paired[i]]) if i in paired else (names[i],)) for number, i in enumerate(firsts)]
+        self.own = dict(zip(names, writer.states, strict=True))
+
+    def text(self) -> ConvolutionText:
+        lines = [line for group in self.groups for line in self._powers(group)]
+        lines += self.writer._lines(self.writer.program.convolution_lines)
+        for number, drive in enumerate(self.convolution.drives):
+            value = f"torch.ones_like(at.{self.writer.timed}[..., :1, :1])" if algebra.is_one(drive.value) else self._text(drive.value)
+            lines += [f"driven_{number} = {value}", f"spectrum_{number} = torch.fft.rfft(driven_{number}, n=size, dim=2)"]
+        for probe in self.convolution.probes:
+            lines += self._probe(probe)
+        lines += self._output()
+        for group in self.groups:
+            lines += self._final(group)
+        summary = "The outputs of all tokens, which are one row, and the states after the last."
+        finals = self.writer._tupled([f"final_{self.own[name]}" for name in self.types])
+        function = self.writer._function("_convolution", ["at", "states", "is_given", "T", "size"], summary, lines, f"y, {finals}")
+        has_shift = any(not name.endswith("'") for probe in self.convolution.probes for name, _ in probe.weights)
+        return ConvolutionText(LENGTH, LEVELS, function, has_shift, tuple(self._call()))
+
+    def _call(self) -> list[str]:
+        writer, output = self.writer, self.writer.program.output.value.type
+        shape = writer.output_shape().replace("rows[0].", "at.")
+        tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
+        return [
+            f"at = _rows({', '.join(writer._row_arguments())}, {writer.states[0]}.shape[1], None)[0]",
+            f"y, final = _convolution(at, {writer._states(writer.states)}, is_given, T, size)",
+            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}).transpose(1, 2){tail}",
+            *writer._final(writer.states, "final"),
+        ]
+
+    # --- values ---
+
+    def _text(self, value: Expr) -> str:
+        return self.writer._text(value)
+
+    def _factor(self, value: Expr) -> str:
+        writer = self.writer
+        return eager_text.text_of(writer._spread(value), writer.names).at(PRODUCT)
+
+    def _whole(self, group: _Group, values: dict[str, Expr], sign: str = "+") -> str | None:
+        """Values of a pair as one complex number, real part and `sign` i times the other; None where there are none."""
+        texts = [None if n not in values or algebra.is_zero(values[n]) else self._factor(values[n]) for n in group.states]
+        if len(texts) == 1 or texts[1] is None:
+            return texts[0]
+        imaginary = f"1j * {texts[1]}"
+        return (f"-{imaginary}" if sign == "-" else imaginary) if texts[0] is None else f"({texts[0]} {sign} {imaginary})"
+
+    def _shape(self, group: _Group) -> str:
+        type = self.types[group.states[0]]
+        sizes = [self.writer._size(size).replace("rows[0].", "at.") for size in (type.rows, type.cols)]
+        return ", ".join(sizes)
+
+    def _powers(self, group: _Group) -> list[str]:
+        number, names = group.number, [self.own[name] for name in group.states]
+        factor = self._whole(group, dict(self.convolution.factors)) or "0"
+        is_pair = len(names) > 1
+        said = f"{names[0]} + i {names[1]}" if is_pair else names[0]
+        return [
+            f"start_{number} = " + (f"torch.complex({', '.join(names)})[:, :, None]" if is_pair else f"{names[0]}[:, :, None]"),
+            f"# what a token leaves of {said}",
+            f"factor_{number} = _spread({factor}, start_{number})",
+            f"powers_{number} = _powers(factor_{number}, T)",
+        ]
+
+    # --- what is read ---
+
+    def _probe(self, probe: Probe) -> list[str]:
+        weights = {primed: {} for primed in (True, False)}
+        for name, weight in probe.weights:
+            weights[name.endswith("'")][name.removesuffix("'")] = weight
+        terms, starts = [], []
+        for number, drive in enumerate(self.convolution.drives):
+            axes = self._axes(drive)
+            free = "".join(letter for letter, axis in (("n", 0), ("p", 1)) if axis in probe.axes | axes)
+            summed = tuple({0: -2, 1: -1}[axis] for axis in sorted(axes - probe.axes))
+            responses = []
+            for primed, own in weights.items():
+                for group in self.groups:
+                    reading, writing = self._whole(group, own, "-"), self._whole(group, dict(drive.weights))
+                    if reading is None or writing is None:
+                        continue
+                    text = f'_response({reading} * {writing}, powers_{group.number}, "{free}")'
+                    responses.append(text if primed else f"_shifted({text})")
+            if not responses:
+                continue
+            impulse = f"impulse_{len(terms)}"
+            product = f"spectrum_{number} * torch.fft.rfft({impulse}, n=size, dim=-3)"
+            terms.append((f"{impulse} = {' + '.join(responses)}", f"({product}).sum({summed}, keepdim=True)" if summed else product))
+        letters = "".join(letter for letter, axis in (("n", 0), ("p", 1)) if axis in probe.axes)
+        for primed, own in weights.items():
+            for group in self.groups:
+                reading = self._whole(group, own, "-")
+                if reading is not None:
+                    after = f" * factor_{group.number}[:, None]" if primed else ""
+                    starts.append(f'_response({reading}{after} * start_{group.number}, powers_{group.number}, "{letters}")')
+        name = self.writer.own[probe.name]
+        lines = [line for line, _ in terms]
+        total = " + ".join(text for _, text in terms)
+        lines.append(f"{name} = torch.fft.irfft({total}, n=size, dim=2)[:, :, :T]" if terms else f"{name} = 0")
+        lines += ["if is_given:", *(f"    {name} = {name} + {text}[:, :, :T]" for text in starts)]
+        if probe.rows == 1 or probe.cols == 0:
+            lines.append(f"{name} = {name}.mT")
+        return lines
+
+    @staticmethod
+    def _axes(drive: Drive) -> frozenset[int]:
+        type = drive.value.type
+        return frozenset(axis for axis, size in ((0, type.rows), (1, type.cols)) if size != ONE)
+
+    def _output(self) -> list[str]:
+        value = self.convolution.output
+        return self.writer.scope.assign("y", self.writer._spread(value), self.writer.names)
+
+    # --- what is left ---
+
+    def _final(self, group: _Group) -> list[str]:
+        parts = [f"_power(powers_{group.number}, T) * start_{group.number}"]
+        for number, drive in enumerate(self.convolution.drives):
+            writing = self._whole(group, dict(drive.weights))
+            if writing is not None:
+                parts.append(f"{writing} * _collected(driven_{number}, powers_{group.number})")
+        names = [f"final_{self.own[name]}" for name in group.states]
+        lines = [f"final = {parts[0]}", *(f"final = final + {part}" for part in parts[1:])]
+        if len(names) == 1:
+            return [*lines, f"{names[0]} = final[:, :, 0]"]
+        return [*lines, f"{', '.join(names)} = final[:, :, 0].real, final[:, :, 0].imag"]
