@@ -51,8 +51,8 @@ class ConvolutionWriter:
         self.own = dict(zip(names, writer.states, strict=True))
 
     def text(self) -> ConvolutionText:
-        lines = [line for group in self.groups for line in self._powers(group)]
-        lines += self.writer._lines(self.writer.program.convolution_lines)
+        lines = self.writer._lines(self.writer.program.convolution_lines)
+        lines += [line for group in self.groups for line in self._powers(group)]
         for number, drive in enumerate(self.convolution.drives):
             value = f"torch.ones_like(at.{self.writer.timed}[..., :1, :1])" if algebra.is_one(drive.value) else self._text(drive.value)
             lines += [f"driven_{number} = {value}", f"spectrum_{number} = torch.fft.rfft(driven_{number}, n=size, dim=2)"]

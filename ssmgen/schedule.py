@@ -16,6 +16,7 @@ from .response import Convolution
 from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
+from .stability import stability
 from .time_invariance import convolution_of, varying
 
 CHUNK = 64
@@ -89,8 +90,13 @@ def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None
     words = (
         f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {cost.flops[1]:,.0f} operations"
     )
+    fades = all(each.factor is not None and each.factor.high <= 1 for each in stability(classified.recurrence))
+    if asked == "convolution" and not fades:
+        words += "; not proved that nothing grows: answers that do lose the digits of what came before"
     if asked is not None:
         return (convolution if asked == "convolution" else None), asked == "convolution", (f"{words}; `@form {asked}` decides",)
+    if not fades:
+        return None, False, (f"{words}; not proved that nothing grows, so the scan runs: `@form convolution` for one all the same",)
     if cost.flops[1] <= transforms * OPERATIONS:
         return None, False, (f"{words}, less than the {transforms * OPERATIONS:,} that they are worth: the scan runs",)
     outruns = cost.flops[1] > transforms * KERNEL_OPERATIONS

@@ -38,7 +38,7 @@ RULES = (
     Rule(
         "unavailable-form",
         "A form that the equations do not admit",
-        "`@form` asks for chunks of a recurrence whose entries run by themselves, or for a scan or a convolution of one that runs in chunks.",
+        "`@form` asks for chunks where entries run by themselves, or for a scan or a convolution of what runs in chunks.",
         "The structure decides: where a state is met along one axis, chunks are products of matrices; where every entry is a recurrence of "
         "its own there is no such product. An option that was passed over would look as if it had an effect.",
         with_line("  output o", "  @form  scan\n  output o"),
