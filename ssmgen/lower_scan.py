@@ -78,7 +78,7 @@ class _Lowering:
         assert own <= {b.name for b in update}
         return ScanProgram(
             self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters,
-            self._pairs(), convolution, lines,
+            self._pairs(), self.scan.mixes, convolution, lines,
         )  # fmt: skip
 
     def _convolution(self, answers: Convolution) -> Convolution:

@@ -68,6 +68,8 @@ class ScanText:
     step_lines: tuple[str, ...]
     helpers: tuple[str, ...]
     uses_math: bool
+    mixes: bool  # entries of a state read each other: a sequence is one chunk
+    carries: bool  # they do not: chunks are carried over
     pairs: str  # the states that are parts of complex ones, by number; empty when none is
 
 
@@ -166,6 +168,8 @@ class ScanWriter:
             step_lines=tuple(steps),
             helpers=torch_text.helpers(text, tables),
             uses_math="math." in text,
+            mixes=program.mixes,
+            carries=not program.mixes,
             pairs=f"({', '.join(map(str, program.pairs))},)" if program.pairs else "",
         )
 

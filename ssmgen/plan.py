@@ -165,11 +165,14 @@ class ScanStep:
 class Scan:
     """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`.
 
+    `mixes`: rank-one terms lead from entry to entry, so that tokens are walked one after the other.
+
     All names are `Ref`s here: the state before the token `S`, after it `S'`, the value that the token before had `x[-1]`.
     """
 
     steps: tuple[ScanStep, ...]
     output: tuple[str, Expr]
+    mixes: bool = False
 
 
 @dataclass(frozen=True)

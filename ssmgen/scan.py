@@ -35,6 +35,7 @@ class ScanProgram:
     pairs: the states, by number, that are the real and the imaginary part of one: what is left of it is a complex multiple.
     arguments: the gradients of per-token arguments. sums: what a token adds to the gradient of each static or parameter.
     static_gradient, parameters: the gradients of statics and parameters from those sums, `sum p`.
+    mixes: entries of a state read each other.
     convolution: what whole sequences run as instead, where they do; convolution_lines: what a token makes for it.
     """
 
@@ -51,6 +52,7 @@ class ScanProgram:
     static_gradient: tuple[Binding, ...]
     parameters: tuple[Binding, ...]
     pairs: tuple[tuple[int, int], ...] = ()
+    mixes: bool = False
     convolution: Convolution | None = None
     convolution_lines: tuple[Binding, ...] = ()
 

@@ -85,6 +85,8 @@ def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None
     found = varying(classified)
     if found is not None:
         return None, False, (f"no convolution: {found.primary.text}",)
+    if classified.scan.mixes:
+        return None, False, ()
     convolution = convolution_of(over_pairs(classified))
     transforms = _transforms(classified, convolution)
     words = (
