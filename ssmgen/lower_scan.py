@@ -89,6 +89,7 @@ class _Lowering:
             tuple(replace(drive, value=self._lifted(drive.value), weights=weighted(drive.weights)) for drive in answers.drives),
             tuple(replace(probe, weights=weighted(probe.weights)) for probe in answers.probes),
             self._lifted(answers.output),
+            answers.mixing,
         )
 
     def _pairs(self) -> tuple[tuple[int, int], ...]:

@@ -483,8 +483,8 @@ class _Writer(WalkWriter):
 
     def _body(self, tensors: list[str]) -> list[str]:
         if self.scan is not None:
-            return [*self._cast(tensors), f"T = {identifier(self.inputs[0].name)}.shape[1]",
-                    f"chunks = _chunks(T, {'T' if self.kernels.scan.mixes else 'chunk'}, cu_seqlens, {identifier(self.inputs[0].name)}.device)"]  # fmt: skip
+            first, rows = identifier(self.inputs[0].name), "T" if self.kernels.scan.mixes else "chunk"
+            return [*self._cast(tensors), f"T = {first}.shape[1]", f"chunks = _chunks(T, {rows}, cu_seqlens, {first}.device)"]
         groups = f"{self._groups()}, " if self.has_groups else ""
         first = identifier(self.inputs[0].name)
         return [*self._cast(tensors), f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)"]

@@ -26,6 +26,8 @@ class ConvolutionText:
     levels: int
     function: ScanFunction
     has_shift: bool  # a probe reads the state before the token
+    has_factors: bool  # a state is multiplied entry by entry
+    has_matrices: bool  # entries of a state read each other
     call: tuple[str, ...]
 
 
@@ -35,6 +37,7 @@ class _Group:
 
     number: int
     states: tuple[str, ...]
+    mixes: bool  # entries read each other
 
 
 class ConvolutionWriter:
@@ -47,7 +50,10 @@ class ConvolutionWriter:
         names = [name for name, _ in program.states]
         paired = {re: im for re, im in program.pairs}
         firsts = [i for i in range(len(names)) if i not in paired.values()]
-        self.groups = [_Group(number, (names[i], names[paired[i]]) if i in paired else (names[i],)) for number, i in enumerate(firsts)]
+        self.groups = []
+        for number, i in enumerate(firsts):
+            states = (names[i], names[paired[i]]) if i in paired else (names[i],)
+            self.groups.append(_Group(number, states, names[i] in convolution.mixing))
         self.own = dict(zip(names, writer.states, strict=True))
 
     def text(self) -> ConvolutionText:
@@ -65,7 +71,8 @@ class ConvolutionWriter:
         finals = self.writer._tupled([f"final_{self.own[name]}" for name in self.types])
         function = self.writer._function("_convolution", ["at", "states", "is_given", "T", "size"], summary, lines, f"y, {finals}")
         has_shift = any(not name.endswith("'") for probe in self.convolution.probes for name, _ in probe.weights)
-        return ConvolutionText(LENGTH, LEVELS, function, has_shift, tuple(self._call()))
+        mixes = [group.mixes for group in self.groups]
+        return ConvolutionText(LENGTH, LEVELS, function, has_shift, not all(mixes), any(mixes), tuple(self._call()))
 
     def _call(self) -> list[str]:
         writer, output = self.writer, self.writer.program.output.value.type
@@ -102,6 +109,8 @@ class ConvolutionWriter:
 
     def _powers(self, group: _Group) -> list[str]:
         number, names = group.number, [self.own[name] for name in group.states]
+        if group.mixes:
+            return self._matrix(group)
         factor = self._whole(group, dict(self.convolution.factors)) or "0"
         is_pair = len(names) > 1
         said = f"{names[0]} + i {names[1]}" if is_pair else names[0]
@@ -111,6 +120,31 @@ class ConvolutionWriter:
             f"factor_{number} = _spread({factor}, start_{number})",
             f"powers_{number} = _powers(factor_{number}, T)",
         ]
+
+    def _matrix(self, group: _Group) -> list[str]:
+        """What a token leaves of every column of the identity, side by side."""
+        number, names, count = group.number, [self.own[name] for name in group.states], len(group.states)
+        factors = dict(self.convolution.factors)
+        lines = [f"start_{number} = torch.cat(({', '.join(names)},), -2)", f"size_{number} = {names[0]}.shape[-2]"]
+        lines.append(
+            f"basis_{number} = torch.eye({count} * size_{number}, dtype=start_{number}.dtype, device=start_{number}.device)[..., None]"
+        )
+        for i, name in enumerate(group.states):
+            kept = self.writer.own[f"kept {name}"]
+            lines.append(f"{kept} = basis_{number}[:, {i} * size_{number} : {i + 1} * size_{number}]")
+        left = []
+        for name in group.states:
+            left.append(f"left_{self.own[name]}")
+            lines += self.writer.scope.assign(left[-1], self.writer._spread(factors[name]), self.writer.names)
+        lines.append("# what a token leaves of " + (" above ".join(names)))
+        return [*lines, f"powers_{number} = _squares(torch.cat(({', '.join(left)},), -2)[..., 0].mT, T)"]
+
+    def _column(self, group: _Group, values: dict[str, Expr]) -> str | None:
+        """Values of the parts of a state, one above the other; None where there are none."""
+        if all(n not in values or algebra.is_zero(values[n]) for n in group.states):
+            return None
+        texts = [self._text(values[n]) if n in values else "0" for n in group.states]
+        return f"_column({self.own[group.states[0]]}, {', '.join(texts)})"
 
     # --- what is read ---
 
@@ -126,6 +160,12 @@ class ConvolutionWriter:
             responses = []
             for primed, own in weights.items():
                 for group in self.groups:
+                    if group.mixes:
+                        reading, writing = self._column(group, own), self._column(group, dict(drive.weights))
+                        if reading is not None and writing is not None:
+                            text = f"_answer({reading}, {writing}, powers_{group.number}).to(start_{group.number}.dtype)"
+                            responses.append(text if primed else f"_shifted({text})")
+                        continue
                     reading, writing = self._whole(group, own, "-"), self._whole(group, dict(drive.weights))
                     if reading is None or writing is None:
                         continue
@@ -134,11 +174,17 @@ class ConvolutionWriter:
             if not responses:
                 continue
             impulse = f"impulse_{len(terms)}"
-            product = f"spectrum_{number} * torch.fft.rfft({impulse}, n=size, dim=-3)"
+            product = f"spectrum_{number} * torch.fft.rfft({impulse}[..., :T, :, :], n=size, dim=-3)"
             terms.append((f"{impulse} = {' + '.join(responses)}", f"({product}).sum({summed}, keepdim=True)" if summed else product))
         letters = "".join(letter for letter, axis in (("n", 0), ("p", 1)) if axis in probe.axes)
         for primed, own in weights.items():
             for group in self.groups:
+                if group.mixes:
+                    column = self._column(group, own)
+                    after = f"_moved(start_{group.number}, powers_{group.number})" if primed else f"start_{group.number}"
+                    if column is not None:
+                        starts.append(f"_answer({column}, {after}, powers_{group.number}).to(start_{group.number}.dtype)")
+                    continue
                 reading = self._whole(group, own, "-")
                 if reading is not None:
                     after = f" * factor_{group.number}[:, None]" if primed else ""
@@ -164,6 +210,8 @@ class ConvolutionWriter:
     # --- what is left ---
 
     def _final(self, group: _Group) -> list[str]:
+        if group.mixes:
+            return self._last(group)
         parts = [f"_power(powers_{group.number}, T) * start_{group.number}"]
         for number, drive in enumerate(self.convolution.drives):
             writing = self._whole(group, dict(drive.weights))
@@ -174,3 +222,13 @@ class ConvolutionWriter:
         if len(names) == 1:
             return [*lines, f"{names[0]} = final[:, :, 0]"]
         return [*lines, f"{', '.join(names)} = final[:, :, 0].real, final[:, :, 0].imag"]
+
+    def _last(self, group: _Group) -> list[str]:
+        parts = [f"_after(start_{group.number}, powers_{group.number}, T)"]
+        for number, drive in enumerate(self.convolution.drives):
+            writing = self._column(group, dict(drive.weights))
+            if writing is not None:
+                parts.append(f"_gathered(driven_{number}, {writing}, powers_{group.number})")
+        names = [f"final_{self.own[name]}" for name in group.states]
+        total = f"final = ({' + '.join(parts)}).to(start_{group.number}.dtype)"
+        return [total, f"{', '.join(names)}{',' * (len(names) == 1)} = final.split(size_{group.number}, -2)"]

@@ -4,6 +4,8 @@
     r_i,t = sum_j sum_l K_ij,l x_j,t-l + sum C_i * A^(t+1) * S_start,           K_ij,l = sum over entries of C_i * A^l * B_j
 
 All is entry by entry: A, B and C are arrays over the entries of a state that no token changes, x and r have some of its axes or none.
+Where entries of a state read each other A is a matrix instead, of a state that is one column, x and r are scalars, and the powers of A
+act on B and C as columns.
 """
 
 from __future__ import annotations
@@ -42,12 +44,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Factors A of every state, drives and probes, and the output over the probes' names and the token's."""
+    """Factors A of every state, drives and probes, and the output over the probes' names and the token's.
+
+    Of a state in `mixing` the factor is what A makes of it, over the names `kept S`.
+    """
 
     factors: tuple[tuple[str, Expr], ...]
     drives: tuple[Drive, ...]
     probes: tuple[Probe, ...]
     output: Expr
+    mixing: tuple[str, ...] = ()
 
 
 def values_of(convolution: Convolution) -> list[Expr]:

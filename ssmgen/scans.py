@@ -151,7 +151,7 @@ class _Scans:
             f"no kernel for `{self.spec.name}`: this term {what} while entries of the state fade apart",
             term.span,
             what,
-            "a scan multiplies every entry of a state by a factor, s' = a s + b, and may take rank-one terms away: it has no other matrices",
+            "a scan multiplies every entry of a state by a factor, s' = a s + b, and may add rank-one terms: it has no other matrices",
             "drop the term, or let the decay depend on the key alone, `diag(w) S`, for a state of a head",
         )
 

@@ -17,7 +17,7 @@ from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 from .stability import stability
-from .time_invariance import convolution_of, varying
+from .time_invariance import convolution_of, obstacle
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -82,11 +82,9 @@ def _scan(classified: Classified) -> Plan:
 def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None, bool, tuple[str, ...]]:
     """(the convolution that whole sequences run as, whether also where the scan has kernels, the reasons)."""
     asked = dict(classified.recurrence.spec.options).get("form")
-    found = varying(classified)
+    found = obstacle(classified)
     if found is not None:
         return None, False, (f"no convolution: {found.primary.text}",)
-    if classified.scan.mixes:
-        return None, False, ()
     convolution = convolution_of(over_pairs(classified))
     transforms = _transforms(classified, convolution)
     words = (

@@ -8,6 +8,7 @@ output reads, the largest parts that are linear in the states with weights that 
 from __future__ import annotations
 
 from . import algebra
+from .complex_pairs import over_pairs
 from .diagnostics import Diagnostic, Label, Severity
 from .expressions import key, nodes
 from .plan import Classified
@@ -101,6 +102,31 @@ def _asked(classified: Classified) -> tuple[Label, ...]:
     return (Label(spans["form"], "a convolution is asked for"),) if "form" in spans else ()
 
 
+def obstacle(classified: Classified) -> Diagnostic | None:
+    """Why the scan does not run as a convolution: what `varying` finds, or entries that read each other and are not one column."""
+    found = varying(classified)
+    if found is not None or not classified.scan.mixes:
+        return found
+    convolution = convolution_of(over_pairs(classified))
+    states = {s.name: s for s in classified.recurrence.spec.states}
+    pairs = {part: p.name for p in over_pairs(classified).recurrence.pairs for part in (p.re, p.im)}
+    mixing = {pairs.get(name, name) for name in convolution.mixing}
+    reached = [pairs.get(name, name) for drive in convolution.drives if not drive.value.type.is_scalar for name, _ in drive.weights]
+    reached += [pairs.get(n.removesuffix("'"), n.removesuffix("'")) for probe in convolution.probes if probe.axes for n, _ in probe.weights]
+    name = next((n for n in mixing if n in reached or not states[n].type.is_column), None)
+    if name is None:
+        return None
+    return Diagnostic(
+        "unavailable-form",
+        Severity.ERROR,
+        f"`{classified.recurrence.spec.name}` has no form `convolution`",
+        Label(dict(classified.recurrence.written.option_spans).get("form", states[name].span), f"the entries of `{name}` read each other"),
+        (),
+        "of such a state a convolution answers numbers with numbers: one column, written `x * B` and read `C . s`, x a number a token",
+        "write `@form scan`, or leave the option out",
+    )
+
+
 def refused_form(classified: Classified) -> Diagnostic | None:
     """Why the recurrence cannot run in the form that its text asks for; None when it can, or when nothing is asked."""
     written = classified.recurrence.written
@@ -109,7 +135,7 @@ def refused_form(classified: Classified) -> Diagnostic | None:
     if asked in (None, form):
         return None
     if asked == "convolution" and form == "scan":
-        return varying(classified)
+        return obstacle(classified)
     sentence = classified.axis("form").sentence
     return Diagnostic(
         "unavailable-form",
@@ -136,9 +162,11 @@ class _Responses:
     def convolution(self) -> Convolution:
         steps = {step.name: step for step in self.scan.steps}
         factors, drives = [], {}
+        mixing = {other for step in self.scan.steps if _mixes(step.kept) for other in self.pairs.get(step.state, (step.state,))}
         for name in self.types:
             # of a pair the factor is what becomes of 1, whose imaginary part is 0
-            start = {n: algebra.const(int(n == self.pairs.get(name, (name,))[0]), t) for n, t in self.types.items()}
+            first = self.pairs.get(name, (name,))[0]
+            start = {} if name in mixing else {n: algebra.const(int(n == first), t) for n, t in self.types.items()}
             factors.append((name, self._composed(steps[f"{name}'"].kept, "kept ", start, {s.name: s.kept for s in self.scan.steps})))
             zero = {n: algebra.const(0, t) for n, t in self.types.items()}
             written = self._composed(steps[f"{name}'"].value, "", zero, {s.name: s.value for s in self.scan.steps})
@@ -148,8 +176,9 @@ class _Responses:
                 weights[name] = algebra.add(weights[name], weight) if name in weights else weight
         output = self._probed(self.scan.output[1])
         return Convolution(
-            tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), output
-        )
+            tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), output,
+            tuple(name for name in self.types if name in mixing),
+        )  # fmt: skip
 
     def _composed(self, expr: Expr, prefix: str, start: dict[str, Expr], steps: dict[str, Expr]) -> Expr:
         """The value of a token's last step from what the states are before the first."""
@@ -271,6 +300,12 @@ class _Responses:
                 weights, rows, _ = _scaled(inner, _along(expr.right, inner[2]))
                 return weights, rows, None
         return None
+
+
+def _mixes(kept: Expr) -> bool:
+    """Whether entries of the state are summed over."""
+    products = (n for n in nodes(kept) if isinstance(n, MatMul) and not isinstance(n.left, Diag) and not isinstance(n.right, Diag))
+    return any(isinstance(n, Ref) and n.name.startswith("kept ") for product in products for n in nodes(product))
 
 
 # --- arrays over the entries of a state --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ssmgen.schedule import schedule  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 from ssmgen.validate import ValidationError, validate  # noqa: E402
 
-B, T, C, N = 2, 300, 3, 6
+B, T, C, N = 2, 256, 3, 6
 
 SPECS = {
     "two states, micro-steps, two taps, reads before and after, a nonlinear output, reversed": """

@@ -75,14 +75,20 @@ class _Answers:
         self.convolution, self.types = convolution, dict(program.states)
         names = [name for name, _ in program.states]
         self.pairs = [(names[a], names[b]) for a, b in program.pairs]
+        self.first: dict[str, Matrix] = {}
         self.fixed: dict[tuple[str, int, int], Matrix] = {}
 
     def compare(self, own: Meaning, before: dict[str, Matrix], after: dict[str, Matrix], output: Matrix, where: str) -> int:
         """Gives how many numbers were compared. Raises Difference."""
-        count = 0
-        factors = {name: self._still(own, factor, before[name], where) for name, factor in self.convolution.factors}
-        made = {name: _entrywise(factors[name], m) for name, m in before.items()}
-        for re, im in self.pairs:
+        count, self.first = 0, self.first or before
+        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in self.convolution.mixing]
+        factors = {name: self._still(own, factor, before[name], where) for name, factor in entrywise}
+        made = {name: _entrywise(factor, before[name]) for name, factor in factors.items()}
+        for name in self.convolution.mixing:
+            made[name] = self._kept(own, name, before)
+            still = self._kept(own, name, self.first)
+            _same(f"what is kept of `{name}` {where}, which no token may change", still, self.fixed.setdefault((name, 0, 0), still))
+        for re, im in (pair for pair in self.pairs if pair[0] in factors):
             made[re] = _entrywise(factors[re], before[re], factors[im], before[im], sign=-1)
             made[im] = _entrywise(factors[re], before[im], factors[im], before[re])
         for drive in self.convolution.drives:
@@ -96,6 +102,12 @@ class _Answers:
         reads = {probe.name: self._read(own, probe, before, after, where) for probe in self.convolution.probes}
         told = Meaning({**own.values, **reads}, own.definitions, {}, own.sizes, own.functions)
         return count + _same(f"output {where}", _spread(told.matrix(self.convolution.output), output), output)
+
+    def _kept(self, own: Meaning, name: str, states: dict[str, Matrix]) -> Matrix:
+        """What a token leaves of states whose entries read each other."""
+        values = {**own.values, **{f"kept {n}": m for n, m in states.items()}}
+        meaning = Meaning(values, own.definitions, {}, own.sizes, own.functions)
+        return _spread(meaning.matrix(dict(self.convolution.factors)[name]), states[name])
 
     def _still(self, own: Meaning, weight: Expr, like: Matrix, where: str) -> Matrix:
         """The value of a factor or weight, which is the same as at the first token."""
