@@ -15,7 +15,7 @@ from .small import all_nodes
 from .source import NOWHERE
 from .spec import Delayed, Diag, Element, Expr, Ref, Type
 
-CARRIED = ("diagonal", "elementwise", "rank_one")
+CARRIED = ("diagonal", "elementwise", "rank_one", "part")
 """Factors of a state that a scan has; the last leads from entry to entry."""
 
 
@@ -59,7 +59,7 @@ class _Scans:
             return reads.get(node.name) if isinstance(node, Ref) else None
 
         name, value = self.recurrence.outputs[0]
-        mixes = any(g.kind == "rank_one" for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
+        mixes = any(g.kind in ("rank_one", "part") for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
         scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))), mixes)
         try:
             pairs_of(self.recurrence, scan)
@@ -177,6 +177,8 @@ class _Scans:
 def _mapped(generator: Generator, at, value: Expr, *, is_left: bool) -> Expr:
     """A factor of a state times a value in the state's shape; `at` writes its expressions out."""
     column = at(generator.column)
+    if generator.kind == "part":
+        return algebra.mul(column, algebra.apply("Re", algebra.matmul(algebra.transpose(at(generator.row)), value)))
     if generator.kind == "rank_one":
         row = at(generator.row)
         if is_left:

@@ -6,7 +6,7 @@ from .._facts import Facts
 
 def rank_one(term: Transition):
     """The rank-one generator of a term."""
-    return next(g for g in term.left + term.right if g.kind == "rank_one")
+    return next(g for g in term.left + term.right if g.kind in ("rank_one", "part"))
 
 
 def erases_what_it_writes(facts: Facts) -> bool:
