@@ -139,7 +139,7 @@ CARRIED = (
     "retnet", "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
-SCANS = ("hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
+SCANS = ("h3", "hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
 """Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
 SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
 
