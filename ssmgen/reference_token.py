@@ -346,7 +346,7 @@ class TokenWriter:
             "b": self.scope.writes[state],
             "last": self.scope.last_writes.get(state, ""),
             "I": self.names.identities.get(size, ""),
-            "dt": args[0].at(ATOM) if args else "",
+            "dt": self._step_size(state) if args else "",
             "lam": args[1].at(ATOM) if len(args) > 1 else "",
         }
         value = transition + (f" + {write}" if has_write else "")
@@ -355,10 +355,16 @@ class TokenWriter:
         comment = f"# {method}: {law}"
         return [comment, f"{self.scope.after[state]} = {value.format(**words)}"]
 
+    def _step_size(self, state: str) -> str:
+        """The step size as it multiplies entries of the state: one a column of the state lies along them."""
+        step, type_ = self.scope.spec.discretization.args[0], self.scope.spec.state(state).type
+        is_along = step.type.is_column and not step.type.is_scalar and step.type.rows != type_.rows
+        return text_of(step, self.names).at(ATOM) + (".mT" if is_along else "")
+
     def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...]) -> list[str]:
         """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
         recurrence = self.scope.spec
-        dt = text_of(recurrence.discretization.args[0], self.names).at(ATOM)
+        dt = self._step_size(state)
         before, rate = self.names.before[state], self.scope.rates[state]
         by = {"elementwise": "{A} * {x}", "matrix": "{A} @ {x}", "right": "{x} @ {A}"}[kind]
         slope = self.scope.fresh(f"{identifier(state)}_slope", local=True)

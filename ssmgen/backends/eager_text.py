@@ -247,6 +247,8 @@ def _matmul(expr: spec.MatMul, names: Names) -> Text:
     left, right = text_of(expr.left, names), text_of(expr.right, names)
     if expr.left.type.is_scalar or expr.right.type.is_scalar:
         return Text(f"{left.at(PRODUCT)} * {right.at(SIGN)}", PRODUCT, has_matmul=left.has_matmul)
+    if isinstance(expr.left, spec.Const) or isinstance(expr.right, spec.Const):
+        return _matmul_by_number(expr, left, right)
     fields = expr.left.type.field, expr.right.type.field
     first, second = left.at(PRODUCT), right.at(SIGN)
     if fields == ("real", "complex"):
@@ -254,6 +256,18 @@ def _matmul(expr: spec.MatMul, names: Names) -> Text:
     elif fields == ("complex", "real"):
         second = f"_complex({right.text})"
     return Text(f"{first} @ {second}", PRODUCT, has_matmul=True)
+
+
+def _matmul_by_number(expr: spec.MatMul, left: Text, right: Text) -> Text:
+    """A product with a row or column whose entries are one number: a value spread along an axis, or summed over it."""
+    is_left = isinstance(expr.left, spec.Const)
+    number, value = (left, right) if is_left else (right, left)
+    if expr.left.type.cols == ONE:
+        size = count_text(expr.type.rows if is_left else expr.type.cols)
+        text = f"{value.at(ATOM)}.repeat_interleave({size}, {-2 if is_left else -1})"
+    else:
+        text = f"{value.at(ATOM)}.sum({-2 if is_left else -1}, keepdim=True)"
+    return Text(text) if number.text == "1" else Text(f"{number.at(PRODUCT)} * {text}", PRODUCT)
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------

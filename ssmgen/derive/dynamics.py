@@ -19,11 +19,11 @@ from ..discretizations._method import Formula, Method
 from ..expressions import children, constant, key, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
-from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, product, scale, substitute
+from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
+from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
-from .structure import NoClosedForm, Structure, structure_of
+from .structure import NoClosedForm, Structure, spread, structure_of
 from .terms import micro_step, write
 from .update import report_refusal
 
@@ -94,12 +94,13 @@ class _Discretizer:
         if method.older is None:
             return collect(kept + written), []
         before = self._before(state.name)
-        if method.through is None:
+        if method.through is None or not self.dt.type.is_scalar:
+            # a weight of this token's that is no number stays with this token
             late = tuple(w for item in before for w in self._weighted(state, structure, item, method.older))
             return collect(kept + written + late), []
         # the transition acts on it as on the state
         early = [write(part, state) for item in before for part in self._weighted(state, structure, item, method.through)]
-        return collect(kept + written), [replace(w, key=current(w.key), value=current(w.value), tap=1) for w in early]
+        return collect(kept + written), [_of_the_token(w) for w in early]
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
@@ -136,17 +137,48 @@ class _Discretizer:
 
     def _stepped(self, item: Chain) -> Chain:
         """`dt * chain`; a column of step sizes is a diagonal on the key side."""
-        if self.dt.type.is_scalar:
+        side = self._side_of_step(item.rows, item.cols)
+        if not side:
             return scale(item, self.dt)
-        if self.dt.type.is_column and self.dt.type.rows == item.rows:
-            return chain(item.coefficient, (Factor("diagonal", self.dt), *item.factors), item.rows, item.cols, item.index, item.span)
+        if side != "left" and item.state is not None and any(f.kind not in ("diagonal", "state") for f in item.factors):
+            raise Refusal(
+                "discretization-undefined", "the step size does not commute with this transition", self.dt.span, _NOT_ALONG[side],
+                help="use one step size, or one for every row of the state",
+            )  # fmt: skip
+        return self._along(item, self.dt, side)
+
+    def _side_of_step(self, rows: Dim, cols: Dim) -> str:
+        """The side of a state along which the step size differs: 'left', 'right', 'whole', or none, ''."""
+        type = self.dt.type
+        if type.is_scalar:
+            return ""
+        if (type.rows, type.cols) in ((rows, ONE), (cols, ONE), (rows, cols)):
+            return "left" if type.is_column and type.rows == rows else "right" if type.is_column else "whole"
         raise Refusal(
             "discretization-undefined",
             "the step size does not fit the state",
             self.dt.span,
-            f"a step size of type {self.dt.type} for {item.rows} rows",
-            help="use a scalar step size, or one a row of the state",
+            f"a step size of type {type} for a state [{rows}, {cols}]",
+            help="use one step size, or one for every row, column or entry of the state",
         )
+
+    def _along(self, item: Chain, value: Expr, side: str) -> Chain:
+        """`value * chain`, entry by entry, for a value that differs along a side."""
+        factors = item.factors
+        if side == "whole":
+            (found,) = elementwise((), value, item, item.span) if item.state is not None else (weigh(value, item, item.span),)
+            if found is None:
+                raise Refusal(
+                    "write-without-key",
+                    "a written matrix is weighed entry by entry",
+                    item.span,
+                    "this is no outer product `k v^T`",
+                    note="a write is `k v^T`, weighed entry by entry perhaps",
+                    help="write an outer product of two columns, or use one step size",
+                )
+            return found
+        factors = (*factors, Factor("diagonal", value)) if side == "right" else (Factor("diagonal", value), *factors)
+        return chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span)
 
     # --- the structure of A --------------------------------------------------------------------------------------
 
@@ -155,7 +187,10 @@ class _Discretizer:
             found = structure_of(state, linear, span, _has_inverses(self.method))
         except NoClosedForm as obstacle:
             raise self._undefined(state, obstacle.span, f"`{self.name}` has no closed form for this transition", obstacle.label) from None
-        self.rates.append(found.rate)
+        self.rates.append(found.rate(state.type))
+        side = self._side_of_step(state.type.rows, state.type.cols)
+        if side in ("right", "whole") and (found.rank_one or found.turning is not None):
+            raise self._undefined(state, self.dt.span, "the step size does not commute with this transition", _NOT_ALONG[side])
         return found
 
     def _undefined(self, state: State, span: Span, title: str, label: str, help: str = "") -> Refusal:
@@ -186,30 +221,27 @@ class _Discretizer:
         if found.turning is not None:
             title = f"the input weight of `{self.name}` does not keep pairs real"
             raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
-        if found.weight is not None:
-            raise self._undefined(
-                state, item.span, f"the input weight of `{self.name}` is a full matrix", "weighed entry by entry, this is no outer product"
-            )
         return self._applied(state, found, item, formula, step=self.dt)
 
     def _applied(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         """`formula(dt A) item`, times `step` when given."""
         if found.rank_one:
             return self._on_rank_one(state, found, item, formula, step)
-        rate = found.rate
-        value = self.formulas.at(formula, rate, item.span, step)
-        if value.type.is_scalar:
-            return (scale(item, value),)
-        if found.weight is not None and not rate.type.is_column:
-            place = item.place
-            weighted = Factor("state", item.factors[place].expr, weight=value)
-            return (chain(item.coefficient, (*item.left, weighted, *item.right), item.rows, item.cols, item.index, item.span),)
-        return (self._diagonal(found, item, value),)
-
-    def _diagonal(self, found: Structure, item: Chain, value: Expr) -> Chain:
-        factor = Factor("diagonal", value)
-        factors = (*item.factors, factor) if found.right is not None else (factor, *item.factors)
-        return chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span)
+        by = self._side_of_step(state.type.rows, state.type.cols)
+        sides = found.sides | ({by} - {""})
+        if sides == {"left", "right"} and not by and formula == formulas.exp(formulas.Z):
+            # an exponential of a sum is a product: one factor a row, one a column
+            rows = replace(found, right=None).rate(state.type)
+            for rate, side in ((rows, "left"), (found.right, "right")):
+                item = self._along(item, self.formulas.at(formula, rate, item.span, None), side)
+            return (item,)
+        side = "whole" if len(sides) > 1 else "".join(sides)
+        rate, dt = found.rate(state.type), self.dt
+        if side == "whole":
+            rate = spread(rate, "".join(found.sides), state.type) if len(found.sides) == 1 else rate
+            dt = spread(dt, by, state.type)
+        value = self.formulas.at(formula, rate, item.span, step if step is None else dt, dt)
+        return (scale(item, value) if value.type.is_scalar else self._along(item, value, side),)
 
     def _turned(self, state: State, found: Structure, item: Chain) -> Polynomial:
         if self.method.transition != formulas.exp(formulas.Z):
@@ -225,7 +257,7 @@ class _Discretizer:
                 help="give one rate a pair, `diag(pairs(a))` with `a : [N/2]`, or one rate for all rows",
                 states=(state.name,),
             )
-        decay = self.formulas.at(self.method.transition, found.rate, item.span, None)
+        decay = self.formulas.at(self.method.transition, found.rate(state.type), item.span, None)
         angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
         factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
         if decay.type.is_scalar:
@@ -238,7 +270,7 @@ class _Discretizer:
             title = f"`{self.name}` has no closed form for this transition"
             raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
         if found.left is not None or found.right is not None:
-            return self._beside_diagonal(found, item, formula, step)
+            return self._beside_diagonal(state, found, item, formula, step)
         along = algebra.inner(row, column)  # the one eigenvalue that is not zero
         change = algebra.mul(self.dt, algebra.mul(coefficient, along))
         start = algebra.mul(self.dt, found.scalar)
@@ -258,15 +290,17 @@ class _Discretizer:
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
 
-    def _beside_diagonal(self, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
+    def _beside_diagonal(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         """`f(D + c u w^T)` for f(z) = (a + b z) / (1 - g z) = alpha + beta / (1 - g z), by the formula of Sherman and Morrison:
 
         f(D) + beta g dt c / (1 - g dt c w^T E u) (E u) (E w)^T  with  E = (1 - g dt D)^-1
         """
         side, coefficient, column, row, span = found.rank_one[0]
         beta, pole = formulas.partial_fraction(formula)
-        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate, span, None)
-        kept = self._diagonal(found, item, self.formulas.at(formula, found.rate, span, step))
+        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate(state.type), span, None)
+        kept = self._along(
+            item, self.formulas.at(formula, found.rate(state.type), span, step), "right" if found.right is not None else "left"
+        )
         reach = algebra.mul(algebra.const(pole), algebra.mul(self.dt, coefficient))
         along = algebra.inner(row, algebra.mul(resolvent, column))
         below = algebra.sub(algebra.UNIT, algebra.mul(reach, along))
@@ -315,7 +349,16 @@ class _Discretizer:
         return ""
 
 
+_NOT_ALONG = {
+    "right": "a step size a column, and a transition that mixes rows",
+    "whole": "a step size an entry, and a transition that mixes rows",
+}
 _FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`"
+
+
+def _of_the_token(term: Write) -> Write:
+    """A write over delayed names as one of tap 1, over the names that it delays."""
+    return replace(term, key=current(term.key), value=current(term.value), weight=current(term.weight), tap=1)
 
 
 def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
