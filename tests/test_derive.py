@@ -47,13 +47,20 @@ def recurrences() -> list:
 RECURRENCES = recurrences()
 
 
-def environment(one: spec.Recurrence, seed: int = 0) -> ev.Env:
+def environment(one: spec.Recurrence, seed: int = 0, hoisted=()) -> ev.Env:
     rng = np.random.default_rng(seed)
     sizes = {name: SIZES.get(name, min(default, 4)) for name, default in one.dims} | dict(one.counts)
     env = ev.Env(sizes, {})
     env.names = ev.random_names(one, env, rng)
     env.previous = ev.random_names(one, env, rng, learned=env.names)
     env.before = ev.random_states(one, env, rng)
+    return named(env, hoisted)
+
+
+def named(env: ev.Env, hoisted) -> ev.Env:
+    """With the values that `derive` named."""
+    for name, value in hoisted:
+        env.names[name] = ev.evaluate(value, env)
     return env
 
 
@@ -101,7 +108,7 @@ def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
 
 
 def check_step(one: spec.Recurrence, derived: Recurrence, seed: int) -> None:
-    env = environment(one, seed)
+    env = environment(one, seed, derived.hoisted)
     wanted = discretized(one, env) if one.dynamics else ev.updated(one, env)
     got = ev.stepped_token(derived, env)
     for state in one.states:
@@ -165,9 +172,9 @@ def exchanged(term, factor: spec.Expr, by: spec.Expr, one: spec.Recurrence):
 class StepLoss:
     """<dS', S'> of one micro-step, S' a function of the states before it and of its factors."""
 
-    def __init__(self, one: spec.Recurrence, step: MicroStep, backward: StepAdjoint, rng: np.random.Generator):
+    def __init__(self, one: spec.Recurrence, step: MicroStep, backward: StepAdjoint, rng: np.random.Generator, hoisted=()):
         self.one, self.step, self.backward, self.rng = one, step, backward, rng
-        env = environment(one, 3)
+        env = environment(one, 3, hoisted)
         self.env = env if step.index is None else env.at(step.index, 2)
         self.gradients = ev.random_states(one, env, rng)
         env.names |= {f"d{name}": value for name, value in self.gradients.items()}
@@ -244,7 +251,7 @@ def check_adjoint(one: spec.Recurrence, derived: Recurrence) -> None:
     found = adjoint(one, derived.steps, derived.reads)
     rng = np.random.default_rng(5)
     for step, backward in zip(derived.steps, found.steps, strict=True):
-        loss = StepLoss(one, step, backward, rng)
+        loss = StepLoss(one, step, backward, rng, derived.hoisted)
         loss.check_states()
         for factor, gradient in (*backward.factors, *backward.delayed):
             loss.check_factor(factor, gradient)
@@ -367,8 +374,8 @@ STEPS = {
     "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "trapezoid": "trapezoid(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
 }  # fmt: skip
 UNDEFINED = {
-    "turning": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
-    "pairs": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
+    "turning": ("bilinear", "implicit_euler", "trapezoid"),
+    "pairs": ("bilinear", "implicit_euler", "trapezoid"),
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
@@ -405,11 +412,10 @@ def test_step_sizes_along_the_state(step, method):
         check_adjoint(one, derived)
 
 
-CONVERGING = ("elementwise", "both sides", "weights and a diagonal")
+CONVERGING = ("elementwise", "both sides", "weights and a diagonal", "turning", "pairs")
 
 
-@pytest.mark.parametrize("method", [m for m in STEPS if m != "none"])
-@pytest.mark.parametrize("structure", CONVERGING)
+@pytest.mark.parametrize("structure, method", [(s, m) for s in CONVERGING for m in STEPS if m != "none" and m not in UNDEFINED.get(s, ())])
 def test_solutions_converge_on_a_structure(structure, method):
     """The solution at time 1 with an input that stays as it is, by steps of 1/8 and 1/16 against the exponential of the equation."""
     declared, value = STRUCTURES[structure]
@@ -423,7 +429,7 @@ def test_solutions_converge_on_a_structure(structure, method):
     errors = []
     for steps in (8, 16):
         env.names["dt"] = np.array([[16.0 / steps]])
-        at = replace(env, previous=env.names)
+        at = named(replace(env, previous=env.names), derived.hoisted)
         for _ in range(steps):
             at = replace(at, before=ev.stepped_token(derived, at))
         errors.append(np.abs(ev.packed(at.before, order) - exact).max())

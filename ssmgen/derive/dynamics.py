@@ -19,7 +19,7 @@ from ..discretizations._method import Formula, Method
 from ..expressions import children, constant, key, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
+from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef, Type
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
@@ -28,13 +28,16 @@ from .terms import micro_step, write
 from .update import report_refusal
 
 
-def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm]:
-    """The one micro-step of a recurrence in continuous time, and what discretization found. Errors go to the report."""
+def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm, tuple[tuple[str, Expr], ...]]:
+    """The one micro-step of a recurrence in continuous time, what discretization found, and the values that it named.
+
+    Errors go to the report.
+    """
     worker = _Discretizer(spec, report)
     steps = worker.run()
     if not report.has_errors:
         _report_singular(worker.formulas, spec, report)
-    return steps, worker.form()
+    return steps, worker.form(), tuple(worker.hoisted.items())
 
 
 class _Discretizer:
@@ -49,6 +52,7 @@ class _Discretizer:
         self.dt: Expr = args[0] if args else algebra.UNIT
         self.formulas = Formulas(self.dt, dict(zip(self.method.parameters[1:], args[1:], strict=True)), symbols, bounds_of(spec))
         self.rates: list[Expr] = []  # what z is, for the text
+        self.hoisted: dict[str, Expr] = {}  # values that get a name
 
     # --- the step ------------------------------------------------------------------------------------------------
 
@@ -219,8 +223,7 @@ class _Discretizer:
         if not depends_on_z(formula):
             return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
         if found.turning is not None:
-            title = f"the input weight of `{self.name}` does not keep pairs real"
-            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+            return (self._turned_input(state, found, item, formula),)
         return self._applied(state, found, item, formula, step=self.dt)
 
     def _applied(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
@@ -247,6 +250,53 @@ class _Discretizer:
         if self.method.transition != formulas.exp(formulas.Z):
             title = f"`{self.name}` of a rate of turning is no rotation"
             raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them", _FOR_PAIRS)
+        self._shares_pairs(state, found)
+        decay = self.formulas.at(self.method.transition, found.rate(state.type), item.span, None)
+        angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
+        factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
+        if decay.type.is_scalar:
+            return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
+        return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
+
+    def _turned_input(self, state: State, found: Structure, item: Chain, formula: Formula) -> Chain:
+        """`dt * phi1(z) * item` for pairs that turn: with A = a + i w and J a quarter turn, the pair of e^z - 1 over the pair of A,
+
+        e^z - 1 = u + v J  with  u = expm1(dt a) cos(dt w) - 2 sin(dt w / 2)^2,  v = exp(dt a) sin(dt w)
+        """
+        rows = state.type.rows
+        if formula != formulas.phi(1):
+            title = f"the input weight of `{self.name}` does not keep pairs real"
+            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+        if [f.kind for f in item.factors][:1] != ["column"] or found.turns_some(rows):
+            title = f"the input weight of `{self.name}` turns pairs, and not every row is of one"
+            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+        self._shares_pairs(state, found)
+        a, w = found.rate(state.type), found.turning
+        w = w if w.type.is_scalar else algebra.apply("pairs", w, type=Type(rows))
+        x, y = algebra.mul(self.dt, a), algebra.mul(self.dt, w)
+        half = algebra.apply("sin", algebra.div(y, algebra.const(2)))
+        cosine = algebra.mul(algebra.apply("expm1", x), algebra.apply("cos", y))
+        u = self._named(state, "cosine", algebra.sub(cosine, algebra.mul(algebra.const(2), algebra.apply("square", half))))
+        v = self._named(state, "sine", algebra.mul(algebra.apply("exp", x), algebra.apply("sin", y)))
+        below = algebra.add(algebra.apply("square", a), algebra.apply("square", w))
+        self.formulas.divides(below, True, item.span)
+        along = self._named(state, "along", algebra.div(algebra.add(algebra.mul(u, a), algebra.mul(v, w)), below))
+        across = self._named(state, "across", algebra.div(algebra.sub(algebra.mul(v, a), algebra.mul(u, w)), below))
+        column = item.factors[0].expr
+        quarter = Rot(found.turning_type, NOWHERE, algebra.div(algebra.apply("pi"), algebra.const(2)))
+        turned = algebra.add(algebra.mul(along, column), algebra.mul(across, algebra.matmul(quarter, column)))
+        return chain(item.coefficient, (Factor("column", turned), *item.factors[1:]), item.rows, item.cols, item.index, item.span)
+
+    def _named(self, state: State, what: str, value: Expr) -> Ref:
+        """A value of the token under a name of its own."""
+        name, taken = f"{state.name}_{what}", {s.name for s in (*self.spec.symbols, *self.spec.states)}
+        while name in taken:
+            name += "_"
+        self.hoisted[name] = value
+        return Ref(value.type, NOWHERE, name)
+
+    def _shares_pairs(self, state: State, found: Structure) -> None:
+        """Raise Refusal where both members of a pair may decay differently."""
         if found.left is not None and not _is_paired(found.left):
             raise Refusal(
                 "rotation-unequal-decay",
@@ -257,12 +307,6 @@ class _Discretizer:
                 help="give one rate a pair, `diag(pairs(a))` with `a : [N/2]`, or one rate for all rows",
                 states=(state.name,),
             )
-        decay = self.formulas.at(self.method.transition, found.rate(state.type), item.span, None)
-        angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
-        factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
-        if decay.type.is_scalar:
-            return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
-        return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
 
     def _on_rank_one(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         side, coefficient, column, row, span = found.rank_one[0]
@@ -353,7 +397,7 @@ _NOT_ALONG = {
     "right": "a step size a column, and a transition that mixes rows",
     "whole": "a step size an entry, and a transition that mixes rows",
 }
-_FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`"
+_FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`; or `zoh(dt)` where every row turns"
 
 
 def _of_the_token(term: Write) -> Write:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .. import algebra
+from ..expressions import half
 from ..source import Span
-from ..spec import Expr, Skew, State, Type
+from ..spec import Dim, Expr, Skew, State, Type
 from .chains import Polynomial
 
 
@@ -27,6 +28,10 @@ class Structure:
         """Along which axes the rate differs: 'left', 'right' or, entry by entry, 'whole'; none for one rate."""
         parts = (("left", self.left), ("right", self.right), ("whole", self.weight))
         return frozenset(side for side, part in parts if part is not None)
+
+    def turns_some(self, rows: Dim) -> bool:
+        """Whether some rows turn and others do not."""
+        return self.turning is not None and not self.turning.type.is_scalar and self.turning.type.rows != half(rows)
 
     def rate(self, type: Type) -> Expr:
         """The part that formulas take entry by entry: the scalar, the columns and the weights added up, for a state of this type."""
