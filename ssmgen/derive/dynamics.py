@@ -67,6 +67,8 @@ class _Discretizer:
                 report_refusal(_as_dynamics(refusal), self.spec, self.report)
         if self.report.has_errors:
             return ()
+        for state in self.spec.states:
+            self._warn_unstable(state, derivatives[state.name], spans[state.name])
         values: dict[str, Polynomial] = {}
         taps: list[Write] = []
         for state in self.spec.states:
@@ -105,6 +107,33 @@ class _Discretizer:
         # the transition acts on it as on the state
         early = [write(part, state) for item in before for part in self._weighted(state, structure, item, method.through)]
         return collect(kept + written), [_of_the_token(w) for w in early]
+
+    def _warn_unstable(self, state: State, terms: Polynomial, span: Span) -> None:
+        """Warn where the real part of what multiplies the state is not provably at most 0."""
+        linear = tuple(item for item in terms if item.state is not None)
+        try:
+            found = structure_of(state, linear, span, has_inverses=True)
+        except NoClosedForm:
+            return
+        rates = [] if not found.sides and algebra.is_zero(found.scalar) else [found.rate(state.type)]
+        # of a correction along one direction the sign says as much
+        rates += [coefficient for _, coefficient, column, row, _ in found.rank_one if key(column) == key(row)]
+        for rate in rates if self.method.parameters else ():
+            real = self.formulas.real_part(rate)
+            if real is None or (reach := self.formulas.bounds.of(real)).high <= 0:
+                continue
+            part = "the real part of this rate" if rate.type.field == "complex" else "this rate"
+            known = {n: self.formulas.symbols[n] for n in references(real) if n in self.formulas.symbols}
+            self.report.warning(
+                "unstable-dynamics",
+                f"`{state.name}` may grow without bound",
+                rate.span if rate.span != NOWHERE else span,
+                f"{part} lies in {reach}",
+                secondary=tuple(Label(s.span, f"`{n}` lies in {s.interval}") for n, s in known.items() if s.type.field == "real"),
+                note=f"in continuous time a state whose rate is above 0 grows as exp(A t), and {'every' if reach.low > 0 else 'such a'} "
+                "token multiplies it by more than 1",
+                help="let the rate be at most 0, as in `-exp(A_log)` or `-softplus(a)`, or declare the input `<= 0`",
+            )
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
@@ -397,7 +426,10 @@ _NOT_ALONG = {
     "right": "a step size a column, and a transition that mixes rows",
     "whole": "a step size an entry, and a transition that mixes rows",
 }
-_FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`; or `zoh(dt)` where every row turns"
+_FOR_PAIRS = (
+    "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`; "
+    "or `zoh(dt)` where every row turns"
+)
 
 
 def _of_the_token(term: Write) -> Write:

@@ -159,6 +159,11 @@ class Formulas:
             return len(parts) == 2 and any(not self.bounds.of(part).contains(0.0) for part in parts)
         return not self.bounds.of(expr).contains(0.0)
 
+    def real_part(self, expr: Expr) -> Expr | None:
+        """The real part of a value, complex names opened; None where that has no expression of its own."""
+        real = expr if expr.type.field == "real" else algebra.split_imaginary(self._opened(expr))[0]
+        return real if real.type.field == "real" else None
+
     def _opened(self, expr: Expr) -> Expr:
         """Complex names replaced by their definitions, where `i` is written."""
 
