@@ -111,8 +111,22 @@ recurrence lattice {
 }"""
 
 
-def test_rates_along_both_axes_steps_a_column_weighed_writes(tmp_path):
-    folder, spec = write(LATTICE, tmp_path)
+IMAGINARY = """
+recurrence imaginary {
+  dim    N = 8
+  input  x : scalar per channel
+  param  re, im : [N] per channel; C : complex [N] per channel
+         A : complex [N] per channel = -exp(re) + i * 2 * im
+  let    z : complex scalar per channel = x * (i * 2)
+  state  h : complex [N] per channel, conjugate
+  update h' = exp(A) * h + z
+  output o = 2 * Re(C . h') + Im(i * 3)
+}"""
+
+
+@pytest.mark.parametrize("text", [LATTICE, IMAGINARY], ids=["rates along both axes, a step size a column", "numbers times i"])
+def test_what_a_token_makes_holds(text, tmp_path):
+    folder, spec = write(text, tmp_path)
     holds(Subject(load(folder), spec, "cpu"))
 
 

@@ -318,7 +318,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
     if expr.function in _CONSTANTS:
         return Text(_CONSTANTS[expr.function], is_number=True)
     args = [text_of(arg, names) for arg in expr.args]
-    if all(arg.is_number for arg in args) and expr.function in _MATH:
+    is_complex = any(arg.type.field == "complex" for arg in expr.args)
+    if all(arg.is_number for arg in args) and expr.function in _MATH and not is_complex:
         return Text(f"{_MATH[expr.function]}({', '.join(arg.text for arg in args)})", is_number=True)
     if expr.function == "rope":
         return Text(f"_rope({_tensor(args[0])}, {names.position}, {axis_of(expr.args[0])})")
@@ -328,6 +329,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         return Text(AXIS_FUNCTIONS[expr.function](_tensor(args[0]), axis_of(expr.args[0])))
     if expr.function in ("Re", "Im", "conj") and expr.args[0].type.field == "real":
         return Text(f"torch.zeros_like({_tensor(args[0])})") if expr.function == "Im" else args[0]
+    if is_complex:
+        return Text(FUNCTIONS[expr.function](*(_tensor(arg, "complex128") for arg in args)))
     if len(args) > 1 and any(not arg.is_number for arg in args):
         # The bounds of a clamp may stay numbers when they are written out.
         return Text(FUNCTIONS[expr.function](*(arg.text if arg.binds >= SIGN else _tensor(arg) for arg in args)))
@@ -349,8 +352,8 @@ INTERNAL = {
 """Functions that only derivatives use."""
 
 
-def _tensor(value: Text) -> str:
-    return f"torch.tensor({value.text}, dtype=torch.float64)" if value.is_number else value.text
+def _tensor(value: Text, dtype: str = "float64") -> str:
+    return f"torch.tensor({value.text}, dtype=torch.{dtype})" if value.is_number else value.text
 
 
 _PRINTERS = {
