@@ -42,6 +42,7 @@ class _Apart:
     def __init__(self, kernels: Kernels, wide: int):
         self.kernels, self.classified = kernels, kernels.plan.classified
         self.walk: Walk = kernels.walks[0].walk
+        self.wide = wide
         self.tokens = TokenWriter(self.classified)
         self.axis_of = axes_of_sizes(self.walk, wide, angle_sizes(self.tokens, self.walk))
         self.made: dict[str, Made] = {}
@@ -49,7 +50,8 @@ class _Apart:
 
     def result(self) -> tuple[Kernels, tuple[Made, ...]]:
         reading, row = self.walk.readings[0], self.walk.rows[0]
-        columns = {"key": row.key, "query": reading.query}
+        value = row.values[self.wide]
+        columns = {"key": row.key, "query": reading.query, "value": value}
         turning = {name: expr for name, expr in columns.items() if expr is not None and self._turns(expr) and self._place(expr).has_time}
         if not turning:
             return self.kernels, ()
@@ -58,9 +60,12 @@ class _Apart:
         ]
         key = self._column("made_k", row.key) if "key" in turning else row.key
         query = self._column("made_q", reading.query) if "query" in turning else reading.query
+        values = row.values
+        if "value" in turning:
+            values = (*values[: self.wide], self._column("made_v", value), *values[self.wide + 1 :])
         outputs = tuple((name, self._without_products(value)) for name, value in self.classified.outputs)
         definitions = {name: self._without_products(value) for name, value in self.tokens.definitions.items()}
-        walk = replace(self.walk, rows=(replace(row, key=key),), readings=(replace(reading, query=query),))
+        walk = replace(self.walk, rows=(replace(row, key=key, values=values),), readings=(replace(reading, query=query),))
         classified = self._over(walk, outputs, definitions)
         plan = replace(self.kernels.plan, classified=classified)
         return replace(self.kernels, plan=plan, walks=(replace(self.kernels.walks[0], walk=walk),)), tuple(self.made.values())

@@ -354,7 +354,7 @@ class TokenWriter:
             "b": above.format(self.scope.writes[state]),
             "last": above.format(self.scope.last_writes.get(state, "")),
             "I": self.names.identities.get(size, ""),
-            "dt": args[0].at(ATOM) if args else "",
+            "dt": self._step_size(state) if args else "",
             "lam": args[1].at(ATOM) if len(args) > 1 else "",
         }
         value = transition + (f" + {write}" if has_write else "")
@@ -364,10 +364,15 @@ class TokenWriter:
         value = value.format(**words)
         return [comment, f"{self.scope.after[state]} = {f'_upper({value})' if is_twofold else value}"]
 
+    def _step_size(self, state: str) -> str:
+        """The step size as it multiplies entries of the state: one a column of the state lies along them."""
+        step, type_ = self.scope.spec.discretization.args[0], self.scope.spec.state(state).type
+        is_along = step.type.is_column and not step.type.is_scalar and step.type.rows != type_.rows
+        return text_of(step, self.names).at(ATOM) + (".mT" if is_along else "")
+
     def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...], is_twofold: bool) -> list[str]:
         """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
-        recurrence = self.scope.spec
-        dt = text_of(recurrence.discretization.args[0], self.names).at(ATOM)
+        dt = self._step_size(state)
         before, rate, write = self.names.before[state], self.scope.rates[state], self.scope.writes[state]
         if is_twofold:
             before, write = f"_above({before})", f"_above({write})"

@@ -17,7 +17,7 @@ from .plan import Walk
 from .schedule import widths
 from .spec import Dim
 from .tokens import TokenWriter, level
-from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
+from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
 from .triton_launch import over_heads
 from .triton_operands import added, atom
 from .triton_package import ColumnsPackage, Output, Summed, Walked
@@ -84,7 +84,7 @@ class Columns:
     # --- forward ---
 
     def _sites(self) -> tuple[RowSite, RowSite]:
-        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
+        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of, paired=paired_axis(self.tokens, self.walk))
         return head, RowSite(self.tokens, {ROW: "BT"}, ROW, head)
 
     def _walked(self, head: Site, site: Site) -> Walked:
@@ -102,14 +102,20 @@ class Columns:
                 line = number_line(site, f"b_{name}", expr, name)
                 stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
             else:
-                line = operand_line(site, f"b_{name}", expr, KEY, name)
-                stores.append(f"_store({name}, row * {self.lanes} + {self.lane}, {self.K}, o_n, m_t, {line})")
+                axis, width = self._axis(value)
+                line = operand_line(site, f"b_{name}", expr, axis, name)
+                stores.append(f"_store({name}, row * {self.lanes} + {self.lane}, {width}, o_{axis}, m_t, {line})")
         return self._walked(head, site), tuple(stores)
 
     def _allocation(self, value: Made) -> str:
         if value.symbol.type.is_scalar:
             return f"torch.empty(batch, T, {self.lanes}, device=device)"
-        return f"torch.empty(batch, T, {self.lanes}, {self.K}, dtype=dtype, device=device)"
+        return f"torch.empty(batch, T, {self.lanes}, {self._axis(value)[1]}, dtype=dtype, device=device)"
+
+    def _axis(self, value: Made) -> tuple[str, str]:
+        """The axis along which a made column lies, and its width."""
+        axis = self.axis_of.get(value.symbol.type.rows, KEY)
+        return axis, self.V if axis == VALUE else self.K
 
     # --- backward ---
 
@@ -123,10 +129,11 @@ class Columns:
                 site.loads[MADE + name, ""] = _loader(f"b_d_{name}", f"tl.load(d_{name} + {place}, mask=m_t, other=0.0)", (ROW,))
                 gradients.spread("", value.expr, gradient)
                 continue
-            site.loads[MADE + name, KEY] = _loader(f"b_d_{name}", _column(f"d_{name}", place, self.K), (ROW, KEY))
+            axis, width = self._axis(value)
+            site.loads[MADE + name, axis] = _loader(f"b_d_{name}", _column(f"d_{name}", place, width, axis), (ROW, axis))
             # as the walk had it: what an angle moves cancels between queries and keys where both are rounded alike
-            site.loads[MADE + f"own {name}", KEY] = _loader(f"b_{name}", _column(name, place, self.K), (ROW, KEY))
-            gradients.spread(KEY, value.expr, gradient, made(f"own {name}", value.symbol.type))
+            site.loads[MADE + f"own {name}", axis] = _loader(f"b_{name}", _column(name, place, width, axis), (ROW, axis))
+            gradients.spread(axis, value.expr, gradient, made(f"own {name}", value.symbol.type))
         plain, summed, kinds = [], [], []
         for stored, value in gradients.lines(site):
             symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
@@ -205,8 +212,8 @@ class Columns:
 LANES_OF = {"h": "H", "g": "G", "": "1"}
 
 
-def _column(buffer: str, place: str, width: str) -> str:
-    return f"_tile({buffer}, {place}, {width}, BK, o_n, m_t).to(tl.float32)"
+def _column(buffer: str, place: str, width: str, axis: str) -> str:
+    return f"_tile({buffer}, {place}, {width}, {'BV' if axis == VALUE else 'BK'}, o_{axis}, m_t).to(tl.float32)"
 
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):

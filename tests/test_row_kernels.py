@@ -62,10 +62,22 @@ recurrence turned {
 """
 """Keys and queries turn by angles of the data, and the state that they correct does not."""
 
+TURNED_VALUES = """
+recurrence turned_values {
+  dim    N = 8, P = 8
+  input  q, k : [N] per group; v : [P]; theta : [P/2]; raw : scalar
+  gate   a in (0, 1) = sigmoid(raw)
+  state  S : real [N, P]
+  update S' = a * S rot(theta) + k (rot(theta) v)^T
+  output o = S'^T q
+}"""
+"""Values turn by angles of the data, and so does the state along them."""
+
 SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
     "strong decays": STRONG,
     "crossed": CROSSED,
     "turned": TURNED,
+    "turned values": TURNED_VALUES,
 }
 
 

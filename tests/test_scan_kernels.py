@@ -48,7 +48,7 @@ recurrence by_column {
   param  rate : [N, P] per head; b : [P] per layer; e : scalar per head
   gate   a in (-1, 1) = tanh(c + e)
   state  S : real [N, P]; z : real [P]
-  update S' = sigmoid(W + rate) * S + k v^T
+  update S' = sigmoid(W + rate) * S + tanh(rate) * (k v^T)
          z' = diag(u) z + a * v * made + b
   output o = S'^T q + z' + S^T r
 }""",

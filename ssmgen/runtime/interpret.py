@@ -282,6 +282,10 @@ class _Walk:
         if torch.allclose(rate(trial) - b, factor * trial, rtol=1e-9, atol=1e-9 * float(factor.abs().max() + 1)):
             # Every entry by itself: as many 1 x 1 problems as there are entries.
             entries = [x.expand(state.shape)[..., None, None] for x in (factor, b, state, previous)]
+            type = self.spec.state(dynamics.state).type
+            if args and self.spec.discretization.args[0].type.rows not in (type.rows, spec.ONE):
+                # one step size a column of the state
+                args[0] = args[0].mT
             args = [arg[..., None, None] for arg in args]
             return _METHODS[method](*entries, *args)[..., 0, 0]
         rows = state.shape[2]
