@@ -372,6 +372,7 @@ class TokenWriter:
 
     def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...], is_twofold: bool) -> list[str]:
         """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
+        recurrence = self.scope.spec
         dt = self._step_size(state)
         before, rate, write = self.names.before[state], self.scope.rates[state], self.scope.writes[state]
         if is_twofold:

@@ -258,6 +258,8 @@ class _Walk:
             return self._value(probe, dynamics.value).expand(at.shape)
 
         method, args = self.spec.discretization.method, [self._value(token, arg) for arg in self.spec.discretization.args]
+        if args and self.spec.discretization.args[0].type.rows not in (self.spec.state(dynamics.state).type.rows, spec.ONE):
+            args[0] = args[0].mT  # one step size a column of the state
         zero = torch.zeros_like(state)
         previous = zero if dynamics.before is None else self._value(token, dynamics.before).expand(zero.shape)
         if state.is_complex():
@@ -282,10 +284,6 @@ class _Walk:
         if torch.allclose(rate(trial) - b, factor * trial, rtol=1e-9, atol=1e-9 * float(factor.abs().max() + 1)):
             # Every entry by itself: as many 1 x 1 problems as there are entries.
             entries = [x.expand(state.shape)[..., None, None] for x in (factor, b, state, previous)]
-            type = self.spec.state(dynamics.state).type
-            if args and self.spec.discretization.args[0].type.rows not in (type.rows, spec.ONE):
-                # one step size a column of the state
-                args[0] = args[0].mT
             args = [arg[..., None, None] for arg in args]
             return _METHODS[method](*entries, *args)[..., 0, 0]
         rows = state.shape[2]
