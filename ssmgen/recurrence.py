@@ -121,6 +121,7 @@ class DiscreteForm:
     singular: str = ""  # where the textbook formula is 0/0 and what is emitted instead
     held_order: int | None = None
     special: str = ""  # the value of a parameter at which the order is higher
+    contracting: tuple[str, ...] = ()  # states that no step lengthens: their rate draws towards 0, and the method keeps that
 
 
 @dataclass(frozen=True)

@@ -348,8 +348,9 @@ class TokenWriter:
         type_ = self.scope.spec.state(state).type
         size = type_.cols if kind == "right" else _twice(type_.rows) if is_twofold else type_.rows
         above = "_above({})" if is_twofold else "{}"
+        twofold = self.scope.fresh(f"{identifier(state)}_twofold", local=True) if is_twofold else ""
         words = {
-            "S": above.format(self.names.before[state]),
+            "S": twofold or self.names.before[state],
             "A": self.scope.rates[state],
             "b": above.format(self.scope.writes[state]),
             "last": above.format(self.scope.last_writes.get(state, "")),
@@ -362,7 +363,10 @@ class TokenWriter:
             value = f"torch.linalg.solve({{I}} - {INVERSES[method]} * {{A}}, {value}{', left=False' if kind == 'right' else ''})"
         comment = f"# {method}: {law}"
         value = value.format(**words)
-        return [comment, f"{self.scope.after[state]} = {f'_upper({value})' if is_twofold else value}"]
+        if is_twofold:
+            lines = [f"{twofold} = _above({self.names.before[state]})", comment, f"{twofold} = {value}"]
+            return [*lines, f"{self.scope.after[state]} = _upper({twofold})"]
+        return [comment, f"{self.scope.after[state]} = {value}"]
 
     def _step_size(self, state: str) -> str:
         """The step size as it multiplies entries of the state: one a column of the state lies along them."""

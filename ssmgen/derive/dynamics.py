@@ -16,7 +16,7 @@ from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, constant, key, references
+from ..expressions import children, constant, key, nodes, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
 from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef, Type
@@ -53,6 +53,7 @@ class _Discretizer:
         self.formulas = Formulas(self.dt, dict(zip(self.method.parameters[1:], args[1:], strict=True)), symbols, bounds_of(spec))
         self.rates: list[Expr] = []  # what z is, for the text
         self.hoisted: dict[str, Expr] = {}  # values that get a name
+        self.contracting: list[str] = []
 
     # --- the step ------------------------------------------------------------------------------------------------
 
@@ -224,7 +225,23 @@ class _Discretizer:
         side = self._side_of_step(state.type.rows, state.type.cols)
         if side in ("right", "whole") and (found.rank_one or found.turning is not None):
             raise self._undefined(state, self.dt.span, "the step size does not commute with this transition", _NOT_ALONG[side])
+        if self._contracts(state, found):
+            self.contracting.append(state.name)
         return found
+
+    def _contracts(self, state: State, found: Structure) -> bool:
+        """Whether A + A^H <= 0 is proved and the method maps such rates to contractions (von Neumann's inequality).
+
+        f(z) = alpha + beta / (1 - g z) with f(0) = 1 keeps the left half-plane in the unit disc where g > 0 and |alpha| <= 1.
+        """
+        fraction = formulas.partial_fraction(self.method.transition)
+        is_stable = self.method.transition == formulas.exp(formulas.Z) or (fraction and 0 <= fraction[0] <= 2 and fraction[1] > 0)
+        is_mirrored = all(
+            key(reader.expr) == key(algebra.apply("conj", column)) and self.formulas.is_nonpositive(coefficient)
+            for _, coefficient, column, reader, _ in found.rank_one
+        )
+        is_left = self.formulas.is_nonpositive(algebra.neg(self.dt)) and self.formulas.is_left(found.rate(state.type))
+        return bool(is_stable) and is_mirrored and is_left
 
     def _undefined(self, state: State, span: Span, title: str, label: str, help: str = "") -> Refusal:
         general = [n for n, m in methods().items() if m.parameters and n != self.name and _is_polynomial(m)]
@@ -415,8 +432,9 @@ class _Discretizer:
         if _removable(method.write):
             singular = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name}), its series near 0 and 1 there"
         return DiscreteForm(
-            self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names)
-        )
+            self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names),
+            tuple(self.contracting),
+        )  # fmt: skip
 
     def _special(self, names: dict[str, str]) -> str:
         """Where a parameter that is no number would raise the order."""
@@ -521,7 +539,7 @@ def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> No
             )
         else:
             # nothing bounds a complex name: where its value could meet a pole is for the user to judge
-            say = report.warning if found.divisor.type.field == "complex" else report.error
+            say = report.warning if any(node.type.field == "complex" for node in nodes(found.divisor)) else report.error
             say(
                 "singular-step",
                 f"`{method}` has a pole that the declared domains do not exclude",

@@ -157,6 +157,13 @@ class Formulas:
         real, _ = algebra.split_imaginary(self._opened(expr))
         return real.type.field == "real" and self.bounds.of(real).is_positive
 
+    def is_left(self, expr: Expr) -> bool:
+        """Whether the real part of every entry is provably <= 0."""
+        if expr.type.field == "real":
+            return self.is_nonpositive(expr)
+        real, _ = algebra.split_imaginary(self._opened(expr))
+        return real.type.field == "real" and self.bounds.of(real).is_nonpositive
+
     def is_nonpositive(self, expr: Expr) -> bool:
         """Whether every entry is provably <= 0."""
         return expr.type.field == "real" and self.bounds.of(expr).is_nonpositive

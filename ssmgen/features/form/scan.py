@@ -2,7 +2,8 @@
 
 A state of a channel has no second axis, and a factor for every entry, of the state or of what is written, leaves no matrix product.
 What fades along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its tokens; and it
-fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these.
+fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Terms of rank one may stand
+beside the factors: entries then read each other, and tokens are walked one after the other.
 """
 
 from ... import algebra
@@ -42,4 +43,4 @@ def _is_positive(facts: Facts, step: MicroStep) -> bool:
     return not factors or algebra.log_of(algebra.add(*factors), facts.recurrence) is not None
 
 
-FEATURE = Feature("every entry runs by itself: a scan over time", matches, is_lowered=True, priority=10)
+FEATURE = Feature("every entry has a factor of its own: a scan over time", matches, is_lowered=True, priority=10)
