@@ -97,7 +97,7 @@ def interpret(name: str, folder: Path) -> None:
         (False, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
     ):
         kernels._tokens = (lambda dtype: own(torch.bfloat16)) if is_long else own
-        kernels._forward_options.cache_clear()
+        kernels.tuning.forget()
         measured = compare(subject, kernels, trial, "float32")
         assert measured
         # a gate's gradient is a difference of sums over a chunk; exponents of strong decays are large numbers in float32

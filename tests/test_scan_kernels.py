@@ -70,6 +70,7 @@ def interpret(name: str, folder: Path) -> None:
         if segments > 1:
             # short stretches, of several blocks each
             kernels._options = lambda entries: (options(entries)[0], 4, 2, 8)
+            kernels.tuning.forget()
         measured = compare(subject, kernels, trial, dtype)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.excess < 1]
         if wrong:
