@@ -396,7 +396,7 @@ def _flipped(matrix):
 
 def _scan(plan: Plan, kernels: Kernels) -> int:
     """Tokens of the spec's own equations against those of the program."""
-    program, pairs = kernels.scan, kernels.plan.classified.recurrence.pairs
+    program, taken_apart = kernels.scan, kernels.plan.classified.recurrence
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(11)
@@ -414,7 +414,7 @@ def _scan(plan: Plan, kernels: Kernels) -> int:
         return values | {s.name: _random(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
 
     try:
-        return scans.compare(plan, program, pairs, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
+        return scans.compare(plan, program, taken_apart, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
     except scans.Difference as difference:
         raise ValidationError(str(difference)) from None
 
