@@ -462,7 +462,7 @@ class _Writer(WalkWriter):
     def _rows_of_arguments(self) -> list[tuple[str, int, int]]:
         """The arguments that have such rows: name, axis, and how many."""
         ranks, found = self._ranks(), []
-        for symbol in self.tokens.given:
+        for symbol in self._public():
             size = symbol.type.rows
             if size.terms and all(name in ranks for name, _ in size.terms):
                 found.append((identifier(symbol.name), -1 if symbol.type.is_column else -2, int(size.value(ranks))))

@@ -7,6 +7,7 @@ gradients.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -238,7 +239,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
     import torch
 
     case, start, cut = _data(subject, trial, dtype)
-    if not module.fits(*_parts(case.arguments), *_parts(start[: len(subject.recurrence.states)])):
+    if not module.fits(*_taken_apart(subject, module, case.arguments), *_parts(start[: len(subject.recurrence.states)])):
         return []
     exact, wide = case.to(torch.float64), _to(start, torch.float64)
     ran: dict[str, Run] = {}
@@ -448,6 +449,21 @@ def _to(state: tuple, dtype) -> tuple:
 def _parts(tensors: tuple) -> tuple:
     """As operators take them: real and imaginary part by itself."""
     return tuple(part for x in tensors for part in ((x.real, x.imag) if x.is_complex() else (x,)))
+
+
+def _taken_apart(subject: Subject, module: ModuleType, tensors: tuple) -> tuple:
+    """Arguments as the kernels of `module` take them: also row by row, where the names say so."""
+    names = iter([name.rstrip("_") for name in inspect.signature(module.fits).parameters])
+    inputs, params = arguments_of(subject.recurrence)
+    found: list = []
+    for symbol, x in zip((*inputs, *params), tensors, strict=True):
+        own = symbol.name.rstrip("_")
+        is_whole = next(names) in (own, f"{own}_re")
+        parts = _parts((x,) if is_whole else x.unbind(-1 if symbol.type.is_column else -2))
+        found += parts
+        for _ in parts[1:]:
+            next(names)
+    return tuple(found)
 
 
 def _failure(check: str, compared: str, fault: Exception) -> Row:
