@@ -43,7 +43,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         rows is not None or scan is not None or (fused is not None and fused.has_gates),
     )
     running = running_package(kernels) if has_kernels else None
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None, running)
+    op = op_package(
+        kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, has_gates, decode is not None, running, fused is not None and fused.is_folded
+    )
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
     is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs

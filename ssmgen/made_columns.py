@@ -62,8 +62,15 @@ class _Apart:
         definitions = {name: self._without_products(value) for name, value in self.tokens.definitions.items()}
         walk = replace(self.walk, rows=(replace(row, key=key),), readings=(replace(reading, query=query),))
         classified = self._over(walk, outputs, definitions)
+        if classified.folded is not None:
+            own = {m.symbol.name for m in self.made.values() if self._has_rows(m.expr)}
+            classified = replace(classified, folded=replace(classified.folded, names=classified.folded.names | own))
         plan = replace(self.kernels.plan, classified=classified)
         return replace(self.kernels, plan=plan, walks=(replace(self.kernels.walks[0], walk=walk),)), tuple(self.made.values())
+
+    def _has_rows(self, expr: Expr) -> bool:
+        """Whether a value differs between the rows of a token."""
+        return any(isinstance(node, Ref) and node.name in self.classified.folded.names for node in nodes(expr))
 
     def _place(self, expr: Expr):
         return self.tokens.printer.place(expr)
@@ -104,7 +111,7 @@ class _Apart:
         """The recurrence of what is left: the names that it still needs, and those that are made."""
         recurrence = self.classified.recurrence
         row = walk.rows[0]
-        waiting = [e for e in (row.key, row.coefficient, row.log_decay, *row.values, walk.readings[0].query) if e is not None]
+        waiting = [e for e in (row.key, row.coefficient, row.log_decay, *row.values, walk.own, walk.readings[0].query) if e is not None]
         waiting += [value for _, value in outputs]
         needed: set[str] = set()
         while waiting:

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.triton_value import HALF, Text, size_text
+from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .made_columns import Made
 from .plan import Walk
 from .schedule import widths
-from .spec import Dim
+from .spec import Dim, Ref
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
 from .triton_launch import over_heads
@@ -38,6 +39,8 @@ class Columns:
         self.K, self.V = (atom(size_text(s).text) for s in (widths(walk)[0], _value_size(walk, wide)))
         self.per = self.values[0].symbol.per
         self.lanes, self.lane = LANES[self.per]
+        self.folded = tokens.folded
+        self.BR = "BT" if self.folded is None else "BR"
         self.texts: list[str] = []
 
     def package(self, numbers: list[str]) -> ColumnsPackage:
@@ -85,7 +88,7 @@ class Columns:
 
     def _sites(self) -> tuple[RowSite, RowSite]:
         head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
-        return head, RowSite(self.tokens, {ROW: "BT"}, ROW, head)
+        return head, RowSite(self.tokens, {ROW: self.BR}, ROW, head)
 
     def _walked(self, head: Site, site: Site) -> Walked:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
@@ -103,13 +106,27 @@ class Columns:
                 stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
             else:
                 line = operand_line(site, f"b_{name}", expr, KEY, name)
-                stores.append(f"_store({name}, row * {self.lanes} + {self.lane}, {self.K}, o_n, m_t, {line})")
+                stores.append(f"_store({name}, {self._place(value)}, {self.K}, o_n, m_t, {line})")
         return self._walked(head, site), tuple(stores)
+
+    def _has_rows(self, value: Made) -> bool:
+        """Whether a value differs between the rows of a token."""
+        if self.folded is None:
+            return False
+        if value.symbol.type.is_scalar:
+            raise UnsupportedOperand("a number that is made before the walk, of several rows")
+        return any(isinstance(node, Ref) and node.name in self.folded.names for node in nodes(value.expr))
+
+    def _place(self, value: Made) -> str:
+        """The place of a value of a row of a tile among those of all."""
+        place = f"row * {self.lanes} + {self.lane}"
+        return f"({place}) * {self.folded.count} + o_r" if self._has_rows(value) else place
 
     def _allocation(self, value: Made) -> str:
         if value.symbol.type.is_scalar:
             return f"torch.empty(batch, T, {self.lanes}, device=device)"
-        return f"torch.empty(batch, T, {self.lanes}, {self.K}, dtype=dtype, device=device)"
+        rows = f"{self.folded.count}, " if self._has_rows(value) else ""
+        return f"torch.empty(batch, T, {self.lanes}, {rows}{self.K}, dtype=dtype, device=device)"
 
     # --- backward ---
 
@@ -117,7 +134,7 @@ class Columns:
         head, site = self._sites()
         gradients = Gradients(self.names, self.axis_of)
         for value in self.values:
-            name, place = pointer(value.symbol.name), f"row * {self.lanes} + {self.lane}"
+            name, place = pointer(value.symbol.name), self._place(value)
             gradient = made(name, value.symbol.type)
             if value.symbol.type.is_scalar:
                 site.loads[MADE + name, ""] = _loader(f"b_d_{name}", f"tl.load(d_{name} + {place}, mask=m_t, other=0.0)", (ROW,))
@@ -145,8 +162,14 @@ class Columns:
         self.texts.append(value.text)
         axes = (ROW, stored.axis) if stored.axis else (ROW,)
         mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
-        shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else "(BT,)"
+        shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else f"({self.BR},)"
         text = value.text if value.axes == axes else f"{value.along(axes) if value.axes else value.text} + tl.zeros({shape}, tl.float32)"
+        has_rows = self.folded is not None and symbol.name in self.folded.names
+        if symbol.kind == "param" and has_rows:
+            rows = self.folded.count
+            total = self._over_rows(site, f"tl.where(m_t[:, None], {text}, 0.0)", stored.axis, 0)
+            at = f"{stored.buffer} + ((i_t * {self.lanes} + {self.lane}) * {rows} + o_q)[:, None] * ({whole}) + o_{stored.axis}[None, :]"
+            return "param", f"tl.store({at}, {total}, mask=(o_q < {rows})[:, None] & {mask}[None, :])"
         if symbol.kind == "param":
             total = f"tl.sum(tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0), 0)"
             at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
@@ -154,17 +177,29 @@ class Columns:
         own = level(symbol.per)
         is_summed = self.per == "head" and own == "g"
         count, lane = ("G", "i_g") if is_summed else (self.lanes, self.lane)
+        sums_rows = self.folded is not None and not has_rows
+        row, valid = ("token", "m_c") if sums_rows else ("row", "m_t")
+        at = f"(({row} * {count} + {lane}) * {self.folded.count} + o_r)" if has_rows else f"({row} * {count} + {lane})"
         if stored.axis:
-            place = f"{stored.buffer} + (row * {count} + {lane})[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
-            where = f"m_t[:, None] & {mask}[None, :]"
+            place = f"{stored.buffer} + {at}[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
+            where = f"{valid}[:, None] & {mask}[None, :]"
         else:
-            place, where = f"{stored.buffer} + (row * {count} + {lane}) * ({whole}) + {shift}0", "m_t"
+            place, where = f"{stored.buffer} + {at} * ({whole}) + {shift}0", valid
         if is_summed:
             target = f"a_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
-            store = f"tl.store({place}, {target}.to({stored.buffer}.dtype.element_ty), mask={where})"
+            total = self._over_rows(site, target, stored.axis, 1) if sums_rows else target
+            store = f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
             return "summed", Summed(target, f"tl.zeros({shape}, tl.float32)", text, store)
         kind = "own" if LANES_OF[own] == self.lanes else "apart"
-        return kind, f"tl.store({place}, ({text}).to({stored.buffer}.dtype.element_ty), mask={where})"
+        total = self._over_rows(site, text, stored.axis, 1) if sums_rows else f"({text})"
+        return kind, f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
+
+    def _over_rows(self, site: Site, text: str, axis: str, along: int) -> str:
+        """The sum over the rows of a token; of `along` 0: over the tokens, one for every row."""
+        if self.folded.is_padded and along:
+            text = f"tl.where(m_t{'[:, None]' if axis else ''}, {text}, 0.0)"
+        blocks = ", ".join(["BT", str(self.folded.padded), *([site.block(axis)] if axis else [])])
+        return f"tl.sum(tl.reshape({text}, ({blocks})), {along})"
 
     def _results(self, lines: list[tuple[Stored, str]]) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[tuple[str, str], ...]]:
         """What is allocated, and the gradient of every argument that the made values depend on."""
@@ -178,6 +213,8 @@ class Columns:
                 continue
             sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
             width = "".join(f", {size_text(s).text}" for s in sizes)
+            if self.folded is not None and symbol.name in self.folded.names:
+                width = f", {self.folded.count}{width}"
             texts = []
             for buffer, kind in own.items():
                 if kind == "param":

@@ -102,7 +102,9 @@ class _Chain:
                 self._check(total)
                 arguments.append(Gradient(symbol.name, total, part))
         named = {n.name for g in (*arguments, *self.scalars) for n in nodes(g.expr) if isinstance(n, Ref)}
-        needs_decay = MADE + "d_g" in named
+        needs_decay = bool({MADE + n for n in ("d_g", "d_c", "d_own")} & named)
+        if self.tokens.folded is not None and any(not _has_gradient(row.expr) for row in self.rows.values()):
+            raise UnsupportedOperand("a sum over columns that every row of a token has alike")
         return Gradients(read, narrow, tuple(arguments), tuple(self.rows.values()), tuple(self.scalars), needs_decay, self.needs_source)
 
     # --- where gradients start ---
@@ -139,12 +141,16 @@ class _Chain:
                 gradient = made(f"d_u{narrow}")
                 narrow += 1
             if column.value is not None:
-                scaled = gradient if walk.coefficient is None else algebra.mul(walk.coefficient, gradient)
+                # of values that their own tokens read with another weight, the walk gives the whole gradient
+                bare = walk.coefficient is None or walk.own is not None
+                scaled = gradient if bare else algebra.mul(walk.coefficient, gradient)
                 self._spread("value" if index == self.wide else "rows", column.value, scaled)
             part = gradient if column.value is None else inner_of(gradient, column.value)
             share = part if share is None else algebra.add(share, part)
+        if walk.own is not None:
+            self._spread("rows", walk.own, made("d_own"))
         if walk.coefficient is not None:
-            self._spread("rows", walk.coefficient, share)
+            self._spread("rows", walk.coefficient, share if walk.own is None else made("d_c"))
         self.needs_source = len(walk.columns) > 1 and (
             walk.coefficient is not None or any(c.value is not None for i, c in enumerate(walk.columns) if i != self.wide)
         )
@@ -209,10 +215,14 @@ class _Chain:
         return "value" if self.axis_of.get(inner) == VALUE else "key"
 
     def _check(self, expr: Expr) -> None:
-        late = {MADE + g.name for g in self.scalars} | {MADE + "d_g"}
+        late = {MADE + g.name for g in self.scalars} | {MADE + n for n in ("d_g", "d_c", "d_own")}
         for node in nodes(expr):
             if isinstance(node, Ref) and (node.name in late or node.name.startswith(MADE + "d_u")):
                 raise UnsupportedOperand(f"a column that waits for `{node.name}`")
+
+
+def _has_gradient(expr: Expr) -> bool:
+    return any(isinstance(node, Ref) and node.name.startswith(MADE) for node in nodes(expr))
 
 
 def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:

@@ -15,6 +15,7 @@ from .backends.torch_text import identifier
 from .backends.triton_text import helpers
 from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
+from .folded_rows import folded
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
 from .made_columns import Made, apart
@@ -25,7 +26,7 @@ from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
 from .triton_launch import heads_text, known, of_pointer, over_heads
-from .triton_operands import DECAY_ROWS, added, atom, column
+from .triton_operands import added, atom, column
 from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer
@@ -38,6 +39,7 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
     key, or operands that do not fit on tiles.
     """
     try:
+        kernels = folded(kernels)
         whole = _Writer(kernels)
         walked, values = apart(kernels, whole.wide)
         return _with_columns(whole, _Writer(walked), values) if values else whole.package()
@@ -100,18 +102,18 @@ class _Writer(Parts):
                 given[cut.read.name, ""] = loaded(f"b_u{self.narrow.index(cut.column)}", (ROW,))
         readout = Site(self.tokens, {}, "", row, given)
         y = readout.text(self.output, VALUE)
-        self.texts.append(y.text)
+        y = self._store_column(readout, "y", "row * H + i_h", self.V, VALUE, y, False)
+        self.texts.append(y)
         self.sums |= readout.sums
         walked = self._walked(head, row)
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
-                where = f"reads + (row * H + i_h)[:, None] * {atom(self.V)} + o_p[None, :]"
-                stores.append(f"tl.store({where}, b_o, mask=m_t[:, None] & m_p[None, :])")
+                stores.append(f"tl.store({self._read_place()}, b_o, mask=m_t[:, None] & m_p[None, :])")
             else:
                 n = self.narrow.index(cut.column)
                 stores.append(f"tl.store(reads_{n} + row * H + i_h, b_u{n}, mask=m_t)")
-        return walked, y.text, tuple(stores)
+        return walked, y, tuple(stores)
 
     def _sources(self) -> Walked:
         """What a kernel that only carries the state reads of every token."""
@@ -163,7 +165,7 @@ class _Writer(Parts):
         head, row = self._site()
         head.blocks = {}
         row.blocks = {ROW: "BT"}
-        base = DECAY_ROWS if self.gradients.needs_decay else 0
+        base = self.decay_rows if self.gradients.needs_decay else 0
 
         def load(index: int, name: str):
             return lambda site: added(site, f"b_{name}", f"tl.load(rows + ({index} * size + row) * H + i_h, mask=m_t, other=0.0)", (ROW,))
@@ -176,7 +178,7 @@ class _Writer(Parts):
             if cut.column != self.wide:
                 row.loads[cut.read.name, ""] = self._backward_loads()[cut.read.name, ""]
         # behind the last token stands what leaves the chunk
-        row.given[MADE + "d_g", ""] = Text("b_dg", ATOM, (ROW,), {ROW: None})
+        row.given |= {(MADE + n, ""): Text(f"b_{n[:1] + n[2:]}", ATOM, (ROW,), {ROW: None}) for n in ("d_g", "d_c", "d_own")}
         for gradient in self.gradients.scalars:
             used = any(MADE + gradient.name in _names(g.expr) for g in (*self.gradients.scalars, *self.gradients.arguments))
             if used:
@@ -259,7 +261,9 @@ class _Writer(Parts):
         gradient_pointers = ""
         for part in parts:
             gradient_pointers = _merged(gradient_pointers, part.pointers, order)
-        row_count = (DECAY_ROWS if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
+        row_count = (
+            (self.decay_rows if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
+        )
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
         splits_reads = len(read_names) > 1
@@ -292,6 +296,16 @@ class _Writer(Parts):
             needs_decay=needs_decay,
             is_exclusive=exclusive,
             has_groups=group is not None,
+            has_own=self.walk.own is not None,
+            is_folded=self.folded is not None,
+            padded=1 if self.folded is None else self.folded.padded,
+            BR=self.BR,
+            o_t=self.o_t,
+            m_end=self._inside("end"),
+            m_size=self._inside("size", "row"),
+            m_length=self._inside("length"),
+            token="row" if self.folded is None else "token",
+            m_token="m_t" if self.folded is None else "m_c",
             has_narrow=bool(self.narrow),
             has_vectors=bool(self.narrow) or self.has_decay,
             has_rows=bool(row_stores),
@@ -304,7 +318,7 @@ class _Writer(Parts):
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
             rows_use_group=_mentions("i_g", rows.rows),
-            forward_loads=self._gate_loads("GQlc"),
+            forward_loads=self._gate_loads("GQlcu"),
             source_loads=self._gate_loads("Glc"),
             query_loads=self._gate_loads("Ql"),
             stores_reads=self.plan.stores_reads,
@@ -324,7 +338,11 @@ class _Writer(Parts):
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
             known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
-            row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
+            row=self._token(self.o_t),
+            tile="BT" if self.folded is None else f"BT * {self.folded.padded}",
+            row_factor="" if self.folded is None else f"{self.folded.count} * ",
+            token_row=self._token("o_i"),
+            token_place=self._token("o_c"),
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
             sized=_tuple_of(["H", *(["G"] if group is not None else []), *names]),
@@ -343,7 +361,7 @@ class _Writer(Parts):
             faded_before=" * b_e" if self.has_decay else "",
             source_weight=weight,
             forward=forward,
-            output_store=f"_store(y, row * H + i_h, {self.V}, o_p, m_t, {y})",
+            output_store=y,
             read_stores=read_stores,
             summary=summary,
             states=Walked(_merged(summary.pointers, queries.pointers, order), (), ()),
@@ -405,6 +423,14 @@ class _Writer(Parts):
         source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
         return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
 
+    def _inside(self, end: str, token: str = "") -> str:
+        """Which rows of a tile hold something."""
+        inside = f"{token or f't0 + {self.o_t}'} < {end}"
+        return f"({inside}) & (o_r < {self.folded.count})" if self.folded is not None and self.folded.is_padded else inside
+
+    def _token(self, offset: str) -> str:
+        return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
+
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
         return f"{title},   o_t = S_{'{t-1}' if self.is_exclusive else 't'}^T q_t"
@@ -447,6 +473,8 @@ class _Writer(Parts):
                 continue
             place = level(symbol.per)
             width = "" if symbol.type.is_scalar else f", {size_text(symbol.type.rows).text}"
+            if self.folded is not None and symbol.name in self.folded.names:
+                width = f", {self.folded.count}{width}"
             texts = []
             for gradient in own:
                 buffer = self._buffer(gradient)

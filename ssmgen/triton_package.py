@@ -64,6 +64,8 @@ class Part:
     narrow: tuple[str, ...]
     narrow_moved: tuple[str, ...]
     source_sums: tuple[CodeLine, ...]
+    weighed: str
+    has_own: bool
     group: tuple[CodeLine, ...]
     head: tuple[CodeLine, ...]
     rows: tuple[CodeLine, ...]
@@ -172,6 +174,20 @@ class TritonPackage:
     needs_decay: bool
     is_exclusive: bool
     has_groups: bool
+    has_own: bool  # a token's own rows have another weight where it reads them
+    is_folded: bool  # a token has several rows, which lie along the axis of rows
+    padded: int
+    BR: str
+    o_t: str
+    m_end: str
+    m_length: str
+    m_size: str
+    token: str
+    m_token: str
+    token_row: str
+    tile: str  # rows of a tile
+    row_factor: str
+    token_place: str
     has_narrow: bool
     has_vectors: bool
     has_rows: bool

@@ -14,6 +14,7 @@ from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import HALF, Text, loaded, size_text
+from .folded_rows import FIRST
 from .kernel import KEY, ROW
 from .spec import Dim, Expr
 from .spec_text import expr_text
@@ -24,7 +25,7 @@ KERNEL_WORDS = frozenset(
     "batch before bests blocks bos carried chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last d_made "
     "decays device dtype dy end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv "
     "i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length m_a m_n m_p m_s m_t made moved numbers o_h o_i o_n o_p options "
-    "own p_g p_s packing part partial pieces place position programs reads row rows scale segments sequences size sized slices slot slots "
+    "own owns p_g p_s packing part partial pieces place position programs reads row rows scale segments sequences size sized slices slot slots "
     "span start states sums t0 tiles tl torch total totals triton tuning values walk wanted weights wins y".split()
 )
 """Names that the kernels and their launchers use for themselves."""
@@ -33,7 +34,7 @@ _COMPOSED = re.compile(r"b_\w+|\w+_kernel|(adjoints|d_initial|du|final|initial|m
 """Names that they make."""
 
 TILES = frozenset(
-    "q k v g c G Q a s o x y z r w f e d u n do dq dk dv dg last fade source read start moved part".split()
+    "q k v g c G Q a s o x y z r w f e d u n own first do dq dk dv dg last fade source read start moved part".split()
 )  # fmt: skip
 """Values `b_<word>` that the templates make themselves."""
 
@@ -162,6 +163,8 @@ class Site:
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
         count = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
         width = size_text(symbol.type.rows).text if axis else ""
+        if self.tokens.folded is not None and name in self.tokens.folded.names:
+            return self._load_row(symbol, axis, target, own, count, width, widen)
         if axis == HALF:
             self._number_pairs()
         if symbol.kind == "input":
@@ -183,8 +186,27 @@ class Site:
         self.add(target, text, "", self.shape(axes))
         return loaded(target, axes)
 
+    def _load_row(self, symbol, axis: str, target: str, own: str, count: str, width: str, widen: str) -> Text:
+        """The line for an argument that has a value for every row of a token."""
+        rows = self.tokens.folded.count
+        if not axis or axis == HALF:
+            raise UnsupportedOperand("a number for every row, or angles")
+        if symbol.kind == "input":
+            place = f"row * {count} + {own}" if own else "row"
+            text = f"_tile({pointer(symbol.name)}, ({place}) * {rows} + o_r, {width}, {self.block(axis)}, o_{axis}, m_t){widen}"
+            value = loaded(target, (ROW, axis))
+        else:
+            place = f"({own} * {rows} + o_r)" if own else "o_r"
+            text = f"tl.load({pointer(symbol.name)} + {place}[:, None] * {width} + o_{axis}[None, :], mask=m_t[:, None] & m_{axis}[None, :], other=0.0)"
+            value, text = loaded(target, (ROW, axis)), f"{text}{widen}"
+        self.add(target, text, "", self.shape((ROW, axis)))
+        return value
+
     def _make(self, name: str, axis: str) -> Text | None:
         tokens = self.tokens
+        if name == FIRST:
+            self.add("b_first", "tl.where(o_r == 0, 1.0, 0.0)", "", self.shape((ROW,)))
+            return Text("b_first", ATOM, (ROW,), {ROW: None})
         if name in tokens.definitions:
             printed = self.text(tokens.definitions[name], axis or KEY)
             symbol = tokens.symbols.get(name)
@@ -226,8 +248,8 @@ class Site:
     def _has_time(self, name: str) -> bool:
         place = self.tokens.printer.places.get(name)
         if place is None:
-            return name == "position"
-        return place.has_time
+            return name in ("position", FIRST)
+        return place.has_time or (self.tokens.folded is not None and name in self.tokens.folded.names)
 
 
 def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:

@@ -172,7 +172,10 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         (written / "kernels.py").write_text(text.replace(*fault), encoding="utf-8")
     subject, kernels = fused(written, spec)
     odd = sizes_near(subject, ODD)
-    even = {size: 16 for size in odd}
+    counts = dict(subject.recurrence.counts)
+    even = {size: counts.get(size, 16) for size in odd}
+    # rows of a tile hold so many tokens
+    tokens = 32 >> (max([1, *counts.values()]) - 1).bit_length()
     # more keys than a block of the gradients takes
     wide = {size: width + 16 * (number == 0) for number, (size, width) in enumerate(odd.items())}
     for segments, trial in (
@@ -185,7 +188,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         kernels._segments = kernels._slices = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
         assert kernels.torch is torch and kernels.forward.__module__ == kernels.__name__, "the module is still watched"
-        assert "forward BT=32" in measured[0].configuration and "gradient BT=32" in measured[-1].configuration
+        assert f"forward BT={tokens} " in measured[0].configuration and f"gradient BT={tokens} " in measured[-1].configuration
         assert ("several segments" in measured[0].configuration) == (segments > 1)
         assert ("several slices" in measured[-1].configuration) == (segments > 1 and not trial.ends)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]
