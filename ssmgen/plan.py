@@ -96,7 +96,8 @@ class Walk:
     `is_transposed`: the text's key side runs over the stacked columns (its decay and corrections are on the value side, or
     every read is). `rows` act in order, `size` of them at a time: those read and decay the state together.
     `members`: states that feed each other and take shares of one row; `columns` then has the shape of each, and no row a log decay.
-    `own`: what multiplies a token's rows where it reads them itself, in the place of their coefficient.
+    `own`: what multiplies a token's rows where it reads them itself, in the place of their coefficient. `turns`: of operands ('key',
+    'query') that are inputs to the walk and were turned before it, by which angle: the walk gives the angle's gradient as well.
     """
 
     rows: tuple[Row, ...]
@@ -110,6 +111,7 @@ class Walk:
     span: Span = field(default=NOWHERE, compare=False)
     members: tuple[Member, ...] = ()
     own: Expr | None = None
+    turns: tuple[tuple[str, Expr], ...] = ()
 
     @property
     def states(self) -> tuple[str, ...]:

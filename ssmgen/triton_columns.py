@@ -11,12 +11,13 @@ from collections.abc import Iterable
 
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.triton_value import HALF, Text, size_text
+from .differentiate import cotangents
 from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .made_columns import Made
 from .plan import Walk
 from .schedule import widths
-from .spec import Dim, Ref
+from .spec import Apply, Dim, Ref
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
 from .triton_launch import over_heads
@@ -143,7 +144,9 @@ class Columns:
             site.loads[MADE + name, KEY] = _loader(f"b_d_{name}", _column(f"d_{name}", place, self.K), (ROW, KEY))
             # as the walk had it: what an angle moves cancels between queries and keys where both are rounded alike
             site.loads[MADE + f"own {name}", KEY] = _loader(f"b_{name}", _column(name, place, self.K), (ROW, KEY))
-            gradients.spread(KEY, value.expr, gradient, made(f"own {name}", value.symbol.type))
+            for argument, part in cotangents(self.names.named(value.expr), gradient, made(f"own {name}", value.symbol.type)):
+                if value.angle is None or not any(isinstance(n, Apply) and n.function == "pair_cross" for n in nodes(part)):
+                    gradients.push(KEY, argument, part)
         plain, summed, kinds = [], [], []
         for stored, value in gradients.lines(site):
             symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)

@@ -132,6 +132,9 @@ class _Chain:
                 if expr.type.is_scalar:
                     raise UnsupportedOperand("a scalar key")
                 self._spread(part, expr, made(name, expr.type))
+                angle = dict(walk.turns).get(part)
+                if angle is not None:
+                    self._spread(part, angle, algebra.apply("pair_cross", expr, made(name, expr.type), type=angle.type))
         share: Expr | None = None
         narrow = 0
         for index, column in enumerate(walk.columns):
@@ -227,7 +230,7 @@ def _has_gradient(expr: Expr) -> bool:
 
 def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:
     """Sizes that stand for pairs of keys: of the angles of states that turn, and of those by which a key or a query is turned."""
-    found = [t.step.type.rows for t in tokens.recurrence.turnings]
+    found = [t.step.type.rows for t in tokens.recurrence.turnings] + [angle.type.rows for _, angle in walk.turns]
     columns = [e for row in walk.rows for e in (row.key, row.erase) if e is not None]
     columns += [r.query for r in walk.readings if r.query is not None and not r.is_value]
     seen: set[str] = set()

@@ -90,6 +90,8 @@ class Parts(Operands):
         letter = {"query": "q", "key": "k", "value": "v"}[name]
         gradient = f"b_d{letter}"
         pairs = tuple(place.lines)
+        if name in dict(self.walk.turns):
+            place.add(f"o_{HALF}", "i_c * (BK // 2) + tl.arange(0, BK // 2)")
         before = len(place.lines)
         operand = {"query": self.reading.query, "key": self.walk.key, "value": self.value}[name]
         if operand is not None:
@@ -181,7 +183,10 @@ class Parts(Operands):
         for gradient in (g for g in self.gradients.arguments if g.part == name):
             symbol = self.tokens.symbols[gradient.name]
             axis = HALF if self.axis_of.get(symbol.type.rows) == HALF else out
+            before = set(site.sums)
             value = site.text(gradient.expr, axis)
+            if axis == HALF and name in dict(self.walk.turns):
+                site.sums.difference_update({KEY} - before)  # the pairs of a block are numbered
             self.texts.append(value.text)
             target = self._buffer(gradient)
             width = {KEY: self.K, VALUE: self.V, HALF: size_text(symbol.type.rows).text}[axis]

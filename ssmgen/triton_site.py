@@ -21,12 +21,13 @@ from .spec_text import expr_text
 from .tokens import TokenWriter, level
 
 KERNEL_WORDS = frozenset(
-    "BK BT BV CK CV DOT DOTS FEW G H LARGEST LARGEST_STATE LOG2E PACKED PRECISION STATES_LIMIT T adjoints after ahead arguments backward "
-    "batch before bests blocks bos carried chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last d_made "
-    "decays device dtype dy end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv "
-    "i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length m_a m_n m_p m_s m_t made moved numbers o_h o_i o_n o_p options "
-    "own owns p_g p_s packing part partial pieces place position programs reads row rows scale segments sequences size sized slices slot slots "
-    "span start states sums t0 tiles tl torch total totals triton tuning values walk wanted weights wins y".split()
+    "BK BR BT BV CK CV DOT DOTS FEW G H LARGEST LARGEST_STATE LOG2E PACKED PRECISION STATES_LIMIT T adjoints after ahead arguments "
+    "backward batch before bests blocks bos carried chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial "
+    "d_last d_made decays device dtype dy end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e "
+    "i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length m_a m_c m_n m_p m_s m_t m_u made moved "
+    "numbers o_c o_h o_i o_n o_p o_q o_r options own owns p_g p_s packing part partial pieces place position programs reads row rows "
+    "scale segments sequences size sized slices slot slots span start states sums t0 tiles tl token torch total totals triton tuning "
+    "values walk wanted weights wins y".split()
 )
 """Names that the kernels and their launchers use for themselves."""
 
@@ -197,8 +198,9 @@ class Site:
             value = loaded(target, (ROW, axis))
         else:
             place = f"({own} * {rows} + o_r)" if own else "o_r"
-            text = f"tl.load({pointer(symbol.name)} + {place}[:, None] * {width} + o_{axis}[None, :], mask=m_t[:, None] & m_{axis}[None, :], other=0.0)"
-            value, text = loaded(target, (ROW, axis)), f"{text}{widen}"
+            where = f"{pointer(symbol.name)} + {place}[:, None] * {width} + o_{axis}[None, :]"
+            text = f"tl.load({where}, mask=m_t[:, None] & m_{axis}[None, :], other=0.0){widen}"
+            value = loaded(target, (ROW, axis))
         self.add(target, text, "", self.shape((ROW, axis)))
         return value
 
