@@ -26,10 +26,10 @@ from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
 from .triton_launch import heads_text, known, of_pointer, over_heads
-from .triton_operands import added, atom, column
-from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked
+from .triton_operands import added, atom, column, legible
+from .triton_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .triton_parts import Parts
-from .triton_site import CodeLine, Site, masked, pointer
+from .triton_site import CodeLine, Site, masked, pointer, widened
 
 
 def triton_package(kernels: Kernels) -> TritonPackage | None:
@@ -145,6 +145,37 @@ class _Writer(Parts):
         self.sums = sums  # the whole width stands here
         return walked, tuple(stores)
 
+    def _readout_gradient(self) -> tuple[Walked, tuple[Summed, ...], tuple[str, ...]]:
+        """What the output's gradient makes of reads and arguments before the walk: sums over tokens, and what is stored of each."""
+        head, row = self._site()
+        row.loads.update(self._backward_loads())
+        axes = (ROW, VALUE)
+        value = masked(row, widened(row.text(self.gradients.read, VALUE), axes, f"({self.BR}, BV)"), axes)
+        do = row.named("b_do", value, f"do = {legible(self.gradients.read)}")
+        row.given[MADE + "do", VALUE] = do
+        stores = [self._store_column(row, "d_reads", "row * H + i_h", self.V, VALUE, do, True)]
+        sums = []
+        for gradient in (g for g in self.gradients.arguments if g.part == "readout"):
+            symbol, buffer = self.tokens.symbols[gradient.name], self._buffer(gradient)
+            value = row.named(f"b_{buffer}", row.text(gradient.expr, VALUE))
+            has_rows = symbol.name in self.folded.names
+            if symbol.kind != "param":
+                stores.append(self._store_column(row, buffer, "row * H + i_h", self.V, VALUE, value, has_rows))
+                continue
+            value = masked(row, value, (ROW,))
+            place, shape, mask = f"{buffer} + (i_t * H + i_h) * {atom(self.V)} + o_p", "(BV,)", "m_p"
+            total = f"tl.sum({value.text}, 0)"
+            if has_rows:
+                rows, padded = self.folded.count, self.folded.padded
+                place = f"{buffer} + ((i_t * H + i_h) * {rows} + o_q)[:, None] * {atom(self.V)} + o_p[None, :]"
+                shape, mask = f"({padded}, BV)", f"(o_q < {rows})[:, None] & m_p[None, :]"
+                total = self._over_rows(row, value, VALUE, 0)
+            target = f"a_{buffer}"
+            sums.append(Summed(target, f"tl.zeros({shape}, tl.float32)", total, f"tl.store({place}, {target}, mask={mask})"))
+        self.texts += [*stores, *(s.value for s in sums)]
+        walked = self._walked(head, row)
+        return walked, tuple(sums), tuple(stores)
+
     @staticmethod
     def _with_sums(row: Site, expr: Expr) -> Expr:
         """The expression with every sum over columns under a name of its own."""
@@ -233,6 +264,8 @@ class _Writer(Parts):
         summary, queries = self._sources(), self._queries()
         self.whole |= self.sums
         narrow_kernel, narrow_stores = self._read_gradient_kernel() if self.narrow else (Walked("", (), ()), ())
+        apart = self._readout_gradient() if self.gradients.is_apart else (Walked("", (), ()), (), ())
+        made_apart = [self._buffer(g) for g in self.gradients.arguments if g.part == "readout"]
         parts = self._numbered(self._parts())
         rows, row_stores, partials = self._rows()
         gates, gate_stores = self._gate_kernel()
@@ -241,7 +274,7 @@ class _Writer(Parts):
             *others,
             *self.texts,
             y,
-            *(line.text for w in (forward, summary, queries, narrow_kernel, rows, gates) for line in (*w.head, *w.rows)),
+            *(line.text for w in (forward, summary, queries, narrow_kernel, apart[0], rows, gates) for line in (*w.head, *w.rows)),
         ]
         columns = self.walk.columns
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
@@ -297,6 +330,15 @@ class _Writer(Parts):
             is_exclusive=exclusive,
             has_groups=group is not None,
             has_own=self.walk.own is not None,
+            is_apart=self.gradients.is_apart,
+            dy="d_reads" if self.gradients.is_apart else "dy",
+            readout=apart[0],
+            readout_sums=apart[1],
+            readout_stores=apart[2],
+            readout_outputs="".join(f"{n}, " for n in made_apart),
+            readout_uses_group=_mentions("i_g", (*apart[0].head, *apart[0].rows)),
+            readout_shape=f"batch, T, H, {self._read_width()}",
+            walked_reads="" if self.gradients.is_apart else reads,
             is_folded=self.folded is not None,
             padded=1 if self.folded is None else self.folded.padded,
             BR=self.BR,
@@ -481,7 +523,7 @@ class _Writer(Parts):
                 if symbol.kind == "param" and symbol.type.is_scalar:
                     texts.append(over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
                 elif symbol.kind == "param":
-                    partials.append(Output(buffer, f"slots, H{width}"))
+                    partials.append(Output(buffer, f"{'readouts' if gradient.part == 'readout' else 'slots'}, H{width}"))
                     texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
                 elif place == "h" or gradient.part in shared:
                     outputs.append(Output(buffer, f"torch.empty_like({name})"))

@@ -180,7 +180,10 @@ class Operands:
         axes = (ROW, VALUE)
         shape = site.shape(axes)
         expr = self.gradients.read
-        if expr == Ref(expr.type, expr.span, MADE + "dy"):
+        if self.gradients.is_apart:
+            site.add("b_do", f"{self._do_tile()}.to(DOT)", "", shape)
+            site.made[MADE + "do", VALUE] = loaded("b_do.to(tl.float32)", axes)
+        elif expr == Ref(expr.type, expr.span, MADE + "dy"):
             site.add("b_do", f"{dy_tile(self.V)}.to(DOT)", "", shape)
             site.made[MADE + "dy", VALUE] = loaded("b_do.to(tl.float32)", axes)
         else:
@@ -191,6 +194,7 @@ class Operands:
     def _backward_loads(self) -> dict:
         """How a backward kernel gets the output's gradient and what was read."""
         loads = {(MADE + "dy", VALUE): lambda site: added(site, "b_dy", f"{dy_tile(self.V)}.to(tl.float32)", (ROW, VALUE))}
+        loads[MADE + "do", VALUE] = lambda site: added(site, "b_do", f"{self._do_tile()}.to(tl.float32)", (ROW, VALUE))
         for cut in self.walk.slices:
             if cut.column == self.wide:
                 text = f"tl.load({self._read_place()}, mask=m_t[:, None] & m_p[None, :], other=0.0)"
@@ -200,6 +204,10 @@ class Operands:
                 text = f"tl.load(reads_{n} + row * H + i_h, mask=m_t, other=0.0)"
                 loads[cut.read.name, ""] = lambda site, text=text, n=n: added(site, f"b_u{n}", text, (ROW,))
         return loads
+
+    def _do_tile(self) -> str:
+        """What was made of the output's gradient before the walk, for every row of a token."""
+        return f"_tile(d_reads, (row * H + i_h) * {self.folded.count} + o_r, {self.V}, BV, o_p, m_t)"
 
     def _read_place(self) -> str:
         """Where what a row reads of the matrix is kept."""

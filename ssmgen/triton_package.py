@@ -175,6 +175,15 @@ class TritonPackage:
     is_exclusive: bool
     has_groups: bool
     has_own: bool  # a token's own rows have another weight where it reads them
+    is_apart: bool  # the gradient of what was read is made before the walk
+    dy: str  # what the walk takes of the output's gradient
+    readout: Walked
+    readout_sums: tuple[Summed, ...]
+    readout_stores: tuple[str, ...]
+    readout_outputs: str
+    readout_uses_group: bool
+    readout_shape: str
+    walked_reads: str
     is_folded: bool  # a token has several rows, which lie along the axis of rows
     padded: int
     BR: str
