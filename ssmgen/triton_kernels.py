@@ -89,11 +89,14 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
 
 
 class _Writer(Parts):
+    late: tuple[CodeLine, ...] = ()
+
     # --- kernels ---
 
     def _forward(self) -> tuple[Walked, str, tuple[str, ...]]:
         head, row = self._site()
         self._query(row), self._key(row), self._value(row)
+        early = len(row.lines)
         given = {}
         for cut in self.walk.slices:
             if cut.column == self.wide:
@@ -106,6 +109,9 @@ class _Writer(Parts):
         self.texts.append(y)
         self.sums |= readout.sums
         walked = self._walked(head, row)
+        if self.folded is not None:
+            # what the output alone needs of every row would stand in registers beside the products
+            walked, self.late = replace(walked, rows=walked.rows[:early]), walked.rows[early:]
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
@@ -330,6 +336,7 @@ class _Writer(Parts):
             is_exclusive=exclusive,
             has_groups=group is not None,
             has_own=self.walk.own is not None,
+            late=self.late,
             is_apart=self.gradients.is_apart,
             dy="d_reads" if self.gradients.is_apart else "dy",
             readout=apart[0],

@@ -175,6 +175,7 @@ class TritonPackage:
     is_exclusive: bool
     has_groups: bool
     has_own: bool  # a token's own rows have another weight where it reads them
+    late: tuple[CodeLine, ...]  # of the forward kernel: what the output alone needs
     is_apart: bool  # the gradient of what was read is made before the walk
     dy: str  # what the walk takes of the output's gradient
     readout: Walked
