@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable
 
 from .backends.torch_pointwise import UnsupportedOperand
-from .backends.triton_value import HALF, Text, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
 from .differentiate import cotangents
 from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .made_columns import Made
 from .plan import Walk
 from .schedule import widths
-from .spec import Apply, Dim, Ref
+from .spec import Apply, Dim, Expr, Ref
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
 from .triton_launch import over_heads
@@ -43,6 +43,8 @@ class Columns:
         self.folded = tokens.folded
         self.BR = "BT" if self.folded is None else "BR"
         self.texts: list[str] = []
+        self.behind: tuple[CodeLine, ...] = ()
+        self.behind_stores: tuple[str, ...] = ()
 
     def package(self, numbers: list[str]) -> ColumnsPackage:
         """numbers: the sizes that kernels take as constants."""
@@ -51,7 +53,8 @@ class Columns:
         gradient, before = _hoisted(gradient) if summed else (gradient, ())
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
-        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in before), *stores, *plain, *(s.value for s in summed)]
+        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*before, *self.behind)), *stores, *plain]
+        used += [*(s.value for s in summed), *self.behind_stores]
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
@@ -63,6 +66,8 @@ class Columns:
             before_heads=before,
             gradient_stores=plain,
             summed=summed,
+            behind_heads=self.behind,
+            behind_stores=self.behind_stores,
             gradient_pointers="".join(f"{o.name}, " for o in (*outputs, *partials)),
             outputs=outputs,
             partials=partials,
@@ -75,7 +80,9 @@ class Columns:
             takes_heads_in_turn=bool(summed),
             masks_keys=any("m_n" in text for text in (*_texts(kernel), *stores)),
             gradients_mask_keys=any(
-                "m_n" in text for text in (*_texts(gradient), *(line.text for line in before), *plain, *(s.value + s.store for s in summed))
+                "m_n" in text
+                for text in (*_texts(gradient), *(s.value + s.store for s in summed), *self.behind_stores, *plain)
+                + tuple(line.text for line in (*before, *self.behind))
             ),
             gradients_use_device=any("=device" in output.allocation for output in (*outputs, *partials)),
             key_width=self.K,
@@ -147,15 +154,44 @@ class Columns:
             for argument, part in cotangents(self.names.named(value.expr), gradient, made(f"own {name}", value.symbol.type)):
                 if value.angle is None or not any(isinstance(n, Apply) and n.function == "pair_cross" for n in nodes(part)):
                     gradients.push(KEY, argument, part)
-        plain, summed, kinds = [], [], []
-        for stored, value in gradients.lines(site):
-            symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
-            kind, text = self._store(site, stored, symbol, value)
-            kinds.append((stored, kind))
-            (summed if kind == "summed" else plain).append(text)
-        return self._walked(head, site), tuple(plain), tuple(summed), kinds
+        plain, summed, kinds, behind = [], [], [], []
+        after, sums, late = RowSite(self.tokens, {ROW: self.BR}, ROW, head), {}, set()
 
-    def _store(self, site: Site, stored: Stored, symbol, value: Text) -> tuple[str, str | Summed]:
+        def place_of(stored: Stored, total: Expr) -> Site:
+            """Behind the heads where a total is linear in sums over them: what reaches it is added up, not the total."""
+            names = {n.name: n for n in nodes(total) if isinstance(n, Ref)}
+            gradients_of = [n for n in names if n.startswith(MADE)]
+            others = [self.tokens.printer.places.get(n) for n in names if n not in gradients_of]
+            if not self._is_summed(self._symbol(stored)) or any(place is None or place.level == "h" for place in others):
+                return site
+            values = {}
+            for name in gradients_of:
+                axis = "" if names[name].type.is_scalar else stored.axis
+                values[name, axis] = value = site.get((name, axis))
+                if value is None or value.axes != ((ROW, axis) if axis else (ROW,)):
+                    return site
+            for key, value in values.items():
+                target, shape = f"a_{value.text.removeprefix('b_')}", f"({', '.join(site.block(a) for a in value.axes)})"
+                sums[key] = Summed(target, f"tl.zeros({shape}, tl.float32)", value.text, "")
+                after.given[key] = loaded(target, value.axes)
+            late.add(stored)
+            return after
+
+        for stored, value in gradients.lines(site, place_of):
+            kind, text = self._store(after if stored in late else site, stored, self._symbol(stored), value, stored in late)
+            kinds.append((stored, kind))
+            (behind if stored in late else summed if kind == "summed" else plain).append(text)
+        self.behind, self.behind_stores = _loads_first(after.lines), tuple(behind)
+        return self._walked(head, site), tuple(plain), (*sums.values(), *summed), kinds
+
+    def _symbol(self, stored: Stored):
+        return self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
+
+    def _is_summed(self, symbol) -> bool:
+        """Whether the heads of a group share an argument, and a program takes them in turn."""
+        return symbol.kind != "param" and self.per == "head" and level(symbol.per) == "g"
+
+    def _store(self, site: Site, stored: Stored, symbol, value: Text, is_late: bool) -> tuple[str, str | Summed]:
         """('param' | 'own' | 'summed' | 'apart', the store of an argument's gradient)."""
         sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
         whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
@@ -177,8 +213,7 @@ class Columns:
             total = f"tl.sum(tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0), 0)"
             at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
             return "param", (f"tl.store({at}o_{stored.axis}, {total}, mask={mask})" if stored.axis else f"tl.store({at}0, {total})")
-        own = level(symbol.per)
-        is_summed = self.per == "head" and own == "g"
+        own, is_summed = level(symbol.per), self._is_summed(symbol)
         count, lane = ("G", "i_g") if is_summed else (self.lanes, self.lane)
         sums_rows = self.folded is not None and not has_rows
         row, valid = ("token", "m_c") if sums_rows else ("row", "m_t")
@@ -188,12 +223,12 @@ class Columns:
             where = f"{valid}[:, None] & {mask}[None, :]"
         else:
             place, where = f"{stored.buffer} + {at} * ({whole}) + {shift}0", valid
-        if is_summed:
+        if is_summed and not is_late:
             target = f"a_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
             total = self._over_rows(site, target, stored.axis, 1) if sums_rows else target
             store = f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
             return "summed", Summed(target, f"tl.zeros({shape}, tl.float32)", text, store)
-        kind = "own" if LANES_OF[own] == self.lanes else "apart"
+        kind = "summed" if is_summed else "own" if LANES_OF[own] == self.lanes else "apart"
         total = self._over_rows(site, text, stored.axis, 1) if sums_rows else f"({text})"
         return kind, f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
 

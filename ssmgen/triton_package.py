@@ -116,6 +116,8 @@ class ColumnsPackage:
     before_heads: tuple[CodeLine, ...]  # of the gradients: what the heads of a group share
     gradient_stores: tuple[str, ...]
     summed: tuple[Summed, ...]
+    behind_heads: tuple[CodeLine, ...]  # what is made of their sums
+    behind_stores: tuple[str, ...]
     gradient_pointers: str  # the buffers that the second kernel fills
     outputs: tuple[Output, ...]
     partials: tuple[Output, ...]
