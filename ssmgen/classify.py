@@ -22,6 +22,7 @@ from .rows import Problem, rows_of, unrolled_reads
 from .scans import scan_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
+from .time_invariance import refused_form
 from .turning import turned
 
 
@@ -29,8 +30,16 @@ def classify(recurrence: Recurrence) -> Classified:
     """Place a recurrence in the space.
 
     What has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them. Raises SpecError for a
-    structure that the text claims and its equations do not have.
+    structure that the text claims and its equations do not have, and for a form that the text asks for and that they do not admit.
     """
+    classified = _placed(recurrence)
+    refused = None if classified.refusals else refused_form(classified)
+    if refused is not None:
+        raise SpecError(recurrence.written.source, (refused,))
+    return classified
+
+
+def _placed(recurrence: Recurrence) -> Classified:
     recurrence = unrolled_reads(recurrence)
     groups = [Facts(recurrence, names) for names in _groups(recurrence)]
     axes, refusals = [], []

@@ -424,28 +424,48 @@ class _Shape(click.ParamType):
 
 
 @cli.command()
-@_file
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_dims
 @click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Batch, tokens and heads; again for another table.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default=None, help="Default: a GPU when there is one.")
-@click.option("--peer", type=click.Path(dir_okay=False, path_type=Path),
-              help="An adapter to another implementation (default: peers/NAME.py beside NAME.ssm, if there).")  # fmt: skip
+@click.option("--peer", type=click.Path(path_type=Path),
+              help="An adapter to another implementation, or a folder with NAME.py for NAME.ssm (default: peers/ beside it).")  # fmt: skip
 @click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
 @_table
 def bench(
-    file: Path, dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None, peer: Path | None,
-    first: bool | None, path: Path | None, table: Path | None,
+    files: tuple[Path, ...], dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None,
+    peer: Path | None, first: bool | None, path: Path | None, table: Path | None,
 ) -> int:  # fmt: skip
-    """Time a spec's op against the floor of the device, its sequential reference, a hand-written form, its peers. Needs torch."""
+    """Time specs' ops against the floor of the device, their sequential references, a hand-written form, their peers. Needs torch."""
     from .runtime import commands, peers
 
-    source = _read(file)
-    adapter = peer if peer is not None or str(file) == "-" else peers.beside(_find(file))
+    paths = _expand(files)
+    if peer is not None and not peer.is_dir() and len(paths) > 1:
+        raise UserError(f"{peer}: an adapter is for one spec, and there are {len(paths)}; name the folder that holds theirs")
+    sources = [_read(path) for path in paths]
+    folder = peer if peer is not None and peer.is_dir() else None
+    adapters = [peer if folder is not peer else None if str(path) == "-" else peers.beside(_find(path), folder) for path in paths]
     try:
-        return commands.bench(source, dict(dims), device, shapes, adapter, first, path, table)
+        jobs = list(zip(sources, _own_dims(sources, dict(dims)), adapters, strict=True))
+        return commands.bench(jobs, device, shapes, first, path, table)
     except (peers.AdapterError, commands.TableError) as error:
         raise UserError(str(error)) from None
+
+
+def _own_dims(sources: list[Source], dims: dict[str, int]) -> list[dict[str, int]]:
+    """Of the sizes asked for, those of each source; what no source has is left for the first to refuse."""
+    from . import compiler
+
+    if len(sources) == 1:
+        return [dims]
+    names = [compiler.sizes(source) for source in sources]
+    known = {name for own in names for name in own}
+    for source, own in zip(sources, names, strict=True):
+        left = [f"--dim {name}={size}" for name, size in dims.items() if name in known and name not in own]
+        if left:
+            click.echo(f"{source.name}: has no such size, and is measured without {' '.join(left)}", err=True)
+    return [{name: size for name, size in dims.items() if name in own or name not in known} for own in names]
 
 
 @cli.command()

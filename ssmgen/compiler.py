@@ -91,6 +91,14 @@ def check(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Trace:
     return trace
 
 
+def sizes(source: Source) -> tuple[str, ...]:
+    """The names of a text's sizes, which `check` and `build` take other values of. Raises SpecError when the text is at fault."""
+    from .parse import parse
+    from .resize import names
+
+    return names(parse(source))
+
+
 def build(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Build:
     """Text to packages, one a recurrence. Raises SpecError when the text is at fault or has a structure not lowered yet."""
     from .emit import FORMAT, emit

@@ -90,7 +90,7 @@ class _Pairs:
             whole=self.recurrence.written,
             pairs=tuple(Pair(name, *self.parts_of[name]) for name in declared),
         )
-        return recurrence, Scan(steps, output)
+        return recurrence, replace(scan, steps=steps, output=output)
 
     def _equations(self, steps: tuple[ScanStep, ...], output: tuple[str, Expr]) -> Spec:
         """The spec with the token's steps as its update, those before the last written into it, and the output over the parts."""

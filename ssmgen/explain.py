@@ -15,6 +15,7 @@ from .lengths import frame_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, frame_lines, walk_lines
 from .recurrence_text import equations
+from .response_text import convolution_lines
 from .source import Source
 from .spec import Recurrence
 from .spec_text import number_text
@@ -76,6 +77,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("stability", [line for each in stability(derived) for line in _stability(each)]),
         ("chunk form", [] if kernels is None else [*frame_lines(classified), *(line for walk in kernels.walks for line in _chunk(walk))]),
         ("scan form", [] if kernels is None or kernels.scan is None else _scan(kernels.scan)),
+        ("convolution form", [] if plan is None or plan.convolution is None else convolution_lines(plan.convolution)),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
         ("how it runs", _refused(classified) if plan is None else _how(plan)),

@@ -6,11 +6,14 @@ through at the end. Functions of a token get names, since a derivative reads the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import algebra
 from .differentiate import cotangents
 from .expressions import key, nodes
 from .gauges import immaterial
 from .plan import Plan
+from .response import Convolution, values_of
 from .rows import sizes_of, unrolled
 from .scan import Binding, ScanProgram, needed
 from .small import arguments_of
@@ -29,6 +32,7 @@ def lower_scan(plan: Plan) -> ScanProgram:
 class _Lowering:
     def __init__(self, plan: Plan):
         self.scan = plan.classified.scan
+        self.answers = plan.convolution
         self.recurrence = plan.classified.recurrence
         self.spec = self.recurrence.spec
         self.sizes = sizes_of(self.spec)
@@ -56,6 +60,8 @@ class _Lowering:
         update = tuple(Binding(s.name, self._lifted(s.value)) for s in steps)
         carried = tuple(Binding(f"kept {s.name}", self._lifted(s.kept)) for s in steps)
         readout = Binding(f"out {output[0]}", self._lifted(output[1]))
+        convolution = None if self.answers is None else self._convolution(self.answers)
+        answers = values_of(convolution) if convolution is not None else []
         token = needed(tuple(self.token), [b.value for b in (*update, *carried, readout)])
         gradient, found = self._reverse((*token, *update), readout)
         adjoint = tuple(Binding(f"before {n}", algebra.add(*found[n]) if n in found else algebra.const(0, t)) for n, t in self.states)
@@ -66,12 +72,25 @@ class _Lowering:
         own = {f"{name}'" for name, _ in self.states}
         used = [b.value for b in (*token, *update, *carried, readout, *gradient, *adjoint, *arguments, *sums)]
         statics = needed(tuple(self.statics), used)
+        # what the convolution alone reads stands in its own lines
+        lines = tuple(b for b in needed((*self.statics, *self.token), answers) if b not in statics)
         static_gradient, parameters = self._through_statics(statics, {b.name.removeprefix("sum "): b.value for b in sums})
         assert own <= {b.name for b in update}
         return ScanProgram(
             self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters,
-            self._pairs(),
+            self._pairs(), self.scan.mixes, convolution, lines,
         )  # fmt: skip
+
+    def _convolution(self, answers: Convolution) -> Convolution:
+        """With everything over names."""
+        weighted = lambda weights: tuple((name, self._lifted(weight)) for name, weight in weights)  # noqa: E731
+        return Convolution(
+            weighted(answers.factors),
+            tuple(replace(drive, value=self._lifted(drive.value), weights=weighted(drive.weights)) for drive in answers.drives),
+            tuple(replace(probe, weights=weighted(probe.weights)) for probe in answers.probes),
+            self._lifted(answers.output),
+            answers.mixing,
+        )
 
     def _pairs(self) -> tuple[tuple[int, int], ...]:
         numbers = {name: number for number, (name, _) in enumerate(self.states)}
@@ -170,7 +189,7 @@ class _Lowering:
 
     def _is_of_state(self, name: str) -> bool:
         base = name.removeprefix("kept ").split("'")[0]
-        return any(base == state for state, _ in self.states)
+        return name.startswith("read ") or any(base == state for state, _ in self.states)
 
     # --- gradients ---
 

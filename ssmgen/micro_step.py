@@ -40,6 +40,8 @@ def _mapped(generator: Generator, value: Expr, *, is_left: bool) -> Expr:
     column, row = generator.column, generator.row
     if generator.kind == "elementwise":
         return algebra.mul(column, value)
+    if generator.kind == "part":
+        return algebra.mul(column, algebra.apply("Re", algebra.matmul(algebra.transpose(row), value)))
     if generator.kind == "rank_one":
         if is_left:
             return algebra.matmul(column, algebra.matmul(algebra.transpose(row), value))

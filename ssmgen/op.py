@@ -15,6 +15,7 @@ from .gauges import immaterial, scalings
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
+from .op_convolution import ConvolutionText, ConvolutionWriter
 from .op_scan import NO_READOUT, ScanText, ScanWriter
 from .op_shapes import alike, layout, number, unasked
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
@@ -61,6 +62,14 @@ class OpPackage:
     helpers: tuple[str, ...]
     walks: tuple[WalkText, ...]
     scan: ScanText | None
+    convolution: ConvolutionText | None
+    convolved: str  # what it is given
+    convolved_body: tuple[str, ...]
+    convolved_results: str
+    called_tensors: str
+    outruns_kernels: bool  # whole sequences are a convolution also where kernels could run the scan
+    convolved_call: str
+    has_convolution: bool
     has_walks: bool
     has_walk_positions: bool
     uses_functional: bool
@@ -88,7 +97,6 @@ class OpPackage:
     fused_gradients: str
     fused_gradient_body: tuple[str, ...]
     fused_backward: str
-    has_gates: bool
     kept: str
     first_state: str
     states: str
@@ -160,21 +168,14 @@ class OpPackage:
 
 
 def op_package(
-    kernels: Kernels,
-    namespace: str,
-    has_kernels: bool,
-    has_gates: bool,
-    has_decode: bool,
-    running: RunningPackage | None,
-    joins_reads: bool = False,
+    kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool, running: RunningPackage | None, joins_reads: bool = False
 ) -> OpPackage:
     """The context of op.py for one recurrence.
 
-    has_kernels, has_decode: kernels.py and decode.py stand beside it. has_gates: the kernels keep sums of gates, pairs or
-    states for backward.
+    has_kernels, has_decode: kernels.py and decode.py stand beside it.
     running: what running.py says, where there is one. joins_reads: what several readings give is kept in one tensor.
     """
-    return _Writer(kernels, namespace, has_kernels, has_gates, has_decode, running, joins_reads).package()
+    return _Writer(kernels, namespace, has_kernels, has_decode, running, joins_reads).package()
 
 
 class _Writer(WalkWriter):
@@ -183,14 +184,13 @@ class _Writer(WalkWriter):
         kernels: Kernels,
         namespace: str,
         has_kernels: bool,
-        has_gates: bool,
         has_decode: bool,
         running: RunningPackage | None,
         joins_reads: bool,
     ):
         self.kernels, self.namespace, self.running = kernels, namespace, running
         self.joins_reads = joins_reads and self.kernels.plan.stores_reads
-        self.has_kernels, self.has_gates, self.has_decode = has_kernels, has_gates, has_decode
+        self.has_kernels, self.has_decode = has_kernels, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
@@ -222,7 +222,9 @@ class _Writer(WalkWriter):
     def package(self) -> OpPackage:
         several = len(self.kernels.walks) > 1
         walks = tuple(self.walk(w, str(i) if several else "") for i, w in enumerate(self.kernels.walks))
-        scan = self.scan.text() if self.scan is not None else None
+        convolution = self._convolution()
+        others = [convolution.function] if convolution is not None else []
+        scan = self.scan.text(*others) if self.scan is not None else None
         read = (NO_READOUT, NO_READOUT) if scan else (self.tokens.readout(), self.tokens.readout_backward())
         readout, readout_backward = map(broken_function, read)
         # what does nothing but turn has its gradient through the angle alone
@@ -255,7 +257,7 @@ class _Writer(WalkWriter):
         carried = [*(p.name for p in previous), *(m.state for m in running)]
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
-        gates = ["gates"] if self.has_gates else []
+        gates = ["gates"] if self.has_kernels else []
         kept_reads = ["reads"] if self.joins_reads else reads if self.plan.stores_reads else []
         kept = [*kept_reads, *gates]
         settings = ["cu_seqlens", "chunk", *self.constants]
@@ -276,6 +278,7 @@ class _Writer(WalkWriter):
                 fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
         if gates:
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
+        called = [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered()]
         moved = ["dy", *(self._d(s) for s in self.states)]
         rank = [str(self.spec.outputs[0].count)] if self.tokens.has_rows else []
         return OpPackage(
@@ -291,9 +294,22 @@ class _Writer(WalkWriter):
             helpers=scan.helpers if scan else helpers(text),
             walks=walks,
             scan=scan,
+            convolution=convolution,
+            has_convolution=convolution is not None,
+            convolved=", ".join([*tensors, *position, *self.constants]),
+            convolved_body=tuple(self._cast(tensors)),
+            convolved_results=", ".join(
+                [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in self.states)]
+            ),
+            called_tensors=", ".join(called),
+            outruns_kernels=self.plan.outruns_kernels or not self.has_kernels,
+            convolved_call=", ".join([*called, *position, *self.constants]),
             has_walks=scan is None,
             has_walk_positions=self.plan.uses_position and scan is None,
-            uses_functional=scan is None or bool(running) or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
+            uses_functional=scan is None
+            or convolution is not None
+            or bool(running)
+            or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
             readout=readout,
             readout_backward=readout_backward,
             has_readout=not _is_identity(readout),
@@ -338,7 +354,6 @@ class _Writer(WalkWriter):
                 *(unasked(n) if n in self.immaterial else alike(n) for n in self.names),
                 *(f"{_none(first)} if {s} is None else {alike(s)}" for s in self.states),
             ),
-            has_gates=self.has_gates,
             kept=", ".join(kept),
             first_state=self.states[0],
             states=as_target(self.states),
@@ -397,9 +412,7 @@ class _Writer(WalkWriter):
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
-            call=", ".join(
-                [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered(), *position, *settings]
-            ),
+            call=", ".join([*called, *position, *settings]),
             state_results=", ".join(
                 [
                     *self._results(),
@@ -440,6 +453,10 @@ class _Writer(WalkWriter):
             ),
         )
 
+    def _convolution(self) -> ConvolutionText | None:
+        answers = self.kernels.scan.convolution if self.kernels.scan is not None else None
+        return None if answers is None else ConvolutionWriter(self.scan, answers).text()
+
     def _ranks(self) -> dict[str, int]:
         """Sizes that the program writes out row by row, as they were when it was built."""
         steps = self.recurrence.steps
@@ -468,8 +485,8 @@ class _Writer(WalkWriter):
 
     def _body(self, tensors: list[str]) -> list[str]:
         if self.scan is not None:
-            return [*self._cast(tensors), f"T = {identifier(self.inputs[0].name)}.shape[1]",
-                    f"chunks = _chunks(T, chunk, cu_seqlens, {identifier(self.inputs[0].name)}.device)"]  # fmt: skip
+            first, rows = identifier(self.inputs[0].name), "T" if self.kernels.scan.mixes else "chunk"
+            return [*self._cast(tensors), f"T = {first}.shape[1]", f"chunks = _chunks(T, {rows}, cu_seqlens, {first}.device)"]
         groups = f"{self._groups()}, " if self.has_groups else ""
         first = identifier(self.inputs[0].name)
         return [*self._cast(tensors), f"chunks = _chunks({first}.shape[1], chunk, {groups}cu_seqlens)"]

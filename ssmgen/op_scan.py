@@ -28,6 +28,9 @@ LONG = 96
 SPAN = 8
 """Rows between the states that backward keeps inside a chunk: their number and this one add up to least near 8 of 64."""
 
+WHOLE = re.compile(r"(driven|spectrum|start|factor|powers|impulse|size|basis)_\d+|(final|left)_\w+|final|size|is_given|T|y")
+"""What the function of whole sequences calls its own values."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -65,6 +68,8 @@ class ScanText:
     step_lines: tuple[str, ...]
     helpers: tuple[str, ...]
     uses_math: bool
+    mixes: bool  # entries of a state read each other: a sequence is one chunk
+    carries: bool  # they do not: chunks are carried over
     pairs: str  # the states that are parts of complex ones, by number; empty when none is
 
 
@@ -91,6 +96,7 @@ class ScanWriter:
         self.sizes = {line.target: line.text for line in tokens.sizes()}
         self.size_names: list[str] = []
         self.names = self._names()
+        self.timed = self._field(self.inputs[0].name)
 
     # --- names ---
 
@@ -109,14 +115,18 @@ class ScanWriter:
         taken |= set(self.own.values())
         bound = (*self.program.statics, *self.program.token, *self.program.update, *self.program.carried, self.program.output)
         bound += (*self.program.gradient, *self.program.sums, *self.program.static_gradient)
-        for binding in bound:
-            plain = _plain(binding.name)
+        names = [binding.name for binding in bound]
+        answers = self.program.convolution
+        if answers is not None:
+            names += [b.name for b in self.program.convolution_lines if b.name not in names] + [probe.name for probe in answers.probes]
+        for name in names:
+            plain = _plain(name)
             # what the program makes has names that no name of the text can have
-            text = plain if plain != binding.name else identifier(plain)
-            while text in taken:
+            text = plain if plain != name else identifier(plain)
+            while text in taken or (answers is not None and WHOLE.fullmatch(text)):
                 text += "_"
             taken.add(text)
-            self.own[binding.name] = text
+            self.own[name] = text
         fixed = {name: f"at.{self.own[name]}" for name in self.fixed}
         return Names(values={**self.own, **values, **fixed}, numbers=frozenset([*self.counts, *self.constants]), position="at.position")
 
@@ -127,7 +137,8 @@ class ScanWriter:
 
     # --- functions ---
 
-    def text(self) -> ScanText:
+    def text(self, *others: ScanFunction) -> ScanText:
+        """What op.py says of the scan; `others` are functions beside it, over the same rows."""
         program = self.program
         fixed = [self.own[b.name] for b in program.statics]
         functions = [self._statics()] if fixed else []
@@ -135,12 +146,11 @@ class ScanWriter:
         if program.parameters:
             functions.append(self._parameters())
         steps = self._step_lines()
-        output_shape = f"{self._size(program.output.value.type.rows)}, {self._size(program.output.value.type.cols)}"
+        output_shape = self.output_shape()
         tensors = [*(self._field(s.name) for s in self.inputs), *(["position"] if self.has_position else [])]
-        timed = tensors[0]
         tensors += [*(self._field(s.name) for s in self.params), *fixed, *self.indices]
         fields = [*tensors, *self.counts, *(identifier(c) for c in self.constants), *self.size_names]
-        text = " ".join(line for f in functions for line in (*f.lines, f.returns))
+        text = " ".join(line for f in (*functions, *others) for line in (*f.lines, f.returns))
         tables = {**torch_text.HELPERS, **eager_text.HELPERS}
         return ScanText(
             fields=tuple(Field(n, "Tensor" if n in tensors else "float" if n in self.constants else "int") for n in fields),
@@ -150,7 +160,7 @@ class ScanWriter:
             row_values=", ".join(
                 ["*row", *(["*still"] if self.params else []), *(["*fixed"] if fixed else []), *fields[self._own_count(fixed) :]]
             ),
-            timed=timed,
+            timed=self.timed,
             output_shape=output_shape,
             span=SPAN,
             forward_lines=tuple(self._forward_lines()),
@@ -158,8 +168,15 @@ class ScanWriter:
             step_lines=tuple(steps),
             helpers=torch_text.helpers(text, tables),
             uses_math="math." in text,
+            mixes=program.mixes,
+            carries=not program.mixes,
             pairs=f"({', '.join(map(str, program.pairs))},)" if program.pairs else "",
         )
+
+    def output_shape(self) -> str:
+        """Rows and columns of the output of a token."""
+        output = self.program.output.value.type
+        return f"{self._size(output.rows)}, {self._size(output.cols)}"
 
     def _own_count(self, fixed: list[str]) -> int:
         return len(self.inputs) + self.has_position + len(self.params) + len(fixed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from .diagnostics import Diagnostic
 from .recurrence import Read, Recurrence
+from .response import Convolution
 from .source import NOWHERE, Span
 from .spec import Expr, Type
 
@@ -168,11 +169,14 @@ class ScanStep:
 class Scan:
     """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`.
 
+    `mixes`: rank-one terms lead from entry to entry, so that tokens are walked one after the other.
+
     All names are `Ref`s here: the state before the token `S`, after it `S'`, the value that the token before had `x[-1]`.
     """
 
     steps: tuple[ScanStep, ...]
     output: tuple[str, Expr]
+    mixes: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,8 @@ class Plan:
     cost: Cost
     block: int = 0  # groups of rows whose products that fade key by key are formed at once; longer ones are halved
     is_bounded: bool = False  # log decays are proved so weak that the exponents of a block may be split between its factors
+    convolution: Convolution | None = None  # what whole sequences run as in the place of a scan
+    outruns_kernels: bool = False  # also where the scan has kernels
 
     def __str__(self) -> str:
         from .plan_text import plan_text
@@ -269,3 +275,4 @@ class Plan:
         assert self.form in ("chunk", "scan") and self.chunk > 0
         assert not self.classified.refusals
         assert bool(self.classified.walks) == (self.form == "chunk") and bool(self.classified.scan) == (self.form == "scan")
+        assert self.convolution is None or self.form == "scan"

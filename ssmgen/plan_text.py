@@ -98,6 +98,13 @@ def plan_text(plan: Plan) -> str:
 def form_words(plan: Plan) -> str:
     """`chunk, 64 tokens`."""
     what = "chunks of " if plan.form == "scan" else ""
+    if plan.convolution is not None:
+        # in words of what runs as it: documents of a batch row and single tokens do not
+        where = "" if plan.outruns_kernels else ", where the scan has no kernels"
+        what = f"of packed documents and single tokens, {what}"
+        return f"convolution of whole sequences{where}; {plan.form} {what}{plan.chunk} tokens" + (
+            ", last token to first" * plan.is_reversed
+        )
     return f"{plan.form}, {what}{plan.chunk} tokens" + (", last token to first" if plan.is_reversed else "")
 
 

@@ -9,22 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from . import spec
+from . import algebra, spec
+from .expressions import nodes
 from .source import NOWHERE
 from .spec import Expr, Type
 
 
 @dataclass(frozen=True)
 class Rate:
-    """`kind` is 'elementwise', 'matrix' or 'right'; `rate` is A; `write` is b, None where nothing is added."""
+    """`kind` is 'elementwise', 'matrix' or 'right'; `rate` is A; `write` is b, None where nothing is added.
+
+    Where real parts of the state are read, dS/dt = A S + conj(B conj(S)) + b for a complex S: `conjugates` is B.
+    """
 
     kind: str
     rate: Expr
     write: Expr | None
+    conjugates: Expr | None = None
 
 
 def rate_of(dynamics: spec.Dynamics, state: spec.State) -> Rate:
     """The parts of one `dS/dt`. Raises ValueError for a value that is not A S + b: `derive` refuses it before."""
+    if any(_is_part(node, dynamics.state) for node in nodes(dynamics.value)):
+        return _with_parts(dynamics, state)
     parts = _elementwise(dynamics.value, dynamics.state)
     if parts is not None:
         return Rate("elementwise", parts[0] or _number(0), parts[1])
@@ -32,6 +39,32 @@ def rate_of(dynamics: spec.Dynamics, state: spec.State) -> Rate:
     size = state.type.cols if is_right else state.type.rows
     rate, write = _matrix(dynamics.value, dynamics.state, Type(size, size, state.type.field), is_right)
     return Rate("right" if is_right else "matrix", rate, write)
+
+
+def _is_part(node: Expr, state: str) -> bool:
+    return isinstance(node, spec.Apply) and node.function == "Re" and reads(node, state)
+
+
+def _with_parts(dynamics: spec.Dynamics, state: spec.State) -> Rate:
+    """Re(x) as half of x and half of its conjugate; what reads the conjugate of the state is conjugated whole, term by term."""
+    value, name = dynamics.value, dynamics.state
+    half = spec.Const(Type(), NOWHERE, Fraction(1, 2))
+    square = Type(state.type.rows, state.type.rows, state.type.field)
+
+    def halved(node: Expr) -> Expr | None:
+        return algebra.mul(half, node.args[0]) if _is_part(node, name) else None
+
+    rate, write = _matrix(algebra.rewrite(value, halved), name, square, False)
+    terms = value.terms if isinstance(value, spec.Add) else (value,)
+    reading = [term for term in terms if any(_is_part(node, name) for node in nodes(term))]
+    conjugated = []
+    for term in reading:
+        part = next(node for node in nodes(term) if _is_part(node, name))
+        other = algebra.rewrite(term, lambda node, part=part: algebra.UNIT if node is part else None)
+        if reads(other, name):
+            raise ValueError(f"two products with `{name}` in one term")
+        conjugated.append(algebra.mul(algebra.mul(half, part.args[0]), algebra.apply("conj", other)))
+    return Rate("matrix", rate, write, _matrix(_sum(conjugated), name, square, False)[0])
 
 
 def reads(expr: Expr, state: str) -> bool:

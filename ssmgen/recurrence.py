@@ -24,7 +24,8 @@ BUILT_IN = ("head", "heads", "channel", "channels", "layer", "layers", "position
 class Generator:
     """One linear map on a side of the state.
 
-    kind: 'diagonal' (column, N), 'rotation' (column of angles, N/2), 'rank_one' (column times row^T), 'dense' (N x N),
+    kind: 'diagonal' (column, N), 'rotation' (column of angles, N/2), 'rank_one' (column times row^T), 'part' (column times the
+    real part of row^T times the state), 'dense' (N x N),
     'elementwise' (N x P, multiplies the state entry by entry; the last in `left`, next to the state).
     `column` holds the expression; `row` is the erase vector of 'rank_one' (as a column). A term between states of different
     shapes carries 'dense' maps that are not square.

@@ -79,6 +79,8 @@ def _generator(generator: Generator) -> str:
             return f"rot({expr_text(generator.column)})"
         case "rank_one":
             return f"{_factor(generator.column)} {_factor(generator.row)}^T"
+        case "part":
+            return f"{_factor(generator.column)} Re {_factor(generator.row)}^T"
         case "elementwise":
             return f"{_factor(generator.column)} *"
     return _factor(generator.column)

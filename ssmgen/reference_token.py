@@ -16,7 +16,7 @@ from .discretizations._method import Formula
 from .expressions import nodes
 from .rates import Rate, rate_of
 from .source import Source, Span
-from .spec import ONE, Expr, Symbol, Type
+from .spec import ONE, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
 
 WIDTH = 140
@@ -99,7 +99,9 @@ class Scope:
         sizes = dict.fromkeys(n.type.rows for n in found if isinstance(n, spec.Identity))
         for item in recurrence.dynamics:
             state = recurrence.state(item.state)
-            sizes[state.type.cols if rate_of(item, state).kind == "right" else state.type.rows] = None
+            rate = rate_of(item, state)
+            size = state.type.cols if rate.kind == "right" else state.type.rows
+            sizes[size if rate.conjugates is None else _twice(size)] = None
         return Names(
             values=values,
             numbers=frozenset([*numbers, "heads", "channels"]),
@@ -320,7 +322,7 @@ class TokenWriter:
                 lines += self.scope.assign(self.scope.writes[item.state], rate.write, self.names)
             if item.before is not None:
                 lines += self.scope.assign(self.scope.last_writes[item.state], item.before, self.names)
-            lines += self._step(item.state, rate.kind, rate.write is not None)
+            lines += self._step(item.state, rate.kind, rate.write is not None, rate.conjugates is not None)
         for item in recurrence.dynamics:
             self._assigned(item.state)
         return lines
@@ -329,22 +331,28 @@ class TokenWriter:
         text = text_of(rate.rate, self.names)
         if text.is_number and rate.kind != "elementwise":
             return [f"{self.scope.rates[state]} = torch.tensor({text.text}, dtype=dtype)"]
+        if rate.conjugates is not None:
+            # the state above its conjugate obeys an equation without real parts
+            own, other = (self.scope.fresh(f"{identifier(state)}_{word}", local=True) for word in ("own", "other"))
+            lines = [*self.scope.assign(own, rate.rate, self.names), *self.scope.assign(other, rate.conjugates, self.names)]
+            return [*lines, f"{self.scope.rates[state]} = _beside({own}, {other})"]
         return self.scope.assign(self.scope.rates[state], rate.rate, self.names)
 
-    def _step(self, state: str, kind: str, has_write: bool) -> list[str]:
+    def _step(self, state: str, kind: str, has_write: bool, is_twofold: bool) -> list[str]:
         method = self.scope.spec.discretization.method
         args = [text_of(arg, self.names) for arg in self.scope.spec.discretization.args]
         weights = formulas.coefficients(methods()[method].write)
         if method not in STEPS[kind] and weights is not None:
-            return self._explicit(state, kind, has_write, weights)
+            return self._explicit(state, kind, has_write, weights, is_twofold)
         law, transition, write = STEPS[kind][method]
         type_ = self.scope.spec.state(state).type
-        size = type_.cols if kind == "right" else type_.rows
+        size = type_.cols if kind == "right" else _twice(type_.rows) if is_twofold else type_.rows
+        above = "_above({})" if is_twofold else "{}"
         words = {
-            "S": self.names.before[state],
+            "S": above.format(self.names.before[state]),
             "A": self.scope.rates[state],
-            "b": self.scope.writes[state],
-            "last": self.scope.last_writes.get(state, ""),
+            "b": above.format(self.scope.writes[state]),
+            "last": above.format(self.scope.last_writes.get(state, "")),
             "I": self.names.identities.get(size, ""),
             "dt": args[0].at(ATOM) if args else "",
             "lam": args[1].at(ATOM) if len(args) > 1 else "",
@@ -353,16 +361,19 @@ class TokenWriter:
         if kind != "elementwise" and method in INVERSES:
             value = f"torch.linalg.solve({{I}} - {INVERSES[method]} * {{A}}, {value}{', left=False' if kind == 'right' else ''})"
         comment = f"# {method}: {law}"
-        return [comment, f"{self.scope.after[state]} = {value.format(**words)}"]
+        value = value.format(**words)
+        return [comment, f"{self.scope.after[state]} = {f'_upper({value})' if is_twofold else value}"]
 
-    def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...]) -> list[str]:
+    def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...], is_twofold: bool) -> list[str]:
         """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
         recurrence = self.scope.spec
         dt = text_of(recurrence.discretization.args[0], self.names).at(ATOM)
-        before, rate = self.names.before[state], self.scope.rates[state]
+        before, rate, write = self.names.before[state], self.scope.rates[state], self.scope.writes[state]
+        if is_twofold:
+            before, write = f"_above({before})", f"_above({write})"
         by = {"elementwise": "{A} * {x}", "matrix": "{A} @ {x}", "right": "{x} @ {A}"}[kind]
         slope = self.scope.fresh(f"{identifier(state)}_slope", local=True)
-        lines = [f"{slope} = {by.format(A=rate, x=before)}" + (f" + {self.scope.writes[state]}" if has_write else "")]
+        lines = [f"{slope} = {by.format(A=rate, x=before)}" + (f" + {write}" if has_write else "")]
         numbers = [weight.value for weight in weights]
         total = slope
         for weight, lower in zip(reversed(numbers[1:]), reversed(numbers[:-1]), strict=True):
@@ -370,7 +381,8 @@ class TokenWriter:
             total = f"({slope} + {dt} / {ratio} * {by.format(A=rate, x=total)})"
         law = formulas.text(methods()[recurrence.discretization.method].write)
         comment = f"# {recurrence.discretization.method}: S' = S + dt ({law}) (A S + b), z = dt A"
-        return [comment, *lines, f"{self.scope.after[state]} = {before} + {dt} * {total}"]
+        value = f"{before} + {dt} * {total}"
+        return [comment, *lines, f"{self.scope.after[state]} = {f'_upper({value})' if is_twofold else value}"]
 
     # --- output ------------------------------------------------------------------------------------------------------
 
@@ -396,6 +408,10 @@ class TokenWriter:
         body = text_of(item.value, replace(self.names, values=values, numbers=numbers))
         is_tall = item.value.type.cols == ONE and item.value.type.rows != ONE
         return f"torch.cat([{body.at(ATOM) + '.mT' if is_tall else body.text} for {index} in {range_text(item.count)}], dim=-2)"
+
+
+def _twice(size: Dim) -> Dim:
+    return Dim(2 * size.constant, tuple((name, 2 * c) for name, c in size.terms))
 
 
 _TRAPEZOID = "S' = exp(dt A) (S + (1 - lam) dt b_previous) + lam dt b"

@@ -33,6 +33,14 @@ def resize(tree: syntax.File, sizes: Mapping[str, int]) -> syntax.File:
     return replace(tree, items=items)
 
 
+def names(tree: syntax.File) -> tuple[str, ...]:
+    """What `resize` can give another default, in order of declaration."""
+    declared: dict[str, None] = {}
+    for item in tree.items:
+        _item(item, {}, {}, declared)
+    return tuple(declared)
+
+
 def _item(item: syntax.Node, sizes: Mapping[str, int], used: dict[str, None], declared: dict[str, None]) -> syntax.Node:
     if not isinstance(item, (syntax.RecurrenceDecl, syntax.AttentionDecl, syntax.LayerDecl)):
         return item

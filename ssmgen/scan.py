@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .expressions import nodes
+from .response import Convolution
 from .spec import Expr, Ref, Type
 
 
@@ -34,6 +35,8 @@ class ScanProgram:
     pairs: the states, by number, that are the real and the imaginary part of one: what is left of it is a complex multiple.
     arguments: the gradients of per-token arguments. sums: what a token adds to the gradient of each static or parameter.
     static_gradient, parameters: the gradients of statics and parameters from those sums, `sum p`.
+    mixes: entries of a state read each other.
+    convolution: what whole sequences run as instead, where they do; convolution_lines: what a token makes for it.
     """
 
     states: tuple[tuple[str, Type], ...]
@@ -49,6 +52,9 @@ class ScanProgram:
     static_gradient: tuple[Binding, ...]
     parameters: tuple[Binding, ...]
     pairs: tuple[tuple[int, int], ...] = ()
+    mixes: bool = False
+    convolution: Convolution | None = None
+    convolution_lines: tuple[Binding, ...] = ()
 
     def __str__(self) -> str:
         from .scan_text import scan_text

@@ -9,13 +9,14 @@ from __future__ import annotations
 from . import algebra
 from .complex_pairs import NoParts, pairs_of
 from .plan import Scan, ScanStep
-from .recurrence import MicroStep, Recurrence, Transition, Write
+from .recurrence import Generator, MicroStep, Recurrence, Transition, Write
 from .rows import Problem, sizes_of, unrolled
 from .small import all_nodes
 from .source import NOWHERE
 from .spec import Delayed, Diag, Element, Expr, Ref, Type
 
-ENTRYWISE = ("diagonal", "elementwise")
+CARRIED = ("diagonal", "elementwise", "rank_one", "part")
+"""Factors of a state that a scan has; the last leads from entry to entry."""
 
 
 def scan_of(recurrence: Recurrence) -> Scan | Problem:
@@ -58,7 +59,8 @@ class _Scans:
             return reads.get(node.name) if isinstance(node, Ref) else None
 
         name, value = self.recurrence.outputs[0]
-        scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))))
+        mixes = any(g.kind in ("rank_one", "part") for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
+        scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))), mixes)
         try:
             pairs_of(self.recurrence, scan)
         except NoParts as found:
@@ -91,15 +93,15 @@ class _Scans:
     def _kept(self, step: MicroStep, index: int, state: str, type: Type, before: Expr) -> Expr:
         terms = []
         for term in (t for t in step.transitions if t.target == state):
-            value = before
-            for generator in reversed(term.left):
-                column = self._flat(generator.column, step.index, index)
-                is_whole = generator.kind == "elementwise" or type.is_column
-                value = algebra.mul(column, value) if is_whole else algebra.matmul(_diagonal(column), value)
-            for generator in term.right:
-                column = self._flat(generator.column, step.index, index)
-                value = algebra.mul(column, value) if generator.kind == "elementwise" else algebra.matmul(value, _diagonal(column))
-            terms.append(algebra.mul(self._flat(term.coefficient, step.index, index), value))
+            count = 1 if term.rank is None else int(term.rank.value(self.sizes))
+            for r in range(1, count + 1):
+                at = lambda e, r=r, term=term: self._flat(unrolled(e, term.index, r, self.sizes), step.index, index)  # noqa: E731
+                value = before
+                for generator in reversed(term.left):
+                    value = _mapped(generator, at, value, is_left=True)
+                for generator in term.right:
+                    value = _mapped(generator, at, value, is_left=False)
+                terms.append(algebra.mul(at(term.coefficient), value))
         return algebra.add(*terms) if terms else algebra.const(0, type)
 
     def _write(self, write: Write, step: MicroStep, index: int, type: Type) -> Expr:
@@ -141,15 +143,15 @@ class _Scans:
     # --- problems ---
 
     def _problem(self, term: Transition) -> Problem | None:
-        found = next((g for g in (*term.left, *term.right) if g.kind not in ENTRYWISE), None)
+        found = next((g for g in (*term.left, *term.right) if g.kind not in CARRIED), None)
         if found is None and term.source == term.target:
             return None
-        what = "brings in another state" if found is None else "mixes entries of the state"
+        what = "brings in another state" if found is None else "mixes entries of the state by a whole matrix"
         return Problem(
             f"no kernel for `{self.spec.name}`: this term {what} while entries of the state fade apart",
             term.span,
             what,
-            "a scan runs every entry of the state as a scalar recurrence, s' = a s + b: nothing may lead from one entry to another",
+            "a scan multiplies every entry of a state by a factor, s' = a s + b, and may add rank-one terms: it has no other matrices",
             "drop the term, or let the decay depend on the key alone, `diag(w) S`, for a state of a head",
         )
 
@@ -170,6 +172,21 @@ class _Scans:
             "rows of arguments are carried by chunks; a scan has no gradient of them yet",
             "give every row a name of its own",
         )
+
+
+def _mapped(generator: Generator, at, value: Expr, *, is_left: bool) -> Expr:
+    """A factor of a state times a value in the state's shape; `at` writes its expressions out."""
+    column = at(generator.column)
+    if generator.kind == "part":
+        return algebra.mul(column, algebra.apply("Re", algebra.matmul(algebra.transpose(at(generator.row)), value)))
+    if generator.kind == "rank_one":
+        row = at(generator.row)
+        if is_left:
+            return algebra.matmul(column, algebra.matmul(algebra.transpose(row), value))
+        return algebra.matmul(algebra.matmul(value, column), algebra.transpose(row))
+    if generator.kind == "elementwise" or (is_left and value.type.is_column):
+        return algebra.mul(column, value)
+    return algebra.matmul(_diagonal(column), value) if is_left else algebra.matmul(value, _diagonal(column))
 
 
 def _diagonal(column: Expr) -> Diag:

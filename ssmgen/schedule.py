@@ -12,9 +12,12 @@ from .expressions import nodes
 from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
 from .member_program import forward_program
 from .plan import Classified, Column, Cost, Plan, Walk
+from .response import Convolution
 from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
+from .stability import stability
+from .time_invariance import convolution_of, obstacle
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -24,6 +27,13 @@ PAIRS = 4
 
 EXPONENT = 80.0
 """What the log decays of a block may add up to where it is split between two factors: each is at most exp(40) then."""
+
+
+OPERATIONS = 4
+"""Operations of a scan, tensor by tensor, that take as long as a token's share of one transform along time."""
+
+KERNEL_OPERATIONS = 270
+"""The same where the scan has kernels: a transform moves about 40 bytes a token and channel, a kernel does 7 operations meanwhile."""
 
 
 def schedule(classified: Classified) -> Plan:
@@ -58,13 +68,52 @@ def schedule(classified: Classified) -> Plan:
 def _scan(classified: Classified) -> Plan:
     """Tokens one after the other in every chunk, all chunks at once; any factor does, 0 and negative ones too."""
     chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK))
+    cost = scan_cost(over_pairs(classified))
+    convolution, outruns_kernels, words = _convolution(classified, cost)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
     reasons.append("backward keeps the inputs, and on a GPU a state every 8 or 64 tokens: the others come again from the edges of blocks")
     return Plan(
         classified, "scan", chunk, classified.recurrence.spec.time == "reversed", False,
-        _uses_position(classified), tuple(reasons), scan_cost(over_pairs(classified)),
+        _uses_position(classified), (*reasons, *words), cost, convolution=convolution, outruns_kernels=outruns_kernels,
     )  # fmt: skip
+
+
+def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None, bool, tuple[str, ...]]:
+    """(the convolution that whole sequences run as, whether also where the scan has kernels, the reasons)."""
+    asked = dict(classified.recurrence.spec.options).get("form")
+    found = obstacle(classified)
+    if found is not None:
+        return None, False, (f"no convolution: {found.primary.text}",)
+    convolution = convolution_of(over_pairs(classified))
+    transforms = _transforms(classified, convolution)
+    words = (
+        f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {cost.flops[1]:,.0f} operations"
+    )
+    fades = all(each.factor is not None and each.factor.high <= 1 for each in stability(classified.recurrence))
+    if asked == "convolution" and not fades:
+        words += "; not proved that nothing grows: answers that do lose the digits of what came before"
+    if asked is not None:
+        return (convolution if asked == "convolution" else None), asked == "convolution", (f"{words}; `@form {asked}` decides",)
+    if not fades:
+        return None, False, (f"{words}; not proved that nothing grows, so the scan runs: `@form convolution` for one all the same",)
+    if cost.flops[1] <= transforms * OPERATIONS:
+        return None, False, (f"{words}, less than the {transforms * OPERATIONS:,} that they are worth: the scan runs",)
+    outruns = cost.flops[1] > transforms * KERNEL_OPERATIONS
+    if outruns:
+        return convolution, True, (f"{words}, more than they are worth: whole sequences are a convolution",)
+    worth = (
+        f"more than the {transforms * OPERATIONS:,} that they are worth without kernels, less than the {transforms * KERNEL_OPERATIONS:,}"
+    )
+    return convolution, False, (f"{words}, {worth} with them", "whole sequences are a convolution where the scan has no kernels")
+
+
+def _transforms(classified: Classified, convolution: Convolution) -> int:
+    """Transforms along time of one head, or channel: an entry of what is written or read is one."""
+    spec = classified.recurrence.spec
+    sizes = {**dict(spec.dims), **dict(spec.counts)}
+    types = [*(drive.value.type for drive in convolution.drives), *(probe.type for probe in convolution.probes)]
+    return int(sum(type.rows.value(sizes) * type.cols.value(sizes) for type in types))
 
 
 def _block(classified: Classified, chunk: int) -> tuple[int, bool, tuple[str, ...]]:

@@ -371,6 +371,7 @@ class Recurrence:
     time: str = "causal"  # 'causal' | 'reversed' | 'bidirectional'
     recurrent_inputs: tuple[str, ...] = ()  # inputs whose defining expression reads the state (`W x + R h`): sequential
     options: tuple[tuple[str, str], ...] = ()  # `@` options
+    option_spans: tuple[tuple[str, Span], ...] = field(default=(), compare=False)
     span: Span = field(default=NOWHERE, compare=False)
 
     def symbol(self, name: str) -> Symbol:

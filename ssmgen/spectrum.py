@@ -69,7 +69,7 @@ def _unnamed(spectrum: Spectrum) -> tuple:
 
 def _terms(recurrence: Recurrence, state: str) -> list[tuple[MicroStep, Transition]]:
     """The terms that carry a state to itself without mixing its entries."""
-    mixing = ("rank_one", "dense")
+    mixing = ("rank_one", "part", "dense")
     return [(s, t) for s in recurrence.steps for t in s.transitions
             if t.target == t.source == state and not any(g.kind in mixing for g in t.left + t.right)]  # fmt: skip
 

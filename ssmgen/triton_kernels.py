@@ -205,7 +205,9 @@ class _Writer(Parts):
         base = self.decay_rows if self.gradients.needs_decay else 0
 
         def load(index: int, name: str):
-            return lambda site: added(site, f"b_{name}", f"tl.load(rows + ({index} * size + row) * H + i_h, mask=m_t, other=0.0)", (ROW,))
+            return lambda site: added(
+                site, f"b_{name}", f"tl.load(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, mask=m_t, other=0.0)", (ROW,)
+            )
 
         for index, gradient in enumerate(self.gradients.rows):
             row.loads[MADE + gradient.name, ""] = load(base + index, gradient.name)
@@ -355,6 +357,7 @@ class _Writer(Parts):
             m_length=self._inside("length"),
             token="row" if self.folded is None else "token",
             m_token="m_t" if self.folded is None else "m_c",
+            o_c="o_i" if self.folded is None else "o_c",
             has_narrow=bool(self.narrow),
             has_vectors=bool(self.narrow) or self.has_decay,
             has_rows=bool(row_stores),
@@ -362,8 +365,8 @@ class _Writer(Parts):
             gates=gates,
             gate_stores=gate_stores,
             gate_rows="".join(f"{n}, " for n in self._gate_names()),
-            gate_count=len(self._gate_names()),
-            gate_target=", ".join(self._gate_names()) if len(self._gate_names()) > 1 else f"({''.join(self._gate_names())},)",
+            kept_target=_tuple_of([*self._gate_names(), "edges", *(f"edges_{n}" for n in narrow)]),
+            kept_sizes=self._kept_sizes(),
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
             rows_use_group=_mentions("i_g", rows.rows),
@@ -381,7 +384,6 @@ class _Writer(Parts):
             K=K, V=V,
             has_shared=shared,
             state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
-            absent_parts=", ".join(["None"] * (len(self.narrow) + 2)),
             carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
             entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
@@ -419,6 +421,7 @@ class _Writer(Parts):
             read_gradient=narrow_kernel,
             narrow_stores=narrow_stores,
             parts=parts,
+            shared_count=str(len(parts) - 1),
             part_count=f"({len(parts) - 1} + H // G)" if shared else str(len(parts)),
             gradient_programs="G" if shared else "H",
             rows=rows,
@@ -436,7 +439,8 @@ class _Writer(Parts):
             part_outputs="".join(p.outputs for p in parts),
             gradient_pointers=gradient_pointers,
             narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
-            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
+            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_edges=each("edges"),
+            narrow_d_initials=each("d_initial"),
             no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
@@ -479,6 +483,12 @@ class _Writer(Parts):
 
     def _token(self, offset: str) -> str:
         return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
+
+    def _kept_sizes(self) -> str:
+        """The sizes of the parts of what backward is given: gates, states at edges, their narrow columns."""
+        gates, narrow = len(self._gate_names()), len(self.narrow)
+        wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
+        return _row([*(["slots * H * BT"] * gates), wide, *(["4 * _count(edges * K, 4)"] * narrow)])
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"

@@ -196,6 +196,7 @@ class TritonPackage:
     m_size: str
     token: str
     m_token: str
+    o_c: str
     token_row: str
     tile: str  # rows of a tile
     row_factor: str
@@ -210,8 +211,8 @@ class TritonPackage:
     gates_use_row: bool
     rows_use_group: bool
     gate_rows: str
-    gate_count: int
-    gate_target: str
+    kept_target: str
+    kept_sizes: str
     forward_loads: tuple[str, ...]
     source_loads: tuple[str, ...]
     query_loads: tuple[str, ...]
@@ -227,7 +228,6 @@ class TritonPackage:
     V: str
     has_shared: bool
     state_factors: str
-    absent_parts: str
     carried: str
     entering: str
     leaving: str
@@ -261,6 +261,7 @@ class TritonPackage:
     read_gradient: Walked
     narrow_stores: tuple[str, ...]
     parts: tuple[Part, ...]
+    shared_count: str
     part_count: str
     gradient_programs: str
     rows: Walked
@@ -284,6 +285,7 @@ class TritonPackage:
     narrow_moved: str
     narrow_states: str
     narrow_adjoints: str
+    narrow_edges: str
     narrow_d_initials: str
     no_parts: str
     state_list: str

@@ -217,7 +217,9 @@ class Parts(Operands):
             row_stores.append(self._store_number(site, base + index, loaded(f"b_{gradient.name}", (ROW,))))
         if name == "value" and self.gradients.needs_source:
             for n in range(len(self.narrow)):
-                row_stores.append(f"tl.store(rows + ({base + len(self.gradients.rows) + n} * size + row) * H + i_h, b_du{n}, mask=m_t)")
+                row_stores.append(
+                    f"tl.store(rows + (({base + len(self.gradients.rows) + n} * slots + slot) * H + i_h) * BT + o_i, b_du{n}, mask=m_t)"
+                )
         return stores, sums, starts, row_stores
 
     def _buffer(self, gradient: Gradient) -> str:
@@ -266,8 +268,8 @@ class Parts(Operands):
     def _store_number(self, site: Site, index: int, value: Text) -> str:
         """The store of one number a token, summed over its rows."""
         if self.folded is None:
-            return f"tl.store(rows + ({index} * size + row) * H + i_h, {value.text}, mask=m_t)"
-        return f"tl.store(rows + ({index} * size + token) * H + i_h, {self._over_rows(site, value)}, mask=m_c)"
+            return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, {value.text}, mask=m_t)"
+        return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_c, {self._over_rows(site, value)}, mask=m_c)"
 
     def _narrow_parts(self, name: str, is_shared: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the narrow columns' states add to a block of columns, and to the product of both states."""

@@ -70,6 +70,8 @@ class _Writer:
         self.plan, self.program = kernels.plan, kernels.scan
         self.tokens = TokenWriter(kernels.plan.classified)
         self.spec = self.tokens.spec
+        if self.program.mixes:
+            raise UnsupportedOperand("entries of a state that read each other")
         if any(isinstance(n, Apply) and n.function in ("rope", "rope_back") for b in kernels.scan.token for n in nodes(b.value)):
             raise UnsupportedOperand("a rotation by position")
         self.lanes = _lanes(self.program, self.tokens)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from workers import pytest_runtestloop  # noqa: F401 (a hook: modules are dealt to processes on every core)
 
 # Tensors in tests are small: threads would only wait for each other. Set before torch is first imported, and inherited.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

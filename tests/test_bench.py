@@ -21,12 +21,14 @@ torch = pytest.importorskip("torch")
 from documented_peers import PEERS, chunk_simple_gla  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
+from ssmgen import cli  # noqa: E402
 from ssmgen.runtime import (  # noqa: E402
     bench,
     bench_accuracy,
     bench_clock,
     bench_decode,
     bench_first,
+    bench_report,
     bench_table,
     bench_yardstick,
     commands,
@@ -311,7 +313,7 @@ def test_a_gpu_is_measured_from_end_to_end(tmp_path, short, pretended, monkeypat
     monkeypatch.setattr(floors, "WIDTH", {"cuda": 64})
     monkeypatch.setattr(bench, "SHAPES", {"cuda": ((2, 64, 2), (1, 128, 2))})
     path = tmp_path / "times.json"
-    assert commands.bench(Source("kept.ssm", SPEC), {}, "cuda", (), None, False, path) == 0
+    assert commands.bench([(Source("kept.ssm", SPEC), {}, None)], "cuda", (), False, path) == 0
     report = json.loads(path.read_text())
     assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128] and len(report["decode"]) == 6
     assert report["device"]["copy_bytes_per_second"] > 0 and report["runs"][0]["rows"][0]["peak_bytes"] == 512
@@ -362,11 +364,42 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
     assert cells[6].startswith("loop, right") and cells[6].count("x)") == 2
 
 
+def test_several_specs_in_one_process(tmp_path, short, monkeypatch, capfd):
+    """The device is measured once; one that fails does not keep the others from their place in the report."""
+    other = SPEC.replace("kept", "other").replace("N", "K").replace("S'^T q", "K^-1/2 * S'^T q")
+    (tmp_path / "specs").mkdir()
+    for name, text in {"kept": SPEC, "broken": SPEC.replace("kept", "broken"), "other": other}.items():
+        (tmp_path / "specs" / f"{name}.ssm").write_text(text)
+    adapter(tmp_path / "specs" / "peers", name="other.py")
+    rates, plain = [], bench.measure
+    monkeypatch.setattr(floors, "rates", lambda device: rates.append(device) or RATES)
+
+    def measure(subject, *given):
+        if subject.spec.name == "broken":
+            raise RuntimeError("out of memory")
+        return plain(subject, *given)
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "specs", "--dim", "N=6", "--shape", "1,32,2", "--device", "cpu", "--json", "all.json"])
+    said = capfd.readouterr().err
+    assert stop.value.code == 2 and rates == ["cpu"]
+    assert "other.ssm: has no such size, and is measured without --dim N=6" in said
+    assert "broken: RuntimeError: out of memory" in said and said.count("has no such size") == 1
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert [(run["recurrence"], run["sizes"]) for run in report["runs"]] == [("kept", {"N": 6, "P": 4}), ("other", {"K": 8, "P": 4})]
+    assert [run["rows"][-1]["kind"] == "peer" for run in report["runs"]] == [False, True]
+    assert bench_report.tables(bench_report.read([tmp_path / "all.json"])).count("| `") == 2
+
+
 def test_the_command_says_what_is_wrong(tmp_path):
     (tmp_path / "kept.ssm").write_text(SPEC)
     (tmp_path / "empty.py").write_text("")
     done = ssmgen("bench", "kept.ssm", "--peer", "empty.py", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr == "Error: empty.py: an adapter says `NAME`, a str\n"
+    done = ssmgen("bench", "kept.ssm", "kept.ssm", "--peer", "empty.py", cwd=tmp_path)
+    assert done.returncode == 1 and "an adapter is for one spec, and there are 2; name the folder" in done.stderr
     done = ssmgen("report", "kept.ssm", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("Error: kept.ssm: no report of `ssmgen bench --json`: ")
     done = ssmgen("bench", "kept.ssm", "--shape", "4,0,2", cwd=tmp_path)
@@ -375,7 +408,7 @@ def test_the_command_says_what_is_wrong(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_there_is_nothing_to_measure_on_one(tmp_path, capfd):
-    assert commands.bench(Source("kept.ssm", SPEC), {}, "cuda", (), None, None, None) == 1
+    assert commands.bench([(Source("kept.ssm", SPEC), {}, None)], "cuda", (), None, None) == 1
     assert capfd.readouterr().err.startswith("Error: torch sees no GPU here")
 
 
@@ -460,12 +493,14 @@ def test_own_op_and_peer_train_alike(training, installed, tmp_path, monkeypatch,
     peer = ROOT / "examples" / "peers" / "simple_gla.py"
     report = training.main([*TINY, "--peer", str(peer), "--json", str(tmp_path / "runs.json")])
     assert report == json.loads((tmp_path / "runs.json").read_text())
-    own, other = report["runs"].values()
+    own, other, rounded = report["runs"].values()
     assert len(calls) == 2 * 4 and len(own["losses"]) == 4 and abs(own["losses"][0] - math.log(256)) < 0.2
     assert 0 <= report["difference"]["mean"] <= report["difference"]["largest"] < 1e-4
+    moved = [abs(a - b) for a, b in zip(own["losses"], rounded["losses"], strict=True)]
+    assert report["rounding"]["largest"] == max(moved) > report["difference"]["largest"], "less than what rounding the weights does"
     assert own["tokens_per_second"] == pytest.approx(2 * 64 / own["step_seconds"])
     text = capsys.readouterr().out
-    assert "step    4  peer" in text and "losses differ by" in text
+    assert "step    4  peer" in text and "losses differ by" in text and "rounded to bfloat16: they differ by" in text
     wrong = tmp_path / "wrong.py"
     wrong.write_text(peer.read_text().replace('g=inputs["g"])[0]', 'g=inputs["g"])[0] * 2'))
     assert training.main([*TINY, "--peer", str(wrong)])["difference"]["largest"] > 1e-4, "the peer's op is the one that runs"

@@ -127,7 +127,7 @@ import sys
 import torch
 from ssmgen.runtime.load import load
 
-TOKENS = 5
+TOKENS = 2  # the second reads what the first left
 
 
 def wider(part):
@@ -174,8 +174,8 @@ SIZES = {"N": 24, "P": 40, "K": 24, "H": 40}
 
 
 def arguments(spec, batch, device="cpu", dtype=torch.float32):
-    """Inputs [B, 5, ...] that are views of wider rows, and params: 6 heads in 2 groups, sizes that are no powers of two."""
-    case = draw(spec, Shape(batch, 5, 6, 2, {name: SIZES[name] for name, _ in spec.dims} | dict(spec.counts)), seed=batch, device=device)
+    """Inputs [B, 5, ...] that are views of wider rows, and params: 4 heads in 2 groups, sizes that are no powers of two."""
+    case = draw(spec, Shape(batch, 5, 4, 2, {name: SIZES[name] for name, _ in spec.dims} | dict(spec.counts)), seed=batch, device=device)
     case = case.to(dtype, params_dtype=torch.float32)
     return [torch.cat([x, x], -1)[..., : x.shape[-1]] for x in case.inputs.values()], list(case.params.values())
 
@@ -255,7 +255,7 @@ def wider(part: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", [*EXAMPLES, *ODD])
+@pytest.mark.parametrize("name", [name for name, text in (EXAMPLES | ODD).items() if "reversed" not in text])
 def test_steps_on_a_gpu(name, dtype, tmp_path):
     """The operator's step against the torch step in float64, and, for one, the same out of a graph."""
     folder, spec = write((EXAMPLES | ODD)[name], tmp_path, f"{name}.ssm")

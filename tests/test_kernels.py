@@ -12,9 +12,7 @@ import builtins
 import contextlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import pytest
 from built import write
 from conftest import ROOT
+from interpreter import printed
 
 pytest.importorskip("torch")
 
@@ -141,7 +140,7 @@ CARRIED = (
     "mlstm_sigmoid", "retnet", "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: rows of one form, one factor a head, nothing erased."""
-SCANS = ("hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
+SCANS = ("h3", "hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
 """Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
 # of several rows a token: three that turn, look ahead and are gated; two that a number of the token multiplies
 ROWS = {
@@ -162,6 +161,7 @@ def fused(folder: Path, spec):
     op._is_fused = lambda *tensors: tensors[0].numel() > 0 and op._arithmetic(*tensors) == torch.float32
     kernels = op._kernels()
     kernels._segments = lambda *_: 1
+    kernels.EDGE = 64
     return subject, kernels
 
 
@@ -214,10 +214,7 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
 def interpreting(*arguments: object, function: str = "interpret", module: str = "test_kernels") -> str:
     """What `interpret` of a test's module prints in a process of its own."""
     program = f"import pathlib, {module}; {module}.{function}{arguments!r}".replace("PosixPath", "pathlib.Path")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
+    return printed(program)
 
 
 OTHERS = {
@@ -370,11 +367,13 @@ def test_what_is_too_wide_is_refused_and_said_once(gated_kernels):
 
 
 def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
-    """States at chunk edges take 256 MiB, or an eighth of keys and values where those are larger; below that nothing is cut."""
+    """States at chunk edges take at most so much, or an eighth of keys and values where those are larger; below that nothing is cut."""
     MIB = 1 << 20
+    monkeypatch.setattr(gated_kernels, "STATES_LIMIT", 256 * MIB)
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192) == 2
     assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
-    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 8192) == 16
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384) == 16
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096) == 4, "slices begin at edges"
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
     launched = []
     monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
@@ -384,12 +383,12 @@ def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
     _, _, gates = gated_kernels.forward(q, q, q, raw, None, None)
     gated_kernels.backward(torch.randn_like(q), None, q, q, q, raw, None, gates, None)
     names = [kernel.__name__.removesuffix("_kernel") for kernel, _, _ in launched]
-    assert names == "gates forward summary states gradients states gradients rows".split()
-    walks = [arguments[-4:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
-    assert walks == [(20, 15, 1, 2), (0, 20, 0, 2)], "first chunk, chunks, slices before, segments: 35 chunks of 32 tokens"
-    edges = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
-    assert [tuple(buffer.shape) for buffer in edges] == [(2 * 20, 2, 16, 16)] * 2 and edges[0] is edges[1]
-    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 15, 2, 1), (3 * 2 * 20, 2, 1)]
+    assert names == "gates forward states gradients states gradients rows".split()
+    walks = [arguments[-2:] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert walks == [(32, 3), (0, 32)], "first chunk, chunks: 35 chunks of 32 tokens, an edge behind 32 of them"
+    held = [arguments[7] for kernel, _, arguments in launched if kernel is gated_kernels.states_kernel]
+    assert [tuple(buffer.shape) for buffer in held] == [(2 * 32, 2, 16, 16)] * 2 and held[0] is held[1]
+    assert [grid for kernel, grid, _ in launched if kernel is gated_kernels.gradients_kernel] == [(3 * 2 * 3, 2, 1), (3 * 2 * 32, 2, 1)]
 
 
 def test_launches_are_on_the_device_of_the_tensors(gated_kernels, monkeypatch):

@@ -274,14 +274,14 @@ def test_the_cost_counts_what_a_token_does():
 @pytest.mark.parametrize(
     ("update", "words"),
     [
-        ("h' = diag(w) h - k (k . h) + x * k", "leads from entry to entry"),
+        ("h' = W h + x * k", "axis decay is `dense`"),
         ("h' = diag(w) h + x * g\n g' = diag(w) g + x * k", "axis states is `coupled`"),
     ],
 )
 def test_what_no_scan_carries_is_refused_by_its_axis(update, words):
-    second = ", g" if "g'" in update else ""
+    second, wide = ", g" if "g'" in update else "", "; W : [N, N] per layer" if "W" in update else ""
     text = (
-        f"recurrence x {{ dim N = 4\n input x : scalar per channel; k, w : [N] per layer\n state h{second} : real [N] per channel\n"
+        f"recurrence x {{ dim N = 4\n input x : scalar per channel; k, w : [N] per layer{wide}\n state h{second} : real [N] per channel\n"
         f" update {update}\n output y = k . h'{' + k . g' if second else ''} }}"
     )
     with pytest.raises(SpecError) as found:

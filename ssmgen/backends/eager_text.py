@@ -68,6 +68,22 @@ def _complex(x: Tensor) -> Tensor:
     """A real value as a complex one."""
     return torch.complex(x, torch.zeros_like(x))
 ''',
+    "_above": '''\
+def _above(x: Tensor) -> Tensor:
+    """A complex column above its conjugate."""
+    return torch.cat([x, x.conj()], -2)
+''',
+    "_upper": '''\
+def _upper(x: Tensor) -> Tensor:
+    """The upper half of a column."""
+    return x[..., : x.shape[-2] // 2, :]
+''',
+    "_beside": '''\
+def _beside(a: Tensor, b: Tensor) -> Tensor:
+    """What acts on a column above its conjugate, where a s + conj(b s) acts on the column s."""
+    a, b = torch.broadcast_tensors(a, b)
+    return torch.cat([torch.cat([a, b.conj()], -1), torch.cat([b, a.conj()], -1)], -2)
+''',
     "_phi_matrix": '''\
 def _phi_matrix(z: Tensor) -> Tensor:
     """The sum of z^k / (k + 1)!, which is (exp(z) - I) z^-1 where z has an inverse: a corner of exp([[z, I], [0, 0]])."""

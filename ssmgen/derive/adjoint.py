@@ -127,6 +127,19 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
         value: Expr = chain[next(i for i, f in enumerate(chain) if f.kind == "state")].expr
         if term.source in tapped:
             value = Ref(value.type, NOWHERE, f"{term.source}~")
+        coefficient = term.coefficient
+        cut = next((i for i, f in enumerate(chain) if f.kind == "part"), None)
+        if cut is not None:
+            # a real number reaches what a real part was taken of
+            reached = algebra.apply("Re", algebra.mul(_conj(coefficient), algebra.matmul(_adjoint(product_expr(chain[:cut])), gradient)))
+            row = chain[cut].expr
+            give(factors, term, row, algebra.mul(reached, _conj(product_expr(chain[cut + 1 :], value))))
+            for position, factor in enumerate(chain[:cut]):
+                before, behind = product_expr(chain[:position], value), product_expr(chain[position + 1 :], value)
+                pulled = gradient if before is None else algebra.matmul(_adjoint(before), gradient)
+                give(factors, term, *_of_factor(factor, coefficient, pulled, behind))
+            give(factors, term, coefficient, _inner(gradient, product_expr(chain, value)))
+            gradient, coefficient, chain = algebra.mul(reached, _conj(row)), algebra.UNIT, chain[cut + 1 :]
         for position, factor in enumerate(chain):
             before, behind = product_expr(chain[:position], value), product_expr(chain[position + 1 :], value)
             # P^T dS', with the factor itself and Q still to meet
@@ -135,16 +148,16 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
                 if factor.kind == "diagonal" and behind is None:
                     # the diagonal of P^T dS': the sums of the columns of P * dS'
                     found = _rows(algebra.transpose(algebra.mul(_conj(before), gradient)))
-                    give(factors, term, factor.expr, algebra.mul(_conj(term.coefficient), found))
+                    give(factors, term, factor.expr, algebra.mul(_conj(coefficient), found))
                     continue
-                give(factors, term, *_of_factor(factor, term.coefficient, pulled, behind))
+                give(factors, term, *_of_factor(factor, coefficient, pulled, behind))
                 continue
             whole = _times_transposed(pulled, behind)
-            own = algebra.mul(_conj(term.coefficient), whole if factor.weight is None else algebra.mul(_conj(factor.weight), whole))
+            own = algebra.mul(_conj(coefficient), whole if factor.weight is None else algebra.mul(_conj(factor.weight), whole))
             states[term.source].append(algebra.sum_over(term.index, term.rank, own) if term.index else own)
             if factor.weight is not None:
-                give(factors, term, factor.weight, algebra.mul(_conj(term.coefficient), algebra.mul(whole, _conj(value))))
-        give(factors, term, term.coefficient, _inner(gradient, product_expr(chain, value)))
+                give(factors, term, factor.weight, algebra.mul(_conj(coefficient), algebra.mul(whole, _conj(value))))
+        give(factors, term, coefficient, _inner(gradient, product_expr(chain, value)))
     for write in step.writes:
         gradient = gradient_of_state(spec.state(write.target))
         if write.tap == 1:

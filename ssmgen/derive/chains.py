@@ -28,7 +28,8 @@ class Factor:
     """One factor of a chain.
 
     kind: 'column', 'row' (`expr` is the column whose transpose it is), 'diagonal' (`expr` is the column on the diagonal),
-    'rotation' (`expr` is the `Rot` node), 'dense', 'state' (`expr` is the `StateRef`).
+    'rotation' (`expr` is the `Rot` node), 'dense', 'state' (`expr` is the `StateRef`), 'part' (a row of which the real part is
+    taken, Re of it times all that stands behind: linear over the reals, so that no complex number moves past it).
     A state may be transposed, conjugated, and multiplied entry by entry by `weight` (in the state's own orientation).
     """
 
@@ -144,14 +145,17 @@ def _reduce(factors: tuple[Factor, ...]) -> tuple[Expr, tuple[Factor, ...]]:
             if done and done[-1].kind == "row":
                 scale = algebra.mul(scale, algebra.inner(done.pop().expr, column))
                 continue
+            if done and done[-1].kind == "part":
+                scale = algebra.mul(scale, algebra.apply("Re", algebra.inner(done.pop().expr, column)))
+                continue
             scalar, column = algebra.split_scalar(column)
             scale = algebra.mul(scale, scalar)
             done.append(Factor("column", column))
         elif factor.kind == "diagonal" and done and done[-1].kind == "diagonal":
             done[-1] = Factor("diagonal", algebra.mul(done[-1].expr, factor.expr))
-        elif factor.is_matrix and done and done[-1].kind == "row":
+        elif factor.is_matrix and done and done[-1].kind in ("row", "part"):
             sign, flipped = transpose_factor(factor)
-            done[-1] = Factor("row", algebra.mul(sign, times(flipped, done[-1].expr)))
+            done[-1] = Factor(done[-1].kind, algebra.mul(sign, times(flipped, done[-1].expr)))
         else:
             done.append(factor)
     for position, factor in enumerate(done):
@@ -159,7 +163,20 @@ def _reduce(factors: tuple[Factor, ...]) -> tuple[Expr, tuple[Factor, ...]]:
             scalar, rest = algebra.split_scalar(factor.expr)
             scale = algebra.mul(scale, scalar)
             done[position] = Factor(factor.kind, rest)
+        elif factor.kind == "part":
+            scalar, rest = algebra.split_scalar(factor.expr)
+            if scalar.type.field == "real":
+                scale = algebra.mul(scale, scalar)
+                done[position] = Factor(factor.kind, rest)
     return scale, tuple(done)
+
+
+def past(factors: tuple[Factor, ...], coefficient: Expr) -> tuple[tuple[Factor, ...], Expr]:
+    """Factors with a number behind them, and what of it may stand in front: a part keeps it."""
+    if not factors or factors[-1].kind != "part":
+        return factors, coefficient
+    last = factors[-1]
+    return (*factors[:-1], replace(last, expr=algebra.mul(coefficient, last.expr))), algebra.UNIT
 
 
 def times(matrix: Factor, column: Expr) -> Expr:
@@ -182,6 +199,15 @@ def transpose_factor(factor: Factor, conjugate: bool = False) -> tuple[Expr, Fac
             return algebra.UNIT, Factor("column", conj(factor.expr))
         case "diagonal":
             return algebra.UNIT, Factor("diagonal", conj(factor.expr))
+        case "part":
+            raise Refusal(
+                "state-inside-function",
+                "a part of a state is transposed",
+                factor.expr.span,
+                "taking a part is linear over the reals only",
+                note="`u Re(w^T s)` leads from one column to another; its transpose is no factor of a chain",
+                help="write the term upright",
+            )
         case "state":
             # a scalar state is its own transpose
             transposed = not factor.transposed and not factor.expr.type.is_scalar
@@ -221,7 +247,8 @@ def product(left: Chain, right: Chain, span: Span = NOWHERE) -> Chain:
     if left.state is not None and right.state is not None:
         raise two_states(left.state, right.state, span)
     index = _one_index(left, right, span)
-    coefficient = algebra.mul(left.coefficient, right.coefficient)
+    ahead, behind = past(left.factors, right.coefficient)
+    coefficient = algebra.mul(left.coefficient, behind)
     if left.is_scalar or right.is_scalar:
         inner, outer = (left, right) if left.is_scalar else (right, left)
         rows, cols = outer.rows, outer.cols
@@ -229,7 +256,7 @@ def product(left: Chain, right: Chain, span: Span = NOWHERE) -> Chain:
             return chain(coefficient, outer.factors, rows, cols, index, span)
         if inner.state is not None and outer.state is None:
             return chain(coefficient, _inserted(inner, outer, span), rows, cols, index, span)
-    return chain(coefficient, (*left.factors, *right.factors), left.rows, right.cols, index, span)
+    return chain(coefficient, (*ahead, *right.factors), left.rows, right.cols, index, span)
 
 
 def _inserted(inner: Chain, outer: Chain, span: Span) -> tuple[Factor, ...]:
@@ -321,8 +348,9 @@ def substitute(item: Chain, value: Polynomial) -> Polynomial:
             parts = elementwise((), state.weight, inner, item.span)
         for part in parts:
             turned = transpose(part, state.conjugated) if state.transposed else part
-            coefficient = algebra.mul(item.coefficient, turned.coefficient)
-            factors = (*item.left, *turned.factors, *item.right)
+            ahead, behind = past(item.left, turned.coefficient)
+            coefficient = algebra.mul(item.coefficient, behind)
+            factors = (*ahead, *turned.factors, *item.right)
             index = _one_index(item, turned, item.span)
             found.append(chain(coefficient, factors, item.rows, item.cols, index, _joined(item.span, part.span)))
     return tuple(found)
@@ -395,6 +423,9 @@ def product_expr(factors: Iterable[Factor], state: Expr | None = None) -> Expr |
                 part = algebra.mul(factor.weight, part)
             if factor.transposed:
                 part = algebra.transpose(part)
+        elif factor.kind == "part":
+            result = algebra.apply("Re", algebra.matmul(algebra.transpose(factor.expr), result))
+            continue
         elif factor.kind == "row":
             part = algebra.transpose(factor.expr)
         elif factor.kind == "diagonal":

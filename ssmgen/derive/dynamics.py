@@ -44,7 +44,7 @@ class _Discretizer:
         self.name = spec.discretization.method
         self.method: Method = methods()[self.name]
         symbols = {s.name: s for s in spec.symbols}
-        self.expander = Expander(symbols)
+        self.expander = Expander(symbols, takes_parts=True)
         args = spec.discretization.args
         self.dt: Expr = args[0] if args else algebra.UNIT
         self.formulas = Formulas(self.dt, dict(zip(self.method.parameters[1:], args[1:], strict=True)), symbols, bounds_of(spec))
@@ -233,7 +233,8 @@ class _Discretizer:
         return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
 
     def _on_rank_one(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
-        side, coefficient, column, row, span = found.rank_one[0]
+        side, coefficient, column, reader, span = found.rank_one[0]
+        row = reader.expr
         if not self.dt.type.is_scalar:
             title = f"`{self.name}` has no closed form for this transition"
             raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
@@ -262,19 +263,24 @@ class _Discretizer:
         """`f(D + c u w^T)` for f(z) = (a + b z) / (1 - g z) = alpha + beta / (1 - g z), by the formula of Sherman and Morrison:
 
         f(D) + beta g dt c / (1 - g dt c w^T E u) (E u) (E w)^T  with  E = (1 - g dt D)^-1
+
+        Where the real part of w^T s is what is read, that of g dt c w^T E u stands in the denominator.
         """
-        side, coefficient, column, row, span = found.rank_one[0]
+        side, coefficient, column, reader, span = found.rank_one[0]
+        row = reader.expr
         beta, pole = formulas.partial_fraction(formula)
         resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate, span, None)
         kept = self._diagonal(found, item, self.formulas.at(formula, found.rate, span, step))
         reach = algebra.mul(algebra.const(pole), algebra.mul(self.dt, coefficient))
         along = algebra.inner(row, algebra.mul(resolvent, column))
-        below = algebra.sub(algebra.UNIT, algebra.mul(reach, along))
-        if not (key(row) == key(column) and self.formulas.is_positive(resolvent) and self.formulas.is_nonpositive(reach)):
+        taken = algebra.mul(reach, along)
+        below = algebra.sub(algebra.UNIT, algebra.apply("Re", taken) if reader.kind == "part" else taken)
+        is_mirrored = key(row) == key(algebra.apply("conj", column))
+        if not (is_mirrored and self.formulas.is_right(resolvent) and self.formulas.is_nonpositive(reach)):
             self.formulas.divides(below, False, span)
         amount = algebra.div(algebra.mul(algebra.const(beta), reach), below)
         amount = amount if step is None else algebra.mul(step, amount)
-        factors = (Factor("column", algebra.mul(resolvent, column)), Factor("row", algebra.mul(resolvent, row)))
+        factors = (Factor("column", algebra.mul(resolvent, column)), Factor(reader.kind, algebra.mul(resolvent, row)))
         size = item.rows if side == "left" else item.cols
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))

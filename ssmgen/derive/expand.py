@@ -59,6 +59,7 @@ class Expander:
 
     symbols: dict[str, Symbol]
     value_of: StateValue = itself
+    takes_parts: bool = False  # `Re(w^T s)` is a factor: maps that are linear over the reals alone are taken
 
     def reads_state(self, expr: Expr) -> bool:
         """True when a state occurs, also behind the name of a `let`."""
@@ -121,6 +122,8 @@ class Expander:
                 raise self._inside(expr, "a row index", "read the state by a product: `S^T q`")
             case Apply(function="conj"):
                 return tuple(transpose(transpose(item), conjugate=True) for item in self._expand(expr.args[0]))
+            case Apply(function="Re") if self.takes_parts and expr.type.is_scalar:
+                return tuple(self._part(item, expr) for item in self._expand(expr.args[0]))
             case Apply():
                 raise self._inside(expr, expr.function, "")
         raise ValueError(f"no rule for {type(expr).__name__}")
@@ -138,6 +141,14 @@ class Expander:
             else:
                 found += elementwise(weights, whole, item, expr.span)
         return collect(found)
+
+    def _part(self, item: Chain, expr: Expr) -> Chain:
+        """Re of `c w^T s`, which is Re of (c w)^T s."""
+        upright = item.state is not None and not item.factors[-1].transposed and not item.factors[-1].conjugated
+        if not upright or [f.kind for f in item.factors] != ["row", "state"] or item.index is not None:
+            raise self._inside(expr, "Re", "take the real part of one product with a column, `Re(w^T s)`, and of nothing else")
+        row, state = item.factors
+        return chain(algebra.UNIT, (Factor("part", algebra.mul(item.coefficient, row.expr)), state), item.rows, item.cols, span=expr.span)
 
     def _quotient(self, expr: Div) -> Polynomial:
         if self.reads_state(expr.right):

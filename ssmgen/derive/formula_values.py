@@ -11,7 +11,7 @@ from ..discretizations import _method as formulas
 from ..discretizations._method import Formula
 from ..expressions import constant
 from ..source import NOWHERE, Span
-from ..spec import Expr, Ref, Symbol
+from ..spec import Div, Expr, Ref, Symbol
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,15 @@ class Formulas:
     def is_positive(self, expr: Expr) -> bool:
         """Whether every entry is provably > 0."""
         return expr.type.field == "real" and self.bounds.of(expr).is_positive
+
+    def is_right(self, expr: Expr) -> bool:
+        """Whether the real part of every entry is provably > 0; that of 1 / x is where that of x is."""
+        if expr.type.field == "real":
+            return self.is_positive(expr)
+        if isinstance(expr, Div) and algebra.is_one(expr.left):
+            expr = expr.right
+        real, _ = algebra.split_imaginary(self._opened(expr))
+        return real.type.field == "real" and self.bounds.of(real).is_positive
 
     def is_nonpositive(self, expr: Expr) -> bool:
         """Whether every entry is provably <= 0."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .. import algebra
 from ..source import Span
 from ..spec import Expr, Skew, State, Type
-from .chains import Polynomial
+from .chains import Factor, Polynomial
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Structure:
     weight: Expr | None = None  # full weights
     turning: Expr | None = None  # rates of turning
     turning_type: Type | None = None
-    rank_one: list[tuple[str, Expr, Expr, Expr, Span]] = field(default_factory=list)  # side, coefficient, column, row, span
+    rank_one: list[tuple[str, Expr, Expr, Factor, Span]] = field(default_factory=list)  # side, coefficient, column, row, span
 
     @property
     def rate(self) -> Expr:
@@ -61,10 +61,10 @@ def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: boo
         elif plain and kinds == (["dense"], []) and isinstance(item.left[0].expr, Skew):
             found.turning = _plus(found.turning, algebra.mul(item.coefficient, item.left[0].expr.operand))
             found.turning_type = item.left[0].expr.type
-        elif plain and kinds == (["column", "row"], []):
-            found.rank_one.append(("left", item.coefficient, item.left[0].expr, item.left[1].expr, item.span))
+        elif plain and kinds in ((["column", "row"], []), (["column", "part"], [])):
+            found.rank_one.append(("left", item.coefficient, item.left[0].expr, item.left[1], item.span))
         elif plain and kinds == ([], ["column", "row"]):
-            found.rank_one.append(("right", item.coefficient, item.right[0].expr, item.right[1].expr, item.span))
+            found.rank_one.append(("right", item.coefficient, item.right[0].expr, item.right[1], item.span))
         elif not factor.transposed and not factor.conjugated and kinds == ([], []) and item.index is None:
             found.weight = _plus(found.weight, algebra.mul(item.coefficient, factor.weight))
         else:
@@ -77,6 +77,8 @@ def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: boo
         # a diagonal beside a rank-one term on the same side: inverses are closed (Sherman and Morrison), exponentials are not
         beside = found.left if found.rank_one[0][0] == "left" else found.right
         mixed = mixed or beside is None or not has_inverses
+    elif found.rank_one and found.rank_one[0][3].kind == "part":
+        raise NoClosedForm(span, "a part of a product beside one number")
     if mixed:
         names = ("a diagonal on the key side", "a diagonal on the value side", "full weights")
         words = [name for name, has in zip(names, shapes, strict=True) if has]

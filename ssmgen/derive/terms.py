@@ -65,6 +65,8 @@ def _generators(factors: tuple[Factor, ...]) -> tuple[Generator, ...]:
         factor = rest.pop(0)
         if factor.kind == "column" and rest and rest[0].kind == "row":
             found.append(Generator("rank_one", factor.expr, rest.pop(0).expr))
+        elif factor.kind == "column" and rest and rest[0].kind == "part":
+            found.append(Generator("part", factor.expr, rest.pop(0).expr))
         elif factor.kind == "diagonal":
             found.append(Generator("diagonal", factor.expr))
         elif factor.kind == "rotation":
@@ -109,6 +111,8 @@ def generator_factors(generator: Generator, rows: Dim) -> tuple[Factor, ...]:
     match generator.kind:
         case "rank_one":
             return Factor("column", generator.column), Factor("row", generator.row)
+        case "part":
+            return Factor("column", generator.column), Factor("part", generator.row)
         case "diagonal":
             return (Factor("diagonal", generator.column),)
         case "rotation":

@@ -53,7 +53,7 @@ class _Steps:
     def _assign(self, assignment: Assignment) -> None:
         name = assignment.state
         try:
-            value = Expander(self.symbols, self._value_of).expand(assignment.value)
+            value = Expander(self.symbols, self._value_of, takes_parts=True).expand(assignment.value)
             is_read = any(item.state is not None and item.state.name == name for items in self.current.values() for item in items)
             taps = None if self.loop or is_read or name in self.current else entering(value, self.spec.state(name), self.spec)
             if taps is not None:

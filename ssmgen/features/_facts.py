@@ -38,7 +38,7 @@ class Facts:
     @property
     def correction_terms(self) -> tuple[Transition, ...]:
         """Terms with a rank-one factor."""
-        return tuple(t for t in self.transitions if any(g.kind == "rank_one" for g in t.left + t.right))
+        return tuple(t for t in self.transitions if any(g.kind in ("rank_one", "part") for g in t.left + t.right))
 
     @property
     def coupling_terms(self) -> tuple[Transition, ...]:

@@ -6,7 +6,7 @@ from .. import syntax
 from .scope import Scope, suggestion
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-FORMS = ("recurrent", "chunk", "scan", "sequential")
+FORMS = ("chunk", "scan", "convolution")
 CHUNKS = ("16", "32", "64", "128", "256")
 
 OPTIONS: dict[str, tuple[str, ...]] = {"chunk": CHUNKS, "state_dtype": DTYPES, "form": FORMS}

@@ -78,6 +78,7 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
         time=structure.time,
         recurrent_inputs=recurrent,
         options=options,
+        option_spans=tuple((s.name, s.span) for s in node.body if isinstance(s, syntax.Option)),
         span=node.name_span,
     )
 

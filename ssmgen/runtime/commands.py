@@ -62,16 +62,18 @@ def verify(source: Source, device: str | None, path: Path | None, table: Path | 
 
 
 def bench(
-    source: Source, dims: Mapping[str, int], device: str | None, shapes: tuple[tuple[int, int, int], ...], adapter: Path | None,
+    jobs: list[tuple[Source, Mapping[str, int], Path | None]], device: str | None, shapes: tuple[tuple[int, int, int], ...],
     first: bool | None, path: Path | None, table: Path | None = None,
 ) -> int:  # fmt: skip
-    """Time every recurrence of a source at every shape; raises AdapterError when the adapter is at fault."""
+    """Time every recurrence of some sources, each with its sizes and its adapter, at every shape.
+
+    The device is measured once. The report is written behind every recurrence; one that cannot be measured does not keep the others
+    from it, and the first such fault is raised at the end. Raises AdapterError when an adapter is at fault.
+    """
     import torch
 
     from . import bench as benching
     from . import bench_table, floors
-    from .bench_accuracy import accuracy
-    from .bench_decode import decode
     from .bench_subject import subjects
     from .peers import load
 
@@ -81,37 +83,58 @@ def bench(
         progress.print("Error: torch sees no GPU here; `--device cpu` measures on the processor")
         return 1
     shapes = shapes or benching.SHAPES[device]
-    peers = load(adapter) if adapter is not None else []
-    built = subjects(source, dims, device, peers)
+    peers = [load(adapter) if adapter is not None else [] for _, _, adapter in jobs]
+    built = [one for (source, dims, _), own in zip(jobs, peers, strict=True) for one in subjects(source, dims, device, own)]
     tuned([subject.package for subject in built], table)
-    calls_first = device != "cpu" if first is None else first
-    with _kernels(calls_first) as cache, progress.status("measuring the device") as status:
+    faults = []
+    with _kernels(device != "cpu" if first is None else first) as cache, progress.status("measuring the device") as status:
         rates = floors.rates(device)
-        report = benching.describe(device, rates, peers)
+        report = benching.describe(device, rates, [peer for own in peers for peer in own])
         console.print(bench_table.machine(report))
         for subject in built:
-            name, calls = subject.spec.name, {}
-            if calls_first:
-                status.update(f"first calls of {name}")
-                calls = benching.first_calls(subject, shapes[0], cache)
-            status.update(f"comparing {name} with float64")
-            errors = accuracy(subject, shapes[0][1], shapes[0][2])
-            report["accuracy"] += [{"recurrence": name, **row} for row in errors]
-            for shape in shapes:
-                status.update(f"timing {name} at B, T, H = {shape}")
-                report["runs"].append(benching.measure(subject, shape, rates, errors, calls if shape == shapes[0] else {}))
-                console.print(bench_table.shape_table(report["runs"][-1]))
-            status.update(f"decoding with {name}")
-            steps = decode(subject, shapes[0][2], rates)
-            report["decode"] += [{"recurrence": name, **row} for row in steps]
-            if steps:
-                console.print(bench_table.decode_table(name, steps))
+            try:
+                _measured(subject, shapes, rates, report, cache, console, status)
+            except Exception as fault:
+                faults.append(fault)
+                progress.print(f"{subject.spec.name}: {type(fault).__name__}: {fault}", style="bold red", markup=False)
+            _write(path, json.dumps(report, indent=1, allow_nan=False))
     for line in bench_table.legend(report):
         console.print(line)
     if path is not None:
-        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         console.print(f"{path} written")
+    if faults:
+        raise faults[0]
     return 0
+
+
+def _measured(subject, shapes, rates, report: dict, cache: Path | None, console, status) -> None:
+    """One recurrence: its tables, and its entries in the report. cache: an empty folder for kernels, where first calls are timed."""
+    from . import bench as benching
+    from . import bench_table
+    from .bench_accuracy import accuracy
+    from .bench_decode import decode
+
+    name, calls = subject.spec.name, {}
+    if cache is not None:
+        status.update(f"first calls of {name}")
+        calls = benching.first_calls(subject, shapes[0], cache)
+    status.update(f"comparing {name} with float64")
+    errors = accuracy(subject, shapes[0][1], shapes[0][2])
+    report["accuracy"] += [{"recurrence": name, **row} for row in errors]
+    for shape in shapes:
+        status.update(f"timing {name} at B, T, H = {shape}")
+        report["runs"].append(benching.measure(subject, shape, rates, errors, calls if shape == shapes[0] else {}))
+        console.print(bench_table.shape_table(report["runs"][-1]))
+    status.update(f"decoding with {name}")
+    steps = decode(subject, shapes[0][2], rates)
+    report["decode"] += [{"recurrence": name, **row} for row in steps]
+    if steps:
+        console.print(bench_table.decode_table(name, steps))
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def tuned(packages: Iterable[ModuleType], table: Path | None) -> None:
@@ -174,11 +197,13 @@ def tune(source: Source, dims: Mapping[str, int], out: Path, shape: tuple[int, i
 
 @contextmanager
 def _kernels(is_fresh: bool):
-    """A folder for compiled kernels; when fresh, this process's too: what a first call compiled is not compiled again here."""
+    """When fresh, a folder for compiled kernels, this process's too: what a first call compiled is not compiled again here."""
+    if not is_fresh:
+        yield None
+        return
+    before = os.environ.get("TRITON_CACHE_DIR")
     with tempfile.TemporaryDirectory(prefix="ssmgen-kernels-") as folder:
-        before = os.environ.get("TRITON_CACHE_DIR")
-        if is_fresh:
-            os.environ["TRITON_CACHE_DIR"] = folder
+        os.environ["TRITON_CACHE_DIR"] = folder
         try:
             yield Path(folder)
         finally:

@@ -257,12 +257,28 @@ class _Walk:
             probe = _Token(token.values, {**token.before, dynamics.state: at}, token.after, token.delayed, token.position, token.loops)
             return self._value(probe, dynamics.value).expand(at.shape)
 
+        method, args = self.spec.discretization.method, [self._value(token, arg) for arg in self.spec.discretization.args]
+        zero = torch.zeros_like(state)
+        previous = zero if dynamics.before is None else self._value(token, dynamics.before).expand(zero.shape)
+        if state.is_complex():
+            trial = torch.linspace(-1, 1, state[0, 0].numel(), dtype=torch.float64, device=state.device).reshape(state.shape[2:]) + zero
+            change = rate(trial) - rate(zero)
+            if not torch.allclose(rate(1j * trial) - rate(zero), 1j * change, rtol=1e-9, atol=1e-9 * float(change.abs().max() + 1)):
+                # linear over the reals alone: real parts above imaginary ones
+                rows = state.shape[2]
+                above = lambda x: torch.cat([x.real, x.imag], dim=2)  # noqa: E731
+                whole = lambda x: torch.complex(x[:, :, :rows], x[:, :, rows:])  # noqa: E731
+                return whole(self._stepped(lambda x: above(rate(whole(x))), above(state), above(previous), method, args))
+        return self._stepped(rate, state, previous, method, args)
+
+    def _stepped(self, rate: Callable, state: Tensor, previous: Tensor, method: str, args: list[Tensor]) -> Tensor:
+        """One step of `dS/dt = rate(S)`, which is A S + b: entry by entry, from the left or from the right."""
+        import torch
+
         zero = torch.zeros_like(state)
         b = rate(zero)
         factor = rate(zero + 1) - b
         trial = torch.linspace(-1, 1, state[0, 0].numel(), dtype=torch.float64, device=state.device).reshape(state.shape[2:]) + zero
-        method, args = self.spec.discretization.method, [self._value(token, arg) for arg in self.spec.discretization.args]
-        previous = zero if dynamics.before is None else self._value(token, dynamics.before).expand(zero.shape)
         if torch.allclose(rate(trial) - b, factor * trial, rtol=1e-9, atol=1e-9 * float(factor.abs().max() + 1)):
             # Every entry by itself: as many 1 x 1 problems as there are entries.
             entries = [x.expand(state.shape)[..., None, None] for x in (factor, b, state, previous)]

@@ -62,9 +62,9 @@ class Peer:
         return self._known_wrong()
 
 
-def beside(spec: Path) -> Path | None:
-    """The adapter that belongs to a spec's file, if it has one."""
-    path = spec.parent / "peers" / f"{spec.stem}.py"
+def beside(spec: Path, folder: Path | None = None) -> Path | None:
+    """The adapter that belongs to a spec's file, if it has one: in the folder `peers` beside it, or in another."""
+    path = (folder or spec.parent / "peers") / f"{spec.stem}.py"
     return path if path.is_file() else None
 
 

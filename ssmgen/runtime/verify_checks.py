@@ -397,6 +397,11 @@ def registered(subject: Subject, dtype) -> Iterator[Row]:
     case = case.to(dtype)
     with Calls() as calls:
         subject.gradients(lambda c, s: subject.op(c, s, chunk=2), case, start)
+        if not calls.found:
+            # whole sequences are a convolution: torch's own operations; a packed document is not
+            case, bounds = _packed(subject, (5,))
+            case, start = case.to(dtype), tuple(x[:1] for x in start)
+            subject.gradients(lambda c, s: subject.op(c, s, cu_seqlens=bounds, chunk=2), case, start)
         if not subject.is_reversed:
             subject.steps(case, start)
     for func in dict.fromkeys(func for func, _ in calls.found):

@@ -24,7 +24,7 @@ from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, Rot, SumOver, Type
 from . import members, scans, sequential
 from .exact import Log, Polynomial
-from .meaning import Complex, Functions, Meaning, exponential
+from .meaning import Complex, Functions, Meaning, complex_of, exponential
 from .programs import Grid, Runner
 from .sequential import Gradients, Tokens
 
@@ -532,6 +532,10 @@ def _mapped(term, matrix, token: Meaning):
     for generator in reversed(term.left):
         if generator.kind == "rotation":
             matrix = _rotated(matrix, "left", generator.column, token)
+        elif generator.kind == "part":
+            row = [line[0] for line in token.matrix(generator.row)]
+            reads = [sum((a * line[j] for a, line in zip(row, matrix)), Fraction(0)) for j in range(len(matrix[0]))]
+            matrix = [[a[0] * complex_of(x).re for x in reads] for a in token.matrix(generator.column)]
         elif generator.kind == "elementwise":
             weights = token.matrix(generator.column)
             matrix = [[x * w for x, w in zip(row, line)] for row, line in zip(matrix, weights)]

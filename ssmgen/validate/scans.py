@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from ..expressions import key
 from ..plan import Plan
 from ..recurrence import Pair
+from ..response import Convolution, Probe
 from ..scan import ScanProgram
 from ..spec import Expr
+from ..spec_text import expr_text
 from .meaning import Functions, Matrix, Meaning, complex_of
 
 TOKENS = 5
@@ -30,7 +33,9 @@ def compare(plan: Plan, program: ScanProgram, pairs: tuple[Pair, ...], draw, upd
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
-    lines = {b.name: b.value for b in (*program.statics, *program.token, *program.update, *program.carried, program.output)}
+    bound = (*program.statics, *program.token, *program.update, *program.carried, program.output, *program.convolution_lines)
+    lines = {b.name: b.value for b in bound}
+    answers = None if program.convolution is None else _Answers(program, program.convolution)
     whole: dict[str, Matrix] = draw(None)
     states = {name: m for name, m in _parted(whole, pairs).items() if name in dict(program.states)}
     count = 0
@@ -57,8 +62,83 @@ def compare(plan: Plan, program: ScanProgram, pairs: tuple[Pair, ...], draw, upd
             left, added = _full(written, program, f"kept {name}'", states[name]), _full(written, program, f"{name}'", states[name])
             total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(left, added, strict=True)]
             count += _same(f"what carries `{name}` at token {t}", total, after[name])
+        if answers is not None:
+            count += answers.compare(own, states, after, wanted[program.output.name], f"of the convolution at token {t}")
         whole, states = later, after
     return count
+
+
+class _Answers:
+    """A convolution against a token of the scan: states made of factors and drives, the output of probes; weights stay as they were."""
+
+    def __init__(self, program: ScanProgram, convolution: Convolution):
+        self.convolution, self.types = convolution, dict(program.states)
+        names = [name for name, _ in program.states]
+        self.pairs = [(names[a], names[b]) for a, b in program.pairs]
+        self.first: dict[str, Matrix] = {}
+        self.fixed: dict[tuple[str, int, int], Matrix] = {}
+
+    def compare(self, own: Meaning, before: dict[str, Matrix], after: dict[str, Matrix], output: Matrix, where: str) -> int:
+        """Gives how many numbers were compared. Raises Difference."""
+        count, self.first = 0, self.first or before
+        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in self.convolution.mixing]
+        factors = {name: self._still(own, factor, before[name], where) for name, factor in entrywise}
+        made = {name: _entrywise(factor, before[name]) for name, factor in factors.items()}
+        for name in self.convolution.mixing:
+            made[name] = self._kept(own, name, before)
+            still = self._kept(own, name, self.first)
+            _same(f"what is kept of `{name}` {where}, which no token may change", still, self.fixed.setdefault((name, 0, 0), still))
+        for re, im in (pair for pair in self.pairs if pair[0] in factors):
+            made[re] = _entrywise(factors[re], before[re], factors[im], before[im], sign=-1)
+            made[im] = _entrywise(factors[re], before[im], factors[im], before[re])
+        for drive in self.convolution.drives:
+            value = own.matrix(drive.value)
+            for name, weight in drive.weights:
+                like = before[name]
+                written = _entrywise(self._still(own, weight, like, where), _spread(value, like))
+                made[name] = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(made[name], written, strict=True)]
+        for name, found in made.items():
+            count += _same(f"`{name}` {where}", found, after[name])
+        reads = {probe.name: self._read(own, probe, before, after, where) for probe in self.convolution.probes}
+        told = Meaning({**own.values, **reads}, own.definitions, {}, own.sizes, own.functions)
+        return count + _same(f"output {where}", _spread(told.matrix(self.convolution.output), output), output)
+
+    def _kept(self, own: Meaning, name: str, states: dict[str, Matrix]) -> Matrix:
+        """What a token leaves of states whose entries read each other."""
+        values = {**own.values, **{f"kept {n}": m for n, m in states.items()}}
+        meaning = Meaning(values, own.definitions, {}, own.sizes, own.functions)
+        return _spread(meaning.matrix(dict(self.convolution.factors)[name]), states[name])
+
+    def _still(self, own: Meaning, weight: Expr, like: Matrix, where: str) -> Matrix:
+        """The value of a factor or weight, which is the same as at the first token."""
+        found = _spread(own.matrix(weight), like)
+        first = self.fixed.setdefault((key(weight), len(like), len(like[0])), found)
+        _same(f"`{expr_text(weight)}` {where}, which no token may change", found, first)
+        return found
+
+    def _read(self, own: Meaning, probe: Probe, before: dict[str, Matrix], after: dict[str, Matrix], where: str) -> Matrix:
+        total: Matrix = []
+        for name, weight in probe.weights:
+            state = (after if name.endswith("'") else before)[name.removesuffix("'")]
+            part = _entrywise(self._still(own, weight, state, where), state)
+            part = part if 0 in probe.axes else [[sum(column) for column in zip(*part, strict=True)]]
+            part = part if 1 in probe.axes else [[sum(row)] for row in part]
+            total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(total, part, strict=True)] if total else part
+        return [list(column) for column in zip(*total, strict=True)] if probe.rows == 1 or probe.cols == 0 else total
+
+
+def _spread(found: Matrix, like: Matrix) -> Matrix:
+    """A number, a column or a row in the shape of a state."""
+    rows = found if len(found) == len(like) else found * len(like)
+    return [row if len(row) == len(like[0]) else row * len(like[0]) for row in rows]
+
+
+def _entrywise(a: Matrix, b: Matrix, c: Matrix | None = None, d: Matrix | None = None, sign: int = 1) -> Matrix:
+    """a * b, or a * b + sign * c * d, entry by entry."""
+    product = [[x * y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+    if c is None or d is None:
+        return product
+    return [[x + sign * y for x, y in zip(p, q, strict=True)] for p, q in zip(product, _entrywise(c, d), strict=True)]
 
 
 def _parted(values: dict[str, Matrix], pairs: tuple[Pair, ...]) -> dict[str, Matrix]:

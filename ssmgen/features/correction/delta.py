@@ -2,7 +2,7 @@
 
 from .._base import Feature
 from .._facts import Facts
-from ._terms import erases_what_it_writes, scan_law
+from ._terms import erases_what_it_writes
 
 
 def matches(facts: Facts) -> bool:
@@ -14,8 +14,7 @@ FEATURE = Feature(
     "a rank-one delta correction along the write key",
     matches,
     is_lowered=True,
-    in_scan=False,
-    law=scan_law,
+    in_scan=True,
     priority=20,
     evidence=lambda f: f.correction_terms[0],
 )

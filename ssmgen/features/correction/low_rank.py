@@ -1,14 +1,12 @@
 """S' = (D + b a^T) S + k v^T: a rank-one term with directions of its own beside the decay."""
 
 from .._base import Feature
-from ._terms import scan_law
 
 FEATURE = Feature(
     "a low-rank term beside the decay",
     lambda facts: bool(facts.correction_terms),
     is_lowered=True,
-    in_scan=False,
-    law=scan_law,
+    in_scan=True,
     priority=10,
     evidence=lambda f: f.correction_terms[0],
 )

@@ -13,11 +13,11 @@ from ..side.whole import whole
 
 
 def matches(facts: Facts) -> bool:
-    """A state of a channel, a factor of its own for every entry, or fading and reading that no chunk has."""
+    """A state of a channel, a factor of its own for every entry, a term that reads a part, or fading and reading that no chunk has."""
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
-    if "elementwise" in kinds:
+    if kinds & {"elementwise", "part"}:
         return True
     if kinds - {"diagonal"} or facts.coupling_terms:
         return False

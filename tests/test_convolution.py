@@ -1,0 +1,187 @@
+"""Recurrences that no token changes as convolutions: equal to their scans, taken where they pay, refused where they are none."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+from built import example, write
+from conftest import ROOT
+
+torch = pytest.importorskip("torch")
+
+from oracles import h3  # noqa: E402
+
+from ssmgen import explain  # noqa: E402
+from ssmgen.compiler import check  # noqa: E402
+from ssmgen.diagnostics import SpecError  # noqa: E402
+from ssmgen.lower import lower  # noqa: E402
+from ssmgen.runtime.sample import Shape, draw  # noqa: E402
+from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
+from ssmgen.schedule import schedule  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
+from ssmgen.validate import ValidationError, validate  # noqa: E402
+
+B, T, C, N = 2, 256, 3, 6
+
+SPECS = {
+    "two states, micro-steps, two taps, reads before and after, a nonlinear output, reversed": """
+recurrence answers(n = 2) {
+  dim    N = 6
+  input  x, w : scalar per channel; k, q : [N] per layer
+  param  D, r : scalar per channel; bias : [N] per channel; b, c : [N] per layer
+  state  h, g : real [N] per channel
+  update h' = h
+         for j in 1..n: h' = diag(tanh(bias)) h' + x * b
+         h' = h' + silu(w) * x[-1] * k[-1]
+         g' = tanh(r) * g + x * c + b
+  output y = silu(c . h') * (1 + square(b . g)) + D * x + q . h
+  time   reversed
+  @form  convolution
+}""",
+    "a factor for every entry of a matrix, written along one axis, read along both": """
+recurrence grid {
+  dim    N = 4, P = 6
+  input  v : [P]; c : scalar
+  param  W : [N, P] per head; k, q : [N] per head; z0 : [P] per head
+  state  S : real [N, P]; z : real [P]
+  update S' = tanh(W) * S + k (c * v)^T
+         z' = diag(sigmoid(z0)) z + c * v
+  output o = S'^T q + tanh(z') + S^T k
+  @form  convolution
+}""",
+    "a complex state beside one that drops everything, both parts read": """
+recurrence turning {
+  dim    N = 4
+  input  u, a : scalar per channel; z : complex [N] per layer
+  param  C : complex [N] per channel init re 1, im 0; rho, theta : [N] per channel
+  state  s : complex [N] per channel; h : real scalar per channel
+  update s' = tanh(rho) * cis(theta) * s + u * z
+         h' = 0 * h + a
+  output y = Re(C . s') + Im(C . s) * h' + h
+  @form  convolution
+}""",
+}
+HELD = ("op = reference", "op gradients", "split", "packed", "step", "reversed", "causality")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_recurrences_of_no_paper(name, tmp_path):
+    folder, spec = write(SPECS[name], tmp_path)
+    report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name in HELD})
+    assert report.passed, "\n".join(map(str, report.failures))
+
+
+@pytest.mark.parametrize("name", ["s4d", "s4d_real"])
+def test_a_convolution_is_the_scan(name, tmp_path):
+    """Values, final state and every gradient, in float64 and from bfloat16; packed documents are what is scanned."""
+    package, spec = example(name, tmp_path)
+    call = getattr(package, name)
+    drawn = draw(spec, Shape(B, T, C, 1, {dim: N for dim, _ in spec.dims}), seed=3, device="cpu")
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.bfloat16, 1e-2)):
+        case = drawn.to(dtype, params_dtype=torch.promote_types(dtype, torch.float32))
+        u, *params = case.arguments
+        start = torch.randn_like(call(u, *params).final_state[0])
+        weights, ends = torch.randn(B, T, C, dtype=dtype), torch.randn_like(start)
+        found = []
+        for is_packed in (False, True):
+            leaves = [x.detach().clone().requires_grad_() for x in (u, *params, start)]
+            bounds = {"cu_seqlens": torch.tensor([0, T, 2 * T])} if is_packed else {}
+            given = leaves[0].flatten(0, 1)[None] if is_packed else leaves[0]
+            output = call(given, *leaves[1:-1], initial_state=package.State(leaves[-1]), **bounds)
+            y, final = output.y.reshape(B, T, C), output.final_state[0]
+            found.append((y, final, *torch.autograd.grad((y * weights).sum() + (final * ends).real.sum(), leaves)))
+        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[1][2].abs().max()))
+
+
+def test_powers_of_a_factor_near_one(tmp_path):
+    """Half a million radians later the power of a float32 factor is off by one rounding, not by one a token; 0 has powers too."""
+    package, _ = example("s4d", tmp_path)
+    length, turn = 65536, torch.polar(torch.ones(()), torch.tensor(7.5))
+    factor = torch.tensor([turn, 0, -0.999])[None, :, None]
+    low, high = sys.modules[f"{package.__name__}.op"]._powers(factor, length)
+    every = (high[:, :, None] * low[:, None]).flatten(1, 2)[0, :, :, 0].to(torch.complex128)
+    wide, l = factor[0, :, 0].to(torch.complex128), torch.arange(every.shape[0])[:, None]
+    angle = torch.remainder(l * wide.angle(), 2 * torch.pi)
+    wanted = torch.where((wide == 0) & (l == 0), 1, wide.abs() ** l * torch.exp(1j * angle))
+    assert every.shape[0] > length and float((every - wanted).abs().max()) < 5e-7
+
+
+def test_the_form_is_chosen_by_cost_and_said():
+    text = (ROOT / "examples" / "s4d.ssm").read_text(encoding="utf-8")
+
+    def plan(words="", **sizes):
+        source = Source("s4d.ssm", text.replace("  output", f"  {words}\n  output") if words else text)
+        trace = check(source, sizes)
+        return schedule(trace.after("classify")["s4d"]), source
+
+    usual, source = plan()
+    assert usual.convolution is not None and not usual.outruns_kernels
+    assert "2 transforms a token against 452 operations" in explain.summary(source, {})[0]
+    assert plan(N=256)[0].outruns_kernels
+    scanned, source = plan("@form scan")
+    assert scanned.convolution is None and "`@form scan` decides" in explain.summary(source, {})[0]
+    asked, source = plan("@form convolution")
+    assert asked.outruns_kernels and "convolution of whole sequences; scan of packed documents" in explain.summary(source, {})[0]
+    # what may grow, and what one operation an entry is cheaper for, is scanned unless the text says otherwise
+    leak = """
+recurrence leak {{
+  input  u : scalar per channel
+  param  a : scalar per channel
+  state  s : real scalar per channel
+  update s' = {} * s + u
+  output s'
+}}"""
+    for factor in ("a", "sigmoid(a)"):
+        chosen = schedule(check(Source("leak.ssm", leak.format(factor))).after("classify")["leak"])
+        assert chosen.convolution is None and ("not proved that nothing grows" in chosen.reasons[-1]) == (factor == "a")
+
+
+def test_a_factor_that_a_token_changes_is_named():
+    text = (ROOT / "examples" / "mamba1.ssm").read_text(encoding="utf-8").replace("  output", "  @form convolution\n  output")
+    with pytest.raises(SpecError) as raised:
+        check(Source("mamba1.ssm", text))
+    (found,) = raised.value.diagnostics
+    assert found.slug == "not-time-invariant" and found.primary.text == "`dt` depends on the token: it reads `dt_raw`, an input"
+    assert text[found.primary.span.start : found.primary.span.end] == "dt" and "`param dt_raw : scalar per channel`" in found.help
+
+
+def test_another_convolution_is_not_validated():
+    """A weight that is not the recurrence's, and one that a token changes."""
+    source = Source("grid.ssm", SPECS["a factor for every entry of a matrix, written along one axis, read along both"])
+    plan = schedule(check(source).after("classify")["grid"])
+    validate(plan, lower(plan))
+    drive, *rest = plan.convolution.drives
+    (state, _), *others = drive.weights
+    moved = replace(drive, weights=((state, plan.convolution.drives[-1].value), *others))
+    for wrong in (replace(drive, weights=((state, drive.value), *others)), moved):
+        other = replace(plan, convolution=replace(plan.convolution, drives=(wrong, *rest)))
+        with pytest.raises(ValidationError):
+            validate(other, lower(other))
+
+
+def test_a_shift_and_a_diagonal_system(tmp_path):
+    """H3's block against its two systems as matrices: values, state and gradients over more tokens than the shift holds, then a step."""
+    package, _ = example("h3", tmp_path)
+    torch.manual_seed(5)
+    block = package.H3Block(d_model=C, N=N).double()
+    with torch.no_grad():
+        block.h3.log_dt.uniform_(-3, -1)
+    u = torch.randn(B, 90, C, dtype=torch.float64, requires_grad=True)
+    u_next = torch.randn(B, C, dtype=torch.float64)
+    own = block.h3
+    params = [own.log_re, own.im, own.C, own.log_dt, own.D]
+    leaves = [u, block.in_proj.weight, block.conv.weight, block.out_proj.weight, *params]
+    start = torch.zeros(B, C, N // 2, dtype=torch.complex128)
+    taps = block.conv.weight[:, 0].flip(-1)
+    wanted, final = h3.block(u, block.in_proj.weight, taps, block.out_proj.weight, *params, start)
+    y, state = block(u)
+    torch.testing.assert_close((y, state.h3.s), (wanted, final), rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum() + final.real.sum(), leaves)
+    found = torch.autograd.grad((y * weights).sum() + state.h3.s.real.sum(), leaves)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    longer, _ = h3.block(torch.cat([u, u_next[:, None]], 1), block.in_proj.weight, taps, block.out_proj.weight, *params, start)
+    held = type(state)(*(type(x)(*(y.detach() for y in x)) if isinstance(x, tuple) else x.detach() for x in state))
+    torch.testing.assert_close(block.step(u_next, state=held), longer[:, -1], rtol=1e-6, atol=1e-6)
