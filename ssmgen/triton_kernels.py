@@ -103,15 +103,19 @@ class _Writer(Parts):
                 given[cut.read.name, VALUE] = loaded("b_o", (ROW, VALUE))
             else:
                 given[cut.read.name, ""] = loaded(f"b_u{self.narrow.index(cut.column)}", (ROW,))
-        readout = Site(self.tokens, {}, "", row, given)
-        y = readout.text(self.output, VALUE)
-        y = self._store_column(readout, "y", "row * H + i_h", self.V, VALUE, y, False)
-        self.texts.append(y)
-        self.sums |= readout.sums
+        y, late = "", []
+        if not self.gradients.is_apart:
+            readout = Site(self.tokens, {}, "", row, given)
+            y = readout.text(self.output, VALUE)
+            y = self._store_column(readout, "y", "row * H + i_h", self.V, VALUE, y, False)
+            self.texts.append(y)
+            self.sums |= readout.sums
+            if self.folded is not None:
+                # what the output alone needs of every row would stand in registers beside the products
+                self._remember(row)
+                late, row.lines[early:] = row.lines[early:], []
         walked = self._walked(head, row)
-        if self.folded is not None:
-            # what the output alone needs of every row would stand in registers beside the products
-            walked, self.late = replace(walked, rows=walked.rows[:early]), walked.rows[early:]
+        self.late = tuple(late)
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
@@ -151,33 +155,41 @@ class _Writer(Parts):
         self.sums = sums  # the whole width stands here
         return walked, tuple(stores)
 
+    def _readout(self) -> tuple[Walked, str]:
+        """The output of what was read, where that is no matter of the walk."""
+        head, row = self._site()
+        row.loads.update(self._backward_loads())
+        value = row.named("b_y", row.text(algebra.factored(self.output), VALUE), f"y = {legible(self.output)}")
+        store = self._store_column(row, "y", "row * H + i_h", self.V, VALUE, value, False)
+        self.texts.append(store)
+        return self._walked(head, row), store
+
     def _readout_gradient(self) -> tuple[Walked, tuple[Summed, ...], tuple[str, ...]]:
         """What the output's gradient makes of reads and arguments before the walk: sums over tokens, and what is stored of each."""
         head, row = self._site()
         row.loads.update(self._backward_loads())
-        axes = (ROW, VALUE)
-        value = masked(row, widened(row.text(self.gradients.read, VALUE), axes, f"({self.BR}, BV)"), axes)
+        axes, shape = (ROW, VALUE), f"({self.BR}, BV)"
+        value = masked(row, widened(row.text(self.gradients.read, VALUE), axes, shape), axes)
         do = row.named("b_do", value, f"do = {legible(self.gradients.read)}")
         row.given[MADE + "do", VALUE] = do
         stores = [self._store_column(row, "d_reads", "row * H + i_h", self.V, VALUE, do, True)]
         sums = []
         for gradient in (g for g in self.gradients.arguments if g.part == "readout"):
             symbol, buffer = self.tokens.symbols[gradient.name], self._buffer(gradient)
-            value = row.named(f"b_{buffer}", row.text(gradient.expr, VALUE))
+            value = row.named(f"b_{buffer}", row.text(algebra.factored(gradient.expr), VALUE))
             has_rows = symbol.name in self.folded.names
             if symbol.kind != "param":
                 stores.append(self._store_column(row, buffer, "row * H + i_h", self.V, VALUE, value, has_rows))
                 continue
-            value = masked(row, value, (ROW,))
-            place, shape, mask = f"{buffer} + (i_t * H + i_h) * {atom(self.V)} + o_p", "(BV,)", "m_p"
-            total = f"tl.sum({value.text}, 0)"
-            if has_rows:
-                rows, padded = self.folded.count, self.folded.padded
-                place = f"{buffer} + ((i_t * H + i_h) * {rows} + o_q)[:, None] * {atom(self.V)} + o_p[None, :]"
-                shape, mask = f"({padded}, BV)", f"(o_q < {rows})[:, None] & m_p[None, :]"
-                total = self._over_rows(row, value, VALUE, 0)
+            value = widened(masked(row, value, (ROW,)), axes, shape)
             target = f"a_{buffer}"
-            sums.append(Summed(target, f"tl.zeros({shape}, tl.float32)", total, f"tl.store({place}, {target}, mask={mask})"))
+            place, mask, total = f"{buffer} + (i_t * H + i_h) * {atom(self.V)} + o_p", "m_p", f"tl.sum({target}, 0)"
+            if has_rows:
+                rows = self.folded.count
+                place = f"{buffer} + ((i_t * H + i_h) * {rows} + o_q)[:, None] * {atom(self.V)} + o_p[None, :]"
+                mask = f"(o_q < {rows})[:, None] & m_p[None, :]"
+                total = f"tl.sum(tl.reshape({target}, (BT, {self.folded.padded}, BV)), 0)"
+            sums.append(Summed(target, f"tl.zeros({shape}, tl.float32)", value.text, f"tl.store({place}, {total}, mask={mask})"))
         self.texts += [*stores, *(s.value for s in sums)]
         walked = self._walked(head, row)
         return walked, tuple(sums), tuple(stores)
@@ -273,6 +285,7 @@ class _Writer(Parts):
         self.whole |= self.sums
         narrow_kernel, narrow_stores = self._read_gradient_kernel() if self.narrow else (Walked("", (), ()), ())
         apart = self._readout_gradient() if self.gradients.is_apart else (Walked("", (), ()), (), ())
+        readout, y_store = self._readout() if self.gradients.is_apart else (Walked("", (), ()), "")
         made_apart = [self._buffer(g) for g in self.gradients.arguments if g.part == "readout"]
         parts = self._numbered(self._parts())
         rows, row_stores, partials = self._rows()
@@ -282,7 +295,7 @@ class _Writer(Parts):
             *others,
             *self.texts,
             y,
-            *(line.text for w in (forward, summary, queries, narrow_kernel, apart[0], rows, gates) for line in (*w.head, *w.rows)),
+            *(line.text for w in (forward, summary, queries, narrow_kernel, readout, apart[0], rows, gates) for line in (*w.head, *w.rows)),
         ]
         columns = self.walk.columns
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
@@ -341,11 +354,14 @@ class _Writer(Parts):
             late=self.late,
             is_apart=self.gradients.is_apart,
             dy="d_reads" if self.gradients.is_apart else "dy",
-            readout=apart[0],
+            has_output=not self.gradients.is_apart,
+            readout=readout,
+            readout_store=y_store,
+            readout_gradient=apart[0],
             readout_sums=apart[1],
             readout_stores=apart[2],
             readout_outputs="".join(f"{n}, " for n in made_apart),
-            readout_uses_group=_mentions("i_g", (*apart[0].head, *apart[0].rows)),
+            readout_uses_group=_mentions("i_g", (*readout.head, *readout.rows, *apart[0].head, *apart[0].rows)),
             readout_shape=f"batch, T, H, {self._read_width()}",
             walked_reads="" if self.gradients.is_apart else reads,
             is_folded=self.folded is not None,

@@ -15,7 +15,7 @@ from .spec_text import expr_text
 from .tokens import TokenWriter
 from .triton_gradients import MADE, Gradients, angle_sizes, axes_of_sizes, gradients_of
 from .triton_package import Walked
-from .triton_site import KERNEL_WORDS, Site, masked, pointer, widened
+from .triton_site import KERNEL_WORDS, Site, invariant, masked, pointer, widened
 
 DECAY_ROWS = 3
 """Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do; and, behind
@@ -77,7 +77,11 @@ class Operands:
 
     def _walked(self, head: Site, row: Site) -> Walked:
         self._remember(head, row)
-        return Walked(self._pointers(head), tuple(head.lines), tuple(row.lines))
+        if self.folded is None:
+            return Walked(self._pointers(head), tuple(head.lines), tuple(row.lines))
+        # what every token has alike for its rows stands before the loop over tokens
+        before, behind = invariant(row.lines, ("row", "m_t"))
+        return Walked(self._pointers(head), (*head.lines, *before), behind)
 
     def _pointers(self, head: Site) -> str:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]

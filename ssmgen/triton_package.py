@@ -180,7 +180,10 @@ class TritonPackage:
     late: tuple[CodeLine, ...]  # of the forward kernel: what the output alone needs
     is_apart: bool  # the gradient of what was read is made before the walk
     dy: str  # what the walk takes of the output's gradient
+    has_output: bool  # of the forward kernel: it is not made behind the walk
     readout: Walked
+    readout_store: str
+    readout_gradient: Walked
     readout_sums: tuple[Summed, ...]
     readout_stores: tuple[str, ...]
     readout_outputs: str

@@ -7,7 +7,7 @@ A value is made at the outermost site that has the axes it lives on. The values 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .backends.torch_pointwise import ATOM, UnsupportedOperand
@@ -199,8 +199,10 @@ class Site:
         else:
             place = f"({own} * {rows} + o_r)" if own else "o_r"
             where = f"{pointer(symbol.name)} + {place}[:, None] * {width} + o_{axis}[None, :]"
-            text = f"tl.load({where}, mask=m_t[:, None] & m_{axis}[None, :], other=0.0){widen}"
-            value = loaded(target, (ROW, axis))
+            # the same for every tile of tokens: rows behind the last are no matter of the mask
+            inside = f"(o_r < {rows})[:, None] & m_{axis}[None, :]" if self.tokens.folded.is_padded else f"m_{axis}[None, :]"
+            text = f"tl.load({where}, mask={inside}, other=0.0){widen}"
+            value = Text(target, ATOM, (ROW, axis), {ROW: None, axis: 0.0})
         self.add(target, text, "", self.shape((ROW, axis)))
         return value
 
@@ -252,6 +254,16 @@ class Site:
         if place is None:
             return name in ("position", FIRST)
         return place.has_time or (self.tokens.folded is not None and name in self.tokens.folded.names)
+
+
+def invariant(lines: Iterable[CodeLine], varying: Iterable[str]) -> tuple[tuple[CodeLine, ...], tuple[CodeLine, ...]]:
+    """The lines that do not depend on the names, and those that do."""
+    before, behind, names = [], [], set(varying)
+    for line in lines:
+        depends = any(re.search(rf"\b{name}\b", line.text) for name in names)
+        names |= {line.target} if depends else set()
+        (behind if depends else before).append(line)
+    return tuple(before), tuple(behind)
 
 
 def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:
