@@ -87,7 +87,7 @@ def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
             signature = tuple(
                 (
                     tuple((t.coefficient, t.left, t.right) for t in step.transitions if t.target == state.name),
-                    tuple((w.coefficient, w.key, w.tap, w.rank) for w in step.writes if w.target == state.name),
+                    tuple((w.coefficient, w.key, w.tap, w.rank, w.weight) for w in step.writes if w.target == state.name),
                 )
                 for step in recurrence.steps
             )

@@ -57,11 +57,12 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     }
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
-        files["tuning.py"] = render("triton/tuning.py.jinja")
     if rows is not None:
         files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
     if scan is not None:
         files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
+    if has_kernels:
+        files["tuning.py"] = render("triton/tuning.py.jinja")
     if running is not None:
         files["running.py"] = wrapped(render("triton/running.py.jinja", running=running))
     if decode is not None:

@@ -146,7 +146,7 @@ def _how(plan: Plan) -> list[str]:
 
 def _scan(program) -> list[str]:
     forward, gradient = scan_text.forward_lines(program), scan_text.gradient_lines(program)
-    lines = ["a token, every entry of the state by itself", *(f"  {line}" for line in forward)]
+    lines = ["a token" if program.mixes else "a token, every entry of the state by itself", *(f"  {line}" for line in forward)]
     return [*lines, "from the right, D what reaches a state from later tokens", *(f"  {line}" for line in gradient)]
 
 

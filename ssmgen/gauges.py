@@ -148,8 +148,9 @@ class _Proof:
         return total
 
     def _write(self, write: Write) -> Degree | None:
-        parts = [self.degree(x) for x in (write.coefficient, write.key, write.value) if x is not None]
-        if self.is_wide and write.key is not None and write.value is not None and self.degree(write.value) not in (None, FREE):
+        parts = [self.degree(x) for x in (write.coefficient, write.weight, write.key, write.value) if x is not None]
+        beside = [x for x in (write.weight, write.value if write.key is not None else None) if x is not None]
+        if self.is_wide and any(self.degree(x) not in (None, FREE) for x in beside):
             raise _NoGauge
         total: Degree | None = FREE
         for part in parts:
@@ -292,7 +293,7 @@ class _Turns:
         for step in self.recurrence.steps:
             for write in step.writes:
                 self._same(found, write.target, 0 if write.key is None else self.turns(write.key))
-                self._free(write.coefficient, write.value)
+                self._free(write.coefficient, write.weight, write.value, None if write.weight is None else write.key)
         found |= {s.name: 0 for s in self.recurrence.spec.states if s.name not in found}
         for step in self.recurrence.steps:
             for term in step.transitions:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from . import algebra
 from .differentiate import cotangents
-from .expressions import key, nodes
+from .expressions import constant, key, nodes
 from .gauges import immaterial
 from .plan import Plan
 from .response import Convolution, values_of
@@ -18,7 +18,7 @@ from .rows import sizes_of, unrolled
 from .scan import Binding, ScanProgram, needed
 from .small import arguments_of
 from .source import NOWHERE
-from .spec import Apply, Delayed, Diag, Expr, Identity, Ref
+from .spec import Apply, Const, Delayed, Diag, Expr, Identity, Ref
 
 PLAIN = ("pi", "i", "min", "max", "abs", "relu", "square")
 """Functions that cost no more than reading their value back."""
@@ -106,8 +106,7 @@ class _Lowering:
 
         def lift(node: Expr) -> Expr | None:
             if isinstance(node, Ref):
-                self._bind(node.name)
-                return node
+                return self._bound(node)
             if isinstance(node, (Diag, Identity)):
                 return None
             if self._is_worth_taking_out(node):
@@ -118,6 +117,13 @@ class _Lowering:
             return None
 
         return algebra.rewrite(expr, lift)
+
+    def _bound(self, node: Ref) -> Expr:
+        """A name whose line is written; of one that stands for a number, such as the real part of `i * x`, the number."""
+        if constant(self.definitions.get(node.name, node)) is not None:
+            return self.definitions[node.name]
+        self._bind(node.name)
+        return node
 
     def _bind(self, name: str) -> None:
         """The line of a definition, once, after those of what it is made of."""
@@ -135,15 +141,14 @@ class _Lowering:
 
     def _as_static(self, node: Expr) -> Ref:
         value = self._fixed(node)
-        return value if isinstance(value, Ref) else self._under_a_name(value, self.statics, "fixed")
+        return value if isinstance(value, (Ref, Const)) else self._under_a_name(value, self.statics, "fixed")
 
     def _fixed(self, expr: Expr) -> Expr:
         """What no token changes over names: definitions bound, functions under names of their own."""
 
         def fix(node: Expr) -> Expr | None:
             if isinstance(node, Ref):
-                self._bind(node.name)
-                return node
+                return self._bound(node)
             if isinstance(node, Apply) and node.args and node.function not in PLAIN:
                 value = algebra.rebuild(node, tuple(map(self._fixed, node.args)))
                 return self._under_a_name(value, self.statics, node.function)

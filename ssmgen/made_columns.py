@@ -43,6 +43,7 @@ class _Apart:
     def __init__(self, kernels: Kernels, wide: int):
         self.kernels, self.classified = kernels, kernels.plan.classified
         self.walk: Walk = kernels.walks[0].walk
+        self.wide = wide
         self.tokens = TokenWriter(self.classified)
         self.axis_of = axes_of_sizes(self.walk, wide, angle_sizes(self.tokens, self.walk))
         self.made: dict[str, Made] = {}
@@ -50,7 +51,8 @@ class _Apart:
 
     def result(self) -> tuple[Kernels, tuple[Made, ...]]:
         reading, row = self.walk.readings[0], self.walk.rows[0]
-        columns = {"key": row.key, "query": reading.query}
+        value = row.values[self.wide]
+        columns = {"key": row.key, "query": reading.query, "value": value}
         turning = {name: expr for name, expr in columns.items() if expr is not None and self._turns(expr) and self._place(expr).has_time}
         if not turning:
             return self.kernels, ()
@@ -59,11 +61,14 @@ class _Apart:
         ]
         key = self._column("made_k", row.key) if "key" in turning else row.key
         query = self._column("made_q", reading.query) if "query" in turning else reading.query
+        values = row.values
+        if "value" in turning:
+            values = (*values[: self.wide], self._column("made_v", value), *values[self.wide + 1 :])
         outputs = tuple((name, self._without_products(value)) for name, value in self.classified.outputs)
         definitions = {name: self._without_products(value) for name, value in self.tokens.definitions.items()}
         made = ((name, self.made.get(e.name)) for name, e in (("key", key), ("query", query)) if isinstance(e, Ref))
         turns = tuple((name, value.angle) for name, value in made if value is not None and value.angle is not None)
-        walk = replace(self.walk, rows=(replace(row, key=key),), readings=(replace(reading, query=query),), turns=turns)
+        walk = replace(self.walk, rows=(replace(row, key=key, values=values),), readings=(replace(reading, query=query),), turns=turns)
         classified = self._over(walk, outputs, definitions)
         if classified.folded is not None:
             own = {m.symbol.name for m in self.made.values() if self._has_rows(m.expr)}
@@ -99,7 +104,7 @@ class _Apart:
 
     def _column(self, name: str, expr: Expr) -> Ref:
         symbol = Symbol(self.spec.free_name(name), "input", expr.type, self.level, NOWHERE)
-        self.made[symbol.name] = Made(symbol, expr, self._angle(expr))
+        self.made[symbol.name] = Made(symbol, expr, self._angle(expr) if name in ("made_k", "made_q") else None)
         return Ref(expr.type, NOWHERE, symbol.name)
 
     def _without_products(self, expr: Expr) -> Expr:

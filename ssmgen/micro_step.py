@@ -25,11 +25,20 @@ def step_value(step: MicroStep, state: str, type_: Type, symbols: tuple[Symbol, 
 
 
 def _written(write: Write, symbols: tuple[Symbol, ...]) -> Expr:
-    key, value = (previous(e, symbols) if write.tap else e for e in (write.key, write.value))
+    key, value, weight = (previous(e, symbols) if write.tap else e for e in (write.key, write.value, write.weight))
     whole = key or value or algebra.UNIT
     if key is not None and value is not None:
         whole = algebra.matmul(key, algebra.transpose(value))
+    if weight is not None:
+        whole = weighted(weight, key, value)
     return _summed(write.index, write.rank, algebra.mul(write.coefficient, whole))
+
+
+def weighted(weight: Expr, key: Expr | None, value: Expr | None) -> Expr:
+    """`weight * (key value^T)`, entry by entry; a key or a value of None is 1 in every entry."""
+    rows = algebra.const(1, Type(weight.type.rows)) if key is None else key
+    cols = algebra.const(1, Type(weight.type.cols)) if value is None else value
+    return algebra.mul(weight, algebra.matmul(rows, algebra.transpose(cols)))
 
 
 def _summed(index: str | None, rank: Dim | None, term: Expr) -> Expr:

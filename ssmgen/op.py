@@ -158,7 +158,8 @@ class OpPackage:
     carries_values: bool
     previous_dtype: str
     previous_step_dtype: str
-    parts: tuple[Line, ...]  # complex arguments and states as pairs of reals, which is what operators take
+    argument_parts: tuple[Line, ...]  # complex arguments as pairs of reals, which is what operators take
+    parts: tuple[Line, ...]  # states likewise
     step_parts: tuple[Line, ...]
     has_pairs_of_reals: bool
     call_results: str
@@ -409,6 +410,7 @@ class _Writer(WalkWriter):
             row_words=f"{self.spec.name} is built for {self._row_sizes()}: `ssmgen build --dim` makes it for other numbers",
             zero_states=tuple(self._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
+            argument_parts=tuple(self._parts()),
             parts=tuple(self._parts("initial_state")),
             step_parts=tuple(self._parts("state")),
             has_pairs_of_reals=bool(self.pairs),

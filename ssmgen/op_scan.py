@@ -248,7 +248,9 @@ class ScanWriter:
         self.static_params = [s for s in self.params if re.search(rf"\b{self._field(s.name)}\b", " ".join(lines))]
         arguments = [self._field(s.name) for s in self.static_params]
         values = self._tupled([self.own[b.name] for b in self.program.statics])
-        extra = [n for n in (*self.indices, *self.counts, *map(identifier, self.constants)) if re.search(rf"\b{n}\b", " ".join(lines))]
+        named = (*self.indices, *self.counts, *map(identifier, self.constants), *self.sizes)
+        extra = [n for n in named if re.search(rf"\b{n}\b", " ".join(lines))]
+        self.size_names += [n for n in extra if n in self.sizes and n not in self.size_names]
         self.static_extra = extra
         return ScanFunction("_statics", ", ".join([*arguments, *extra]), "What is the same for every token.", tuple(lines), values)
 

@@ -91,16 +91,13 @@ class Shapes:
             if s.name not in parts or parts[s.name].re == s.name
         ]
 
-    def _parts(self, state: str) -> list[Line]:
-        """The parts of complex arguments and of the states that `state` holds."""
-        symbols = {s.name for s in self.tokens.given}
+    def _parts(self, state: str = "") -> list[Line]:
+        """The parts of the states that `state` holds; of complex arguments without one."""
+        names = {s.name for s in (self.spec.states if state else self.tokens.given)}
         lines = []
-        for pair in self.pairs:
+        for pair in (p for p in self.pairs if p.re in names):
             name, target = identifier(pair.name), f"{identifier(pair.re)}, {identifier(pair.im)}"
-            if pair.re in symbols:
-                lines.append(Line("", target, f"{name}.real, {name}.imag"))
-            elif pair.re in {s.name for s in self.spec.states}:
-                lines.append(Line("", target, f"_parts({state}.{name})"))
+            lines.append(Line("", target, f"_parts({state}.{name})" if state else f"{name}.real, {name}.imag"))
         return lines
 
     def _held(self, state: str) -> list[str]:

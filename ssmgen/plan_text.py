@@ -97,15 +97,13 @@ def plan_text(plan: Plan) -> str:
 
 def form_words(plan: Plan) -> str:
     """`chunk, 64 tokens`."""
-    what = "chunks of " if plan.form == "scan" else ""
-    if plan.convolution is not None:
-        # in words of what runs as it: documents of a batch row and single tokens do not
-        where = "" if plan.outruns_kernels else ", where the scan has no kernels"
-        what = f"of packed documents and single tokens, {what}"
-        return f"convolution of whole sequences{where}; {plan.form} {what}{plan.chunk} tokens" + (
-            ", last token to first" * plan.is_reversed
-        )
-    return f"{plan.form}, {what}{plan.chunk} tokens" + (", last token to first" if plan.is_reversed else "")
+    scan = plan.classified.scan
+    what = f"{plan.chunk} tokens" if scan is None else "token after token" if scan.mixes else f"chunks of {plan.chunk} tokens"
+    order = ", last token to first" * plan.is_reversed
+    if plan.convolution is None:
+        return f"{plan.form}, {what}{order}"
+    where = "" if plan.outruns_kernels else ", where the scan has no kernels"
+    return f"convolution of whole sequences{where}; {plan.form} of packed documents and single tokens, {what}{order}"
 
 
 def cost_rows(cost: Cost, unit: str = "head") -> list[tuple[str, str]]:

@@ -58,9 +58,11 @@ class Write:
     """`coefficient * key value^T` added to `target'`.
 
     `tap` 1: the previous token's write enters again, before the transitions act: S' = A (S + sum of taps 1) + sum of taps 0.
-    Its coefficient belongs to the current token, its key and value are those of the previous token (zero before the first).
+    Its coefficient belongs to the current token, its key, value and weight are those of the previous token (zero before the first).
     A vector state [N] has `value` None (its single column); a state that is never contracted, [P], has `key` None.
     `rank` is the number of rows summed over (`sum r in 1..R`), with `index` the loop name used inside the factors.
+    `weight` (N x P) multiplies what is written entry by entry, `coefficient * weight * (key value^T)`; a key or value of None is then 1
+    in every entry.
     """
 
     target: str
@@ -71,6 +73,7 @@ class Write:
     index: str | None = None
     rank: Dim | None = None
     span: Span = field(default=Span(0, 0), compare=False)
+    weight: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class DiscreteForm:
     singular: str = ""  # where the textbook formula is 0/0 and what is emitted instead
     held_order: int | None = None
     special: str = ""  # the value of a parameter at which the order is higher
+    contracting: tuple[str, ...] = ()  # states that no step lengthens: their rate draws towards 0, and the method keeps that
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,7 @@ class Recurrence:
                     _assert_token_only(factor, names | {step.index, transition.index})
             for write in step.writes:
                 assert write.target in states and write.tap in (0, 1), write
-                for factor in (write.coefficient, write.key, write.value):
+                for factor in (write.coefficient, write.key, write.value, write.weight):
                     if factor is not None:
                         _assert_token_only(factor, names | {step.index, write.index})
         for read in self.reads:

@@ -91,6 +91,8 @@ def _write(term: Write) -> str:
     if term.value is not None:
         parts.append(f"{_factor(term.value)}^T")
     product = " ".join(parts)
+    if term.weight is not None:
+        product = f"{_factor(term.weight)} * ({product})"
     if term.tap == 1:
         product = f"({product})[-1]"
     return _summed(_times(term.coefficient, product), term.index, term.rank)

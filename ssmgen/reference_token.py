@@ -348,13 +348,14 @@ class TokenWriter:
         type_ = self.scope.spec.state(state).type
         size = type_.cols if kind == "right" else _twice(type_.rows) if is_twofold else type_.rows
         above = "_above({})" if is_twofold else "{}"
+        twofold = self.scope.fresh(f"{identifier(state)}_twofold", local=True) if is_twofold else ""
         words = {
-            "S": above.format(self.names.before[state]),
+            "S": twofold or self.names.before[state],
             "A": self.scope.rates[state],
             "b": above.format(self.scope.writes[state]),
             "last": above.format(self.scope.last_writes.get(state, "")),
             "I": self.names.identities.get(size, ""),
-            "dt": args[0].at(ATOM) if args else "",
+            "dt": self._step_size(state) if args else "",
             "lam": args[1].at(ATOM) if len(args) > 1 else "",
         }
         value = transition + (f" + {write}" if has_write else "")
@@ -362,12 +363,21 @@ class TokenWriter:
             value = f"torch.linalg.solve({{I}} - {INVERSES[method]} * {{A}}, {value}{', left=False' if kind == 'right' else ''})"
         comment = f"# {method}: {law}"
         value = value.format(**words)
-        return [comment, f"{self.scope.after[state]} = {f'_upper({value})' if is_twofold else value}"]
+        if is_twofold:
+            lines = [f"{twofold} = _above({self.names.before[state]})", comment, f"{twofold} = {value}"]
+            return [*lines, f"{self.scope.after[state]} = _upper({twofold})"]
+        return [comment, f"{self.scope.after[state]} = {value}"]
+
+    def _step_size(self, state: str) -> str:
+        """The step size as it multiplies entries of the state: one a column of the state lies along them."""
+        step, type_ = self.scope.spec.discretization.args[0], self.scope.spec.state(state).type
+        is_along = step.type.is_column and not step.type.is_scalar and step.type.rows != type_.rows
+        return text_of(step, self.names).at(ATOM) + (".mT" if is_along else "")
 
     def _explicit(self, state: str, kind: str, has_write: bool, weights: tuple[Formula, ...], is_twofold: bool) -> list[str]:
         """A Runge-Kutta method whose input is held: S' = S + dt (w0 + w1 z + w2 z^2 + ...) (A S + b), z = dt A."""
         recurrence = self.scope.spec
-        dt = text_of(recurrence.discretization.args[0], self.names).at(ATOM)
+        dt = self._step_size(state)
         before, rate, write = self.names.before[state], self.scope.rates[state], self.scope.writes[state]
         if is_twofold:
             before, write = f"_above({before})", f"_above({write})"

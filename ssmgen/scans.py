@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from . import algebra
 from .complex_pairs import NoParts, pairs_of
+from .micro_step import weighted
 from .plan import Scan, ScanStep
 from .recurrence import Generator, MicroStep, Recurrence, Transition, Write
 from .rows import Problem, sizes_of, unrolled
@@ -109,10 +110,12 @@ class _Scans:
         parts = []
         for r in range(1, count + 1):
             at = lambda e, r=r: None if e is None else unrolled(unrolled(e, write.index, r, self.sizes), step.index, index, self.sizes)  # noqa: E731
-            key, value, coefficient = at(write.key), at(write.value), at(write.coefficient)
+            key, value, coefficient, weight = at(write.key), at(write.value), at(write.coefficient), at(write.weight)
             if write.tap:
-                key, value = self._previous(key), self._previous(value)
-            if key is not None and value is not None:
+                key, value, weight = self._previous(key), self._previous(value), self._previous(weight)
+            if weight is not None:
+                product = weighted(weight, key, value)
+            elif key is not None and value is not None:
                 product = algebra.matmul(key, algebra.transpose(value))
             else:
                 product = algebra.UNIT if key is None and value is None else value if key is None else key

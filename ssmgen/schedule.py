@@ -72,7 +72,13 @@ def _scan(classified: Classified) -> Plan:
     convolution, outruns_kernels, words = _convolution(classified, cost)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
-    reasons.append("backward keeps the inputs, and on a GPU a state every 8 or 64 tokens: the others come again from the edges of blocks")
+    if classified.scan.mixes:
+        reasons.append("entries read each other through a term of rank one: a scan walks token after token, and has no kernels")
+        reasons.append("backward keeps the inputs; states come again from every 8th")
+    else:
+        reasons.append(
+            "backward keeps the inputs, and on a GPU a state every 8 or 64 tokens: the others come again from the edges of blocks"
+        )
     return Plan(
         classified, "scan", chunk, classified.recurrence.spec.time == "reversed", False,
         _uses_position(classified), (*reasons, *words), cost, convolution=convolution, outruns_kernels=outruns_kernels,
@@ -90,13 +96,16 @@ def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None
     words = (
         f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {cost.flops[1]:,.0f} operations"
     )
-    fades = all(each.factor is not None and each.factor.high <= 1 for each in stability(classified.recurrence))
+    judged = stability(classified.recurrence)
+    fades = all(each.is_contraction or (not each.beside and each.factor is not None and each.factor.high <= 1) for each in judged)
     if asked == "convolution" and not fades:
         words += "; not proved that nothing grows: answers that do lose the digits of what came before"
     if asked is not None:
         return (convolution if asked == "convolution" else None), asked == "convolution", (f"{words}; `@form {asked}` decides",)
     if not fades:
         return None, False, (f"{words}; not proved that nothing grows, so the scan runs: `@form convolution` for one all the same",)
+    if classified.scan.mixes:
+        return convolution, True, (f"{words}, one token after the other: whole sequences are a convolution",)
     if cost.flops[1] <= transforms * OPERATIONS:
         return None, False, (f"{words}, less than the {transforms * OPERATIONS:,} that they are worth: the scan runs",)
     outruns = cost.flops[1] > transforms * KERNEL_OPERATIONS

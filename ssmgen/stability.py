@@ -27,6 +27,7 @@ class Stability:
     `factor` bounds |a| for every token, `initial` for parameters at their initial values and inputs of 0; None where
     nothing is known. `signed` bounds a itself, where it is real. `words`: the judgement. `beside`: what other terms add to it;
     where that is a correction, `along` is its eigenvalue along its key, of length 1, and `along_bound` what that lies in.
+    `is_contraction`: with it, too, no token lengthens the state.
     """
 
     state: str
@@ -37,6 +38,7 @@ class Stability:
     signed: Interval | None = None
     along: Expr | None = None
     along_bound: Interval | None = None
+    is_contraction: bool = False
 
     @property
     def half_life(self) -> Interval | None:
@@ -85,12 +87,18 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     bounds, initial = _bounds(recurrence), _initial_bounds(recurrence)
     factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
     signed = _product(forgetting, recurrence, bounds, keeps_sign=True)
+    contracts = recurrence.discrete is not None and state in recurrence.discrete.contracting
+    if contracts:
+        factor = factor.meet(Interval(0.0, 1.0))
     mixing = [_beside(t, step, recurrence, bounds) for step, t in terms if _mixes(t)]
     words = judgement(factor)
     turning = _turning(recurrence, terms, bounds)
     if not mixing:
         return Stability(state, factor, words, early, "; ".join(turning), signed)
     beside = "; ".join([*turning, *(each.words for each in mixing)])
+    if contracts:
+        beside = "; ".join([*turning, "its correction draws along the key that it reads, so that no step lengthens the state"])
+        return Stability(state, factor, words, early, beside, signed, is_contraction=True)
     found = Stability(state, factor, f"without its correction, {words}", early, beside, signed)
     is_one = len(mixing) == len(recurrence.steps) == 1 and recurrence.steps[0].index is None and all(t.rank is None for _, t in terms)
     return replace(found, along=mixing[0].along, along_bound=mixing[0].bound) if is_one else found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.triton_value import HALF, Text, loaded, size_text
 from .differentiate import cotangents
@@ -17,9 +18,10 @@ from .kernel import KEY, ROW, VALUE
 from .made_columns import Made
 from .plan import Walk
 from .schedule import widths
-from .spec import Apply, Dim, Expr, Ref
+from .source import NOWHERE
+from .spec import Apply, Dim, Expr, Ref, Rot
 from .tokens import TokenWriter, level
-from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made
+from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
 from .triton_launch import over_heads
 from .triton_operands import added, atom
 from .triton_package import ColumnsPackage, Output, Summed, Walked
@@ -49,11 +51,13 @@ class Columns:
     def package(self, numbers: list[str]) -> ColumnsPackage:
         """numbers: the sizes that kernels take as constants."""
         kernel, stores = self._kernel()
+        kernel, shared = _hoisted(kernel) if self.per == "head" else (kernel, ())
+        takes_turns = any(line.text.startswith("_tile(") for line in shared)
         gradient, plain, summed, lines = self._gradients()
         gradient, before = _hoisted(gradient) if summed else (gradient, ())
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
-        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*before, *self.behind)), *stores, *plain]
+        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*shared, *before, *self.behind)), *stores, *plain]
         used += [*(s.value for s in summed), *self.behind_stores]
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
@@ -61,6 +65,9 @@ class Columns:
             reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t for t in _texts(gradient))),
             gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
             kernel=kernel,
+            shared=shared,
+            takes_turns=takes_turns,
+            fewest="8" if self.folded is None else "2",
             stores=stores,
             gradient=gradient,
             before_heads=before,
@@ -78,7 +85,7 @@ class Columns:
             uses_values=any("o_p" in text for text in used),
             has_groups=group,
             takes_heads_in_turn=bool(summed),
-            masks_keys=any("m_n" in text for text in (*_texts(kernel), *stores)),
+            masks_keys=any("m_n" in text for text in (*_texts(kernel), *(line.text for line in shared), *stores)),
             gradients_mask_keys=any(
                 "m_n" in text
                 for text in (*_texts(gradient), *(s.value + s.store for s in summed), *self.behind_stores, *plain)
@@ -95,7 +102,7 @@ class Columns:
     # --- forward ---
 
     def _sites(self) -> tuple[RowSite, RowSite]:
-        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
+        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of, paired=paired_axis(self.tokens, self.walk))
         return head, RowSite(self.tokens, {ROW: self.BR}, ROW, head)
 
     def _walked(self, head: Site, site: Site) -> Walked:
@@ -105,16 +112,43 @@ class Columns:
         return Walked("".join(f"{n}, " for n in names), tuple(head.lines), _loads_first(site.lines))
 
     def _kernel(self) -> tuple[Walked, tuple[str, ...]]:
+        whole = dict(self.tokens.definitions)
+        self.tokens.definitions |= {name: self._with_shared(value) for name, value in whole.items()}
+        walked, stores = self._kernel_lines()
+        self.tokens.definitions.clear()
+        self.tokens.definitions |= whole
+        return walked, stores
+
+    def _with_shared(self, expr: Expr) -> Expr:
+        """A head's value with what the heads of a group share in it under names: lines of their own, which stand before the heads."""
+        tokens = self.tokens
+
+        def shared(node: Expr) -> Expr | None:
+            if isinstance(node, Ref | Rot) or not node.type.is_column:
+                return None
+            place = tokens.printer.place(node)
+            if place.level == "h" or not place.has_time:
+                return None
+            name = tokens.spec.free_name(f"shared{sum(n.startswith('shared') for n in tokens.definitions) + 1}")
+            tokens.definitions[name], tokens.printer.places[name] = node, place
+            return Ref(node.type, NOWHERE, name)
+
+        if self.per != "head" or tokens.printer.place(expr).level != "h":
+            return expr
+        return algebra.rewrite(expr, shared)
+
+    def _kernel_lines(self) -> tuple[Walked, tuple[str, ...]]:
         head, site = self._sites()
         stores = []
         for value in self.values:
-            name, expr = pointer(value.symbol.name), self.names.named(value.expr)
+            name, expr = pointer(value.symbol.name), self._with_shared(self.names.named(value.expr))
             if value.symbol.type.is_scalar:
                 line = number_line(site, f"b_{name}", expr, name)
                 stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
             else:
-                line = operand_line(site, f"b_{name}", expr, KEY, name)
-                stores.append(f"_store({name}, {self._place(value)}, {self.K}, o_n, m_t, {line})")
+                axis, width = self._axis(value)
+                line = operand_line(site, f"b_{name}", expr, axis, name)
+                stores.append(f"_store({name}, {self._place(value)}, {width}, o_{axis}, m_t, {line})")
         return self._walked(head, site), tuple(stores)
 
     def _has_rows(self, value: Made) -> bool:
@@ -134,7 +168,12 @@ class Columns:
         if value.symbol.type.is_scalar:
             return f"torch.empty(batch, T, {self.lanes}, device=device)"
         rows = f"{self.folded.count}, " if self._has_rows(value) else ""
-        return f"torch.empty(batch, T, {self.lanes}, {rows}{self.K}, dtype=dtype, device=device)"
+        return f"torch.empty(batch, T, {self.lanes}, {rows}{self._axis(value)[1]}, dtype=dtype, device=device)"
+
+    def _axis(self, value: Made) -> tuple[str, str]:
+        """The axis along which a made column lies, and its width."""
+        axis = self.axis_of.get(value.symbol.type.rows, KEY)
+        return axis, self.V if axis == VALUE else self.K
 
     # --- backward ---
 
@@ -148,12 +187,13 @@ class Columns:
                 site.loads[MADE + name, ""] = _loader(f"b_d_{name}", f"tl.load(d_{name} + {place}, mask=m_t, other=0.0)", (ROW,))
                 gradients.spread("", value.expr, gradient)
                 continue
-            site.loads[MADE + name, KEY] = _loader(f"b_d_{name}", _column(f"d_{name}", place, self.K), (ROW, KEY))
+            axis, width = self._axis(value)
+            site.loads[MADE + name, axis] = _loader(f"b_d_{name}", _column(f"d_{name}", place, width, axis), (ROW, axis))
             # as the walk had it: what an angle moves cancels between queries and keys where both are rounded alike
-            site.loads[MADE + f"own {name}", KEY] = _loader(f"b_{name}", _column(name, place, self.K), (ROW, KEY))
+            site.loads[MADE + f"own {name}", axis] = _loader(f"b_{name}", _column(name, place, width, axis), (ROW, axis))
             for argument, part in cotangents(self.names.named(value.expr), gradient, made(f"own {name}", value.symbol.type)):
                 if value.angle is None or not any(isinstance(n, Apply) and n.function == "pair_cross" for n in nodes(part)):
-                    gradients.push(KEY, argument, part)
+                    gradients.push(axis, argument, part)
         plain, summed, kinds, behind = [], [], [], []
         after, sums, late = RowSite(self.tokens, {ROW: self.BR}, ROW, head), {}, set()
 
@@ -280,8 +320,8 @@ class Columns:
 LANES_OF = {"h": "H", "g": "G", "": "1"}
 
 
-def _column(buffer: str, place: str, width: str) -> str:
-    return f"_tile({buffer}, {place}, {width}, BK, o_n, m_t).to(tl.float32)"
+def _column(buffer: str, place: str, width: str, axis: str) -> str:
+    return f"_tile({buffer}, {place}, {width}, {'BV' if axis == VALUE else 'BK'}, o_{axis}, m_t).to(tl.float32)"
 
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):

@@ -80,10 +80,25 @@ class TokenWriter:
     def _axes(self) -> dict[str, Dim]:
         """The size of every axis: rows of the first matrix state on the key axis, its columns on the value axis."""
         matrix = next((s.type for s in self.spec.states if not s.type.is_scalar and not s.type.is_column), None)
-        if matrix is not None:
-            return {KEY: matrix.rows, VALUE: matrix.cols, HALF: half(matrix.rows)}
         vector = next((s.type for s in self.spec.states if s.type.is_column), None)
-        return {VALUE: vector.rows} if vector is not None else {}
+        found = {} if vector is None else {VALUE: vector.rows}
+        found = found if matrix is None else {KEY: matrix.rows, VALUE: matrix.cols}
+        sizes = self._turning_sizes()
+        self.paired = KEY if KEY in found and not (sizes and sizes <= {found[VALUE]}) else VALUE
+        if any(found.get(axis) in sizes for axis in (KEY, VALUE) if axis != self.paired and found.get(axis) != found.get(self.paired)):
+            raise UnsupportedOperand("pairs along both axes of a state")
+        return found | ({HALF: half(found[self.paired])} if KEY in found or (found and sizes) else {})
+
+    def _turning_sizes(self) -> set[Dim]:
+        """Sizes of what lies in pairs."""
+        found = list(all_nodes(self.spec))
+        sizes = {n.type.rows for n in found if isinstance(n, Rot) or (isinstance(n, Apply) and n.function == "pairs")}
+        # of a complex state the real and the imaginary part are states of their own, which no pair joins
+        states = {s.name: s.type for s in self.spec.states}
+        for term in (t for step in self.recurrence.steps for t in step.transitions if t.target in states):
+            sides = ((term.left, states[term.target].rows), (term.right, states[term.target].cols))
+            sizes |= {size for side, size in sides if any(g.kind == "rotation" for g in side)}
+        return sizes - {ONE}
 
     def _axis(self, size: Dim) -> str:
         """Where a vector of this size lies: `N/2` on the axis of pairs."""
@@ -106,7 +121,8 @@ class TokenWriter:
         """Names that stay apart: sizes keep theirs, then the kernel's own, then tensors, with `_` behind where one is taken."""
         sizes = {identifier(name) for name, _ in self.spec.dims} | set(self.constants)
         self.heads, self.groups, *blocks = (_apart(name, sizes) for name in ("H", "G", "BN", "BP"))
-        self.blocks = {KEY: blocks[0], VALUE: blocks[1], HALF: f"{blocks[0]} // 2"}
+        self.blocks = dict(zip((KEY, VALUE), blocks, strict=True))
+        self.blocks[HALF] = f"{self.blocks[self.paired]} // 2"
         given = [s.name for s in (*self._handed_inputs(), *self.params, *self.previous, *self.spec.states)]
         self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
         self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
@@ -369,7 +385,7 @@ class TokenWriter:
         axes = [axis for axis in (KEY, HALF, VALUE) if {f"o_{axis}", f"m_{axis}"} & words]
         # a state without the value axis would be read by one block of columns after another has moved it on
         is_split = VALUE in axes and VALUE not in self.printer.whole and all(VALUE in own for own in states.values())
-        sides = [axis for axis in (KEY, VALUE) if axis in axes or (axis == KEY and HALF in axes)]
+        sides = [axis for axis in (KEY, VALUE) if axis in axes or (axis == self.paired and HALF in axes)]
         indices = self._indices(axes, is_split, "i_g" in words)
         words |= _words(line.text for line in indices)
         sizes = self._sizes(words)

@@ -286,19 +286,45 @@ def _has_gradient(expr: Expr) -> bool:
 
 
 def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:
-    """Sizes that stand for pairs of keys: of the angles of states that turn, and of those by which a key or a query is turned."""
+    """Sizes that stand for pairs: of the angles of states that turn, and of those by which a column is turned."""
     found = [t.step.type.rows for t in tokens.recurrence.turnings] + [angle.type.rows for _, angle in walk.turns]
-    columns = [e for row in walk.rows for e in (row.key, row.erase) if e is not None]
-    columns += [r.query for r in walk.readings if r.query is not None and not r.is_value]
-    seen: set[str] = set()
-    while columns:
-        for node in nodes(columns.pop()):
-            if isinstance(node, Rot) and not node.operand.type.is_scalar:
-                found.append(node.operand.type.rows)
+    found += [n.operand.type.rows for n in _turns(tokens, [*_keys(walk), *_values(tokens, walk)]) if not n.operand.type.is_scalar]
+    return tuple(dict.fromkeys(found))
+
+
+def paired_axis(tokens: TokenWriter, walk: Walk) -> str:
+    """The axis along which pairs turn: that of keys, or that of values where no key does. Raises UnsupportedOperand for both."""
+    keys, values = (
+        [n.type.rows for n in _turns(tokens, columns) if not n.type.is_scalar] for columns in (_keys(walk), _values(tokens, walk))
+    )
+    own = None if walk.key is None else walk.key.type.rows
+    if any(size != own for size in values) and any(size == own for size in (*keys, *values)):
+        raise UnsupportedOperand("pairs of values beside pairs of keys")
+    return VALUE if any(size != own for size in values) else KEY
+
+
+def _keys(walk: Walk) -> list[Expr]:
+    """What lies along the axis of keys."""
+    columns = [e for row in walk.rows for e in (row.key, row.erase, row.log_decay) if e is not None]
+    return columns + [r.query for r in walk.readings if r.query is not None and not r.is_value]
+
+
+def _values(tokens: TokenWriter, walk: Walk) -> list[Expr]:
+    """What lies along the axis of values: what is written, and the output."""
+    return [e for row in walk.rows for e in row.values if e is not None] + [value for _, value in tokens.outputs]
+
+
+def _turns(tokens: TokenWriter, columns: list[Expr]) -> list[Rot]:
+    """What turns in some columns, in their own text or in that of a definition."""
+    found, seen, waiting = [], set(), list(columns)
+    while waiting:
+        for node in nodes(waiting.pop()):
+            if isinstance(node, Rot):
+                found.append(node)
             elif isinstance(node, Ref) and node.name in tokens.definitions and node.name not in seen:
                 seen.add(node.name)
-                columns.append(tokens.definitions[node.name])
-    return tuple(dict.fromkeys(found))
+                waiting.append(tokens.definitions[node.name])
+    return found
 
 
 def axes_of_sizes(walk: Walk, wide: int, angles: Iterable[Dim] = ()) -> dict[Dim, str]:

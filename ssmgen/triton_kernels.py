@@ -407,6 +407,7 @@ class _Writer(Parts):
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
             row=self._token(self.o_t),
             tile="BT" if self.folded is None else f"BT * {self.folded.padded}",
+            per_row="" if self.folded is None else f" // {self.folded.padded}",
             row_factor="" if self.folded is None else f"{self.folded.count} * ",
             token_row=self._token("o_i"),
             token_place=self._token("o_c"),

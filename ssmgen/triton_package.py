@@ -111,6 +111,9 @@ class ColumnsPackage:
     reread: str  # what the gradients take of it as it was
     gradient_names: str
     kernel: Walked
+    shared: tuple[CodeLine, ...]  # of the kernel: what the heads of a group share
+    fewest: str  # tokens of a tile
+    takes_turns: bool  # a program of it takes some heads in turn
     stores: tuple[str, ...]
     gradient: Walked
     before_heads: tuple[CodeLine, ...]  # of the gradients: what the heads of a group share
@@ -203,6 +206,7 @@ class TritonPackage:
     token_row: str
     tile: str  # rows of a tile
     row_factor: str
+    per_row: str
     token_place: str
     has_narrow: bool
     has_vectors: bool

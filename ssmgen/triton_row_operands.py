@@ -18,7 +18,7 @@ from .recurrence import Recurrence
 from .schedule import widths
 from .spec import Dim, Expr, Ref
 from .tokens import TokenWriter
-from .triton_gradients import MADE, angle_sizes, made
+from .triton_gradients import MADE, angle_sizes, made, paired_axis
 from .triton_operands import added, atom
 from .triton_package import Walked
 from .triton_row_places import Placed, placed
@@ -73,6 +73,7 @@ class RowOperands:
         if self.walk.key is not None and not self.walk.key.type.is_scalar:
             self.axis_of[self.walk.key.type.rows] = KEY
         # a value a pair, of what turns
+        self.paired = paired_axis(self.tokens, self.walk)
         self.axis_of = dict.fromkeys(angle_sizes(self.tokens, self.walk), HALF) | self.axis_of
         self.texts: list[str] = []
         self.scale = self.walk.scale
@@ -82,7 +83,7 @@ class RowOperands:
     # --- sites ---
 
     def _site(self, rows: str) -> tuple[RowSite, RowSite]:
-        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
+        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of, paired=self.paired)
         return head, RowSite(self.tokens, {ROW: rows}, ROW, head)
 
     def _walked(self, *sites: Site) -> Walked:

@@ -24,7 +24,7 @@ from .tokens import level
 from .triton_launch import heads_text, known, of_pointer, over_heads
 from .triton_package import Output, Walked
 from .triton_row_operands import RowOperands
-from .triton_rows_package import Buffer, Reader, RowsPackage
+from .triton_rows_package import Buffer, Reader, RowsPackage, Tuned
 from .triton_site import CodeLine, pointer
 
 
@@ -35,6 +35,17 @@ def rows_package(kernels: Kernels) -> RowsPackage | None:
     except UnsupportedOperand:
         return None
 
+
+TUNED = (
+    Tuned("operands", "operand_configurations", "_operand_options"),
+    Tuned("pairs", "pairs_configurations", "_pairs_options"),
+    Tuned("forward", "walk_configurations", "_forward_options"),
+    Tuned("states", "walk_configurations", "_states_options"),
+    Tuned("pair gradients", "pair_gradient_configurations", "_pair_gradient_options"),
+    Tuned("gradient", "gradient_configurations", "_gradient_options"),
+    Tuned("tokens", "token_configurations", "_token_options"),
+)
+"""The kernels that `tuning` chooses configurations of; the first where operands are made."""
 
 CHUNK = "i_s, o_i, o_n, K, BK, BC"
 """What places the columns of a chunk's rows in a buffer of keys."""
@@ -387,9 +398,10 @@ class _Writer(RowOperands):
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
-            pair_limit=", registers=168" if self.is_wide else "",
-            gradient_limit=f", registers={128 if self.is_wide else 168}",
+            pair_registers="168" if self.is_wide else "None",
+            gradient_registers="128" if self.is_wide else "168",
             operand_warps="8" if self.count == 1 else "4",
+            tuned=TUNED if operand_stores else TUNED[1:],
         )  # fmt: skip
 
     def _buffers(self, readers: list[Reader]) -> list[Buffer]:

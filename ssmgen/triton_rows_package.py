@@ -17,6 +17,15 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """A kernel that is launched as one of several configurations: its name in a table, who lists them, who chooses."""
+
+    name: str
+    listing: str
+    choice: str
+
+
+@dataclass(frozen=True)
 class Reader:
     """Something that reads the state and what earlier rows of the chunk write: a query, or an erase key."""
 
@@ -214,6 +223,7 @@ class RowsPackage:
     stage_keys: str  # the widest block of keys that shared memory holds in two stages
     gradient_block: str
     gradient_warps: str
-    pair_limit: str
-    gradient_limit: str
+    pair_registers: str  # of a thread, at most
+    gradient_registers: str
     operand_warps: str
+    tuned: tuple[Tuned, ...]

@@ -21,7 +21,7 @@ from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
 WORDS = frozenset(
-    "A BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks count device each edge edges end first gates here i_1 is_given "
+    "A BL BN CUT L SHORT U W WHOLE ahead at b_left batch blocks chosen count device each edge edges end first gates here i_1 is_given "
     "is_packed is_short later made math numbers o_k one own o_l m_l o_r m_r packing row rows segments sequences size sizes start t0 t1 t2 "
     "u".split()
 )

@@ -60,7 +60,7 @@ class Site:
     """One place in a kernel. `own` are the axes that it introduces, `blocks` every axis that stands here, with its width's name.
 
     given: values that the template makes, by (name, axes). loads: what writes the line of a value that is no argument.
-    axis_of: the axis that a size lies along.
+    axis_of: the axis that a size lies along. paired: the axis of which two entries turn together.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Site:
         given: Mapping[tuple[str, str], Text] | None = None,
         loads: Mapping[tuple[str, str], Callable[[Site], Text]] | None = None,
         axis_of: Mapping[Dim, str] | None = None,
+        paired: str = "",
     ):
+        self.paired = paired or (outer.paired if outer else KEY)
         self.tokens, self.outer, self.own = tokens, outer, own
         self.blocks = dict(outer.blocks if outer else {}) | dict(blocks)
         self.axis_of = dict(axis_of or (outer.axis_of if outer else {}))
@@ -98,8 +100,8 @@ class Site:
         if key in self.loads:
             self.made[key] = self.loads[key](self)
             return self.made[key]
-        # pairs of keys stand where keys do
-        axis = axis.replace(HALF, KEY)
+        # pairs stand where both of their entries do
+        axis = axis.replace(HALF, self.paired)
         if axis and axis not in self.blocks:
             return None
         needs = set(axis) | ({ROW} if self._has_time(name) else set())
@@ -144,16 +146,16 @@ class Site:
 
     def block(self, axis: str) -> str:
         """The width of a tile along an axis."""
-        return f"{self.blocks[KEY]} // 2" if axis == HALF else self.blocks[axis]
+        return f"{self.blocks[self.paired]} // 2" if axis == HALF else self.blocks[axis]
 
     def _number_pairs(self) -> None:
-        """A line for the indices of pairs, where none stands yet: all pairs of keys lie in one block."""
+        """A line for the indices of pairs, where none stands yet: all pairs lie in one block."""
         site: Site | None = self
         while site is not None:
             if any(line.target == f"o_{HALF}" for line in site.lines):
                 return
             site = site.outer
-        self.sums.add(KEY)
+        self.sums.add(self.paired)
         self.add(f"o_{HALF}", f"tl.arange(0, {self.block(HALF)})")
 
     def load(self, name: str, axis: str, target: str, is_raw: bool = False) -> Text:

@@ -257,6 +257,9 @@ def _transitioned(term, states: dict[str, np.ndarray], env: Env) -> np.ndarray:
 def _written(term, env: Env) -> np.ndarray:
     at = replace(env, names=env.previous) if term.tap == 1 else env
     value = evaluate(term.coefficient, env)
+    if term.weight is not None:
+        rows, cols = (1.0 if e is None else evaluate(e, at) for e in (term.key, term.value))
+        return value * evaluate(term.weight, at) * rows * np.transpose(cols)
     if term.key is not None:
         value = value * evaluate(term.key, at)
     if term.value is not None:

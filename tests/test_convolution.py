@@ -11,7 +11,7 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
-from oracles import h3  # noqa: E402
+from oracles import h3, s4  # noqa: E402
 
 from ssmgen import explain  # noqa: E402
 from ssmgen.compiler import check  # noqa: E402
@@ -185,3 +185,54 @@ def test_a_shift_and_a_diagonal_system(tmp_path):
     longer, _ = h3.block(torch.cat([u, u_next[:, None]], 1), block.in_proj.weight, taps, block.out_proj.weight, *params, start)
     held = type(state)(*(type(x)(*(y.detach() for y in x)) if isinstance(x, tuple) else x.detach() for x in state))
     torch.testing.assert_close(block.step(u_next, state=held), longer[:, -1], rtol=1e-6, atol=1e-6)
+
+
+def test_modes_that_read_each_other(tmp_path):
+    """S4: the convolution, packed documents walked token by token and steps against the dense matrix of all modes; values and gradients."""
+    package, spec = example("s4", tmp_path)
+    length = 140
+    drawn = draw(spec, Shape(B, length, C, 1, {"N": N}), seed=4, device="cpu").to(torch.float64)
+    start = torch.randn(B, C, N // 2, dtype=torch.complex128)
+    leaves = [x.detach().clone().requires_grad_() for x in (*drawn.arguments, start)]
+    wanted, final = s4.s4(*leaves)
+    weights, ends = torch.randn_like(wanted), torch.randn_like(final)
+    expected = torch.autograd.grad((wanted * weights).sum() + (final * ends).real.sum(), leaves)
+    for is_packed in (False, True):
+        u, *params, s = leaves
+        bounds = {"cu_seqlens": torch.tensor([0, length, 2 * length])} if is_packed else {}
+        output = package.s4(u.flatten(0, 1)[None] if is_packed else u, *params, initial_state=package.State(s), **bounds)
+        y = output.y.reshape(B, length, C)
+        torch.testing.assert_close((y, output.final_state.s), (wanted, final), rtol=1e-9, atol=1e-9)
+        found = torch.autograd.grad((y * weights).sum() + (output.final_state.s * ends).real.sum(), leaves)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+    u, *params, s = (x.detach() for x in leaves)
+    held = package.State(s.clone())
+    steps = torch.stack([package.s4_step(u[:, t], *params, state=held) for t in range(8)], 1)
+    torch.testing.assert_close(steps, wanted[:, :8], rtol=1e-9, atol=1e-9)
+
+
+PARTS = """
+recurrence parts {
+  dim        N = 4
+  input      u, w : scalar per channel
+  param      rate, turn : [N] per channel
+             P, Q, C : complex [N] per channel init re normal(0, 1), im normal(0, 1)
+  state      s : complex [N] per channel, conjugate
+  update     s' = diag(tanh(rate) * cis(turn)) s + 0.1 * tanh(w) * P (Re(Q^T s)) + u * C
+  output     y = 2 * Re(C . s') + Im(P . s)
+}"""
+
+
+def test_parts_of_a_state_are_read_by_the_data(tmp_path):
+    """A term of rank one over the reals that a token changes: no convolution, a walk, which says so."""
+    folder, spec = write(PARTS, tmp_path)
+    report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name in HELD})
+    assert report.passed, "\n".join(map(str, report.failures))
+    source = Source("parts.ssm", PARTS)
+    plan = schedule(check(source).after("classify")["parts"])
+    assert plan.convolution is None and "`w` depends on the token, an input" in plan.reasons[-1]
+    with pytest.raises(SpecError, match="is inside `Re`"):
+        check(Source("parts.ssm", PARTS.replace("Re(Q^T s)", "Re(Q^T s + w)")))
+    # the update's real part is not that of two factors
+    other = PARTS.replace("P (Re(Q^T s))", "P (Q^T s)")
+    assert str(check(Source("parts.ssm", other)).after("derive")["parts"]) != str(check(source).after("derive")["parts"])

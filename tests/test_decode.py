@@ -113,7 +113,29 @@ recurrence turned_delta {
 """
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""
+TURNING_VALUES = """
+recurrence turning_values {
+  dim    N = 24, P = 40
+  input  q, k : [N]; v : [P]; theta : [P/2]; a_raw : scalar
+  gate   a in (0, 1) = sigmoid(a_raw)
+  state  S : real [N, P]
+  update S' = a * S rot(theta) + k (rot(theta) v)^T
+  output o = S'^T q
+}
+"""
+TURNING_VECTOR = """
+recurrence turning_vector {
+  dim    N = 24
+  input  k : [N]; theta : [N/2]; a_raw : scalar
+  gate   a in (0, 1) = sigmoid(a_raw)
+  state  h : real [N]
+  update h' = a * rot(theta) h + k
+  output o = h'
+}
+"""
 ODD = {
+    "turning_values": TURNING_VALUES,
+    "turning_vector": TURNING_VECTOR,
     "shared": SHARED,
     "before": BEFORE,
     "mean": MEAN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ssmgen.delays import previous
 from ssmgen.derive import derive
 from ssmgen.derive.adjoint import ReadAdjoint, StepAdjoint, adjoint, index_of_read
 from ssmgen.diagnostics import SpecError
+from ssmgen.discretizations import methods
 from ssmgen.expressions import key, uses_index
 from ssmgen.parse import parse
 from ssmgen.recurrence import MicroStep, Read, Recurrence, Transition
@@ -45,13 +47,20 @@ def recurrences() -> list:
 RECURRENCES = recurrences()
 
 
-def environment(one: spec.Recurrence, seed: int = 0) -> ev.Env:
+def environment(one: spec.Recurrence, seed: int = 0, hoisted=()) -> ev.Env:
     rng = np.random.default_rng(seed)
     sizes = {name: SIZES.get(name, min(default, 4)) for name, default in one.dims} | dict(one.counts)
     env = ev.Env(sizes, {})
     env.names = ev.random_names(one, env, rng)
     env.previous = ev.random_names(one, env, rng, learned=env.names)
     env.before = ev.random_states(one, env, rng)
+    return named(env, hoisted)
+
+
+def named(env: ev.Env, hoisted) -> ev.Env:
+    """With the values that `derive` named."""
+    for name, value in hoisted:
+        env.names[name] = ev.evaluate(value, env)
     return env
 
 
@@ -62,9 +71,13 @@ def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
     a, b = ev.linear_part(one, env)
     # the older input was the previous token's; its matrix A plays no part
     _, b_old = ev.linear_part(one, replace(env, names=env.previous))
-    args = [ev.evaluate(arg, env)[0, 0] for arg in one.discretization.args]
-    dt = args[0] if args else 1.0
-    z, eye = dt * a, np.eye(len(a))
+    args = [ev.evaluate(arg, env) for arg in one.discretization.args]
+    dt = np.ones(len(a))
+    if args:
+        own = next(iter(shapes.values()))
+        # one for all, or one a row, a column or an entry of the only state
+        dt = dt * args[0][0, 0] if args[0].size == 1 else ((args[0].T if len(args[0]) != own[0] else args[0]) * np.ones(own)).ravel()
+    z, eye = dt[:, None] * a, np.eye(len(a))
     match one.discretization.method:
         case "none":
             transition, write = a, eye
@@ -83,19 +96,19 @@ def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
             transition = eye + z + z @ z / 2 + z @ z @ z / 6 + z @ z @ z @ z / 24
             write = eye + z / 2 + z @ z / 6 + z @ z @ z / 24
         case "exp_trapezoid":
-            transition, write = ev.expm(z), args[1] * eye
-            s = ev.packed(env.before, order) + dt * (1 - args[1]) * b_old
-            return ev.unpacked(transition @ s + dt * write @ b, shapes, order)
+            transition, write = ev.expm(z), args[1][0, 0] * eye
+            s = ev.packed(env.before, order) + dt * (1 - args[1][0, 0]) * b_old
+            return ev.unpacked(transition @ s + write @ (dt * b), shapes, order)
         case "trapezoid":
             s = ev.packed(env.before, order)
             return ev.unpacked(np.linalg.solve(eye - z / 2, s + z @ s / 2 + dt * (b + b_old) / 2), shapes, order)
         case other:
             raise AssertionError(f"no oracle for {other}")
-    return ev.unpacked(transition @ ev.packed(env.before, order) + dt * write @ b, shapes, order)
+    return ev.unpacked(transition @ ev.packed(env.before, order) + write @ (dt * b), shapes, order)
 
 
 def check_step(one: spec.Recurrence, derived: Recurrence, seed: int) -> None:
-    env = environment(one, seed)
+    env = environment(one, seed, derived.hoisted)
     wanted = discretized(one, env) if one.dynamics else ev.updated(one, env)
     got = ev.stepped_token(derived, env)
     for state in one.states:
@@ -150,18 +163,18 @@ def exchanged(term, factor: spec.Expr, by: spec.Expr, one: spec.Recurrence):
         left, right = (tuple(replace(g, column=swap(g.column), row=swap(g.row)) for g in side) for side in (term.left, term.right))
         return replace(term, coefficient=swap(term.coefficient), left=left, right=right)
     if term.tap == 1:
-        older = {name: previous(getattr(term, name), one.symbols) for name in ("key", "value")}
+        older = {name: previous(getattr(term, name), one.symbols) for name in ("key", "value", "weight")}
         moved = {name: by for name, expr in older.items() if expr is not None and key(expr) == wanted}
         return replace(term, coefficient=swap(term.coefficient), **moved)
-    return replace(term, coefficient=swap(term.coefficient), key=swap(term.key), value=swap(term.value))
+    return replace(term, coefficient=swap(term.coefficient), key=swap(term.key), value=swap(term.value), weight=swap(term.weight))
 
 
 class StepLoss:
     """<dS', S'> of one micro-step, S' a function of the states before it and of its factors."""
 
-    def __init__(self, one: spec.Recurrence, step: MicroStep, backward: StepAdjoint, rng: np.random.Generator):
+    def __init__(self, one: spec.Recurrence, step: MicroStep, backward: StepAdjoint, rng: np.random.Generator, hoisted=()):
         self.one, self.step, self.backward, self.rng = one, step, backward, rng
-        env = environment(one, 3)
+        env = environment(one, 3, hoisted)
         self.env = env if step.index is None else env.at(step.index, 2)
         self.gradients = ev.random_states(one, env, rng)
         env.names |= {f"d{name}": value for name, value in self.gradients.items()}
@@ -238,7 +251,7 @@ def check_adjoint(one: spec.Recurrence, derived: Recurrence) -> None:
     found = adjoint(one, derived.steps, derived.reads)
     rng = np.random.default_rng(5)
     for step, backward in zip(derived.steps, found.steps, strict=True):
-        loss = StepLoss(one, step, backward, rng)
+        loss = StepLoss(one, step, backward, rng, derived.hoisted)
         loss.check_states()
         for factor, gradient in (*backward.factors, *backward.delayed):
             loss.check_factor(factor, gradient)
@@ -290,6 +303,9 @@ UPDATES = {
     "taps and delta": MATRIX + "  update S' = (I - beta * k k^T) diag(w) (S + c * e[-1] v[-1]^T) + k v^T\n" + READ,
     "taps first": MATRIX + "  update S' = S + c * k[-1] v[-1]^T\n  S' = exp(g) * S' + k v^T\n" + READ,
     "late tap": MATRIX + "  update S' = exp(g) * S + c * k[-1] v[-1]^T + k v^T\n" + READ,
+    "weighed write": MATRIX
+    + "  update S' = W * (S + c * k v^T)\n  S' = S' + c * (W * (k v^T)) diag(b) + W * (sum r in 1..R: ks[r] vs[r]^T)\n"
+    + READ,
     "inside a let": MATRIX + "  let T : [N, N] = I - beta * k k^T\n  update S' = T (exp(g) * S) + k v^T\n" + READ,
     "two states": "  state S, Z : real [N, P]\n  update Z' = c * Z - k (S^T k - v)^T\n  S' = exp(g) * S + Z' + Z\n" + READ,
     "states of two shapes": "  state S : real [N, P]; n : real [N]\n  update n' = beta * n + k\n  S' = exp(g) * S + n' v^T\n" + READ,
@@ -346,6 +362,8 @@ STRUCTURES = {
     "diagonal and erase": (MATRIX, "diag(rates) S - beta * k (k^T S) + e v^T"),
     "value side and erase": (MATRIX, "S diag(b) - beta * (S u) u^T + e v^T"),
     "elementwise": (MATRIX, "W * S + k v^T"),
+    "both sides": (MATRIX, "diag(rates) S + S diag(b) + k v^T"),
+    "weights and a diagonal": (MATRIX, "W * S + diag(rates) S + rate * S + W * (k v^T)"),
     "dense": (MATRIX, "A S + k v^T"),
     "vector": ("  state S : real [N]\n", "rates * S + k"),
     "ranks": (MATRIX, "rate * S + (sum r in 1..R: ks[r] vs[r]^T)"),
@@ -356,11 +374,10 @@ STEPS = {
     "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "trapezoid": "trapezoid(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
 }  # fmt: skip
 UNDEFINED = {
-    "turning": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
-    "pairs": ("zoh", "bilinear", "implicit_euler", "trapezoid"),
+    "turning": ("bilinear", "implicit_euler", "trapezoid"),
+    "pairs": ("bilinear", "implicit_euler", "trapezoid"),
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
-    "elementwise": ("zoh", "bilinear", "implicit_euler", "trapezoid", "rk4"),
     "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
     "two": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
 }
@@ -382,6 +399,50 @@ def test_discretization_of_structures(structure, method):
     derived.verify()
     check_step(one, derived, 0)
     check_adjoint(one, derived)
+
+
+@pytest.mark.parametrize("method", ["zoh(", "trapezoid(", "rk4(", "exp_trapezoid("])
+@pytest.mark.parametrize("step", ["exp(w)", "exp(b)", "exp(W)"], ids=["row", "column", "entry"])
+def test_step_sizes_along_the_state(step, method):
+    for value in ("rate * S + k v^T", "diag(rates) S + k v^T", "W * S + k v^T"):
+        one = spec_of(f"{MATRIX}  dynamics dS/dt = {value}\n  discretize {method}{step}{', lam' * ('exp' in method)})\n{READ}")
+        derived = derive(one)
+        derived.verify()
+        check_step(one, derived, 0)
+        check_adjoint(one, derived)
+
+
+CONVERGING = ("elementwise", "both sides", "weights and a diagonal", "turning", "pairs")
+
+
+@pytest.mark.parametrize("structure, method", [(s, m) for s in CONVERGING for m in STEPS if m != "none" and m not in UNDEFINED.get(s, ())])
+def test_solutions_converge_on_a_structure(structure, method):
+    """The solution at time 1 with an input that stays as it is, by steps of 1/8 and 1/16 against the exponential of the equation."""
+    declared, value = STRUCTURES[structure]
+    step = STEPS[method].replace("dt", "dt / 16").replace("lam", "1/2")
+    one = spec_of(f"{declared}  dynamics dS/dt = {value}\n  discretize {step}\n{READ}")
+    derived, env = derive(one), environment(one)
+    env.previous, order = env.names, [s.name for s in one.states]
+    a, b = ev.linear_part(one, env)
+    whole = ev.expm(np.block([[a, b[:, None]], [np.zeros((1, len(a) + 1))]]))
+    exact = whole[:-1, :-1] @ ev.packed(env.before, order) + whole[:-1, -1]
+    errors = []
+    for steps in (8, 16):
+        env.names["dt"] = np.array([[16.0 / steps]])
+        at = named(replace(env, previous=env.names), derived.hoisted)
+        for _ in range(steps):
+            at = replace(at, before=ev.stepped_token(derived, at))
+        errors.append(np.abs(ev.packed(at.before, order) - exact).max())
+    wanted = methods()[method].held_order if method != "exp_trapezoid" else 2
+    if wanted is None:
+        assert errors[0] < 1e-12
+    else:
+        assert math.log2(errors[0] / errors[1]) == pytest.approx(wanted, abs=0.35)
+
+
+def test_a_step_size_a_column_commutes_with_no_erasing():
+    with pytest.raises(SpecError, match="the step size does not commute with this transition"):
+        derive(spec_of(MATRIX + "  dynamics dS/dt = k (v - S^T k)^T\n  discretize rk4(exp(b))\n" + READ))
 
 
 # --- shapes of the normal form -----------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ SPECS = {
                         STATE, "update S' = a * rot(theta * position) S + k v^T", READ),
     "complex": (GIVEN.replace("theta : [N/2]", "theta : [N/4]"), "state S : complex [N, P], rotates first N/2 rows",
                 "dynamics dS/dt = (-a + i * theta) S + k v^T\n discretize exp_euler(beta)", READ),
+    "held": (GIVEN, "state S : complex [N, P], rotates first N rows",
+             "dynamics dS/dt = (-a + i * theta) S + k v^T\n discretize zoh(beta)", READ),
     "read before": (GIVEN, STATE, "update S' = a * rot(theta) S + k v^T", "output o = S^T q + (q^T k) * v"),
     "forget first": (UNIT, STATE, "update S' = a * rot(theta) S\n S' = S' + beta * k (v - S'^T k)^T", READ),
     "read first": (UNIT, STATE, "update S' = a * rot(theta) S + beta * k (v - S^T k)^T", READ),

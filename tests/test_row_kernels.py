@@ -62,10 +62,22 @@ recurrence turned {
 """
 """Keys and queries turn by angles of the data, and the state that they correct does not."""
 
+TURNED_VALUES = """
+recurrence turned_values {
+  dim    N = 8, P = 8
+  input  q, k : [N] per group; v : [P]; theta : [P/2]; raw : scalar
+  gate   a in (0, 1) = sigmoid(raw)
+  state  S : real [N, P]
+  update S' = a * S rot(theta) + k (rot(theta) v)^T
+  output o = S'^T q
+}"""
+"""Values turn by angles of the data, and so does the state along them."""
+
 SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
     "strong decays": STRONG,
     "crossed": CROSSED,
     "turned": TURNED,
+    "turned values": TURNED_VALUES,
 }
 
 
@@ -85,7 +97,7 @@ def interpret(name: str, folder: Path) -> None:
         (False, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
     ):
         kernels._tokens = (lambda dtype: own(torch.bfloat16)) if is_long else own
-        kernels._forward_options.cache_clear()
+        kernels.tuning.forget()
         measured = compare(subject, kernels, trial, "float32")
         assert measured
         # a gate's gradient is a difference of sums over a chunk; exponents of strong decays are large numbers in float32

@@ -9,6 +9,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 from oracles import scans  # noqa: E402
+from random_points import holds  # noqa: E402
 
 from ssmgen import explain  # noqa: E402
 from ssmgen.compiler import build, check  # noqa: E402
@@ -16,6 +17,7 @@ from ssmgen.diagnostics import SpecError  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
+from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.schedule import schedule  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 
@@ -95,6 +97,37 @@ def test_recurrences_of_no_paper(name, tmp_path):
     # a module that is allocated in float32 rounds the previous token's values
     report = verify_checks(folder, spec, {name: check for name, check in CHECKS.items() if name != "module"})
     assert report.passed, "\n".join(map(str, report.failures))
+
+
+LATTICE = """
+recurrence lattice {
+  dim    N = 6, P = 4
+  input  q, k, a : [N]; v, u : [P]
+  param  W : [N, P] per head
+  state  S : real [N, P]
+  dynamics   dS/dt = -diag(softplus(a)) S - S diag(exp(v)) + tanh(W) * (k v^T)
+  discretize trapezoid(softplus(u))
+  output y = S'^T q
+}"""
+
+
+IMAGINARY = """
+recurrence imaginary {
+  dim    N = 8
+  input  x : scalar per channel
+  param  re, im : [N] per channel; C : complex [N] per channel
+         A : complex [N] per channel = -exp(re) + i * 2 * im
+  let    z : complex scalar per channel = x * (i * 2)
+  state  h : complex [N] per channel, conjugate
+  update h' = exp(A) * h + z
+  output o = 2 * Re(C . h') + Im(i * 3)
+}"""
+
+
+@pytest.mark.parametrize("text", [LATTICE, IMAGINARY], ids=["rates along both axes, a step size a column", "numbers times i"])
+def test_what_a_token_makes_holds(text, tmp_path):
+    folder, spec = write(text, tmp_path)
+    holds(Subject(load(folder), spec, "cpu"))
 
 
 def test_resets_and_a_bounded_slope(tmp_path):

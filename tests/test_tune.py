@@ -15,6 +15,7 @@ import sys
 import pytest
 from built import write
 from conftest import ROOT
+from interpreter import printed
 
 torch = pytest.importorskip("torch")
 
@@ -164,7 +165,7 @@ one = {"kernel": "forward", "dtype": "float32", "sizes": [64, 32], "programs": 6
 print(json.dumps({"words": "compiled"}), flush=True)
 for options in ({"BV": 64}, {"BV": 32}, {"BV": 16}):
     candidate = {**one, "options": options}
-    if candidate in request["done"]:
+    if candidate in [answer["candidate"] for answer in request["done"]]:
         continue
     print(json.dumps({"state": "begun", "candidate": candidate}), flush=True)
     if options["BV"] == 32:
@@ -208,23 +209,33 @@ def test_words_about_tables(tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     assert "Error: empty.json: not a table of configurations in format 1" in says("verify", "simple_gla", "--table", "empty.json")
-    assert "no kernels of which" in says("verify", "kda", "--table", "empty.json")
+    assert "no kernels of which" in says("verify", "titans", "--table", "empty.json")
     if not torch.cuda.is_available():
         assert "no GPU here" in says("tune", "simple_gla")
 
 
+KERNELS = {
+    "simple_gla": ("forward", "gradient", "states"),
+    "kda": ("forward", "operands", "pairs", "states", "pair gradients", "gradient", "tokens"),
+    "mamba1": ("forward", "gradient"),
+}
+"""What there is to choose for, in order."""
+
+
 @pytest.mark.slow
-def test_the_worker_lists_and_compiles(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_worker_lists_and_compiles(name, tmp_path, monkeypatch):
     """Up to what needs the device: candidates by what a call asks for, compiled under every one of them."""
     from ssmgen.runtime import launches, tune_worker
     from ssmgen.runtime.targets import TARGETS
 
-    folder, spec = write(GATED.read_text(encoding="utf-8"), tmp_path, GATED.name)
+    path = ROOT / "examples" / f"{name}.ssm"
+    folder, spec = write(path.read_text(encoding="utf-8"), tmp_path, path.name)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(launches, "here", lambda: TARGETS["sm_90"])
     request = {
-        "name": GATED.name, "text": GATED.read_text(encoding="utf-8"), "dims": {}, "recurrence": spec.name, "folder": str(folder),
-        "shape": [2, 2048, 4], "dtype": "bfloat16", "kernel": "states", "choices": [], "done": [],
+        "name": path.name, "text": path.read_text(encoding="utf-8"), "dims": {}, "recurrence": spec.name, "folder": str(folder),
+        "shape": [2, 2048, 4], "dtype": "bfloat16", "done": [],
     }  # fmt: skip
     package = load(folder)
     namespace = sys.modules[f"{package.__name__}.op"].NAMESPACE
@@ -232,15 +243,27 @@ def test_the_worker_lists_and_compiles(tmp_path, monkeypatch):
         worker = tune_worker._Worker(request)
         found = worker.candidates()
         assert worker.architecture == "sm_90"
-        assert {(one.kernel, one.dtype, one.sizes, one.programs) for one in found} == {("states", "bfloat16", (64, 64), 8)}
-        tiles = [tuple(one.options[name] for name in ("BK", "BV", "num_warps", "num_stages")) for one in found]
-        assert tiles[0] == (64, 64, 4, 3) and len(set(tiles)) == len(tiles) == 6
+        assert tuple(dict.fromkeys(one.kernel for one in found)) == KERNELS[name]
+        assert worker.ahead == {one for one in KERNELS[name] if one in ("operands", "pairs", "forward")}
+        assert {(one.dtype, one.programs) for one in found} == {("bfloat16", 8 if name != "mamba1" else 2)}
+        assert len({tune_worker.place(one) for one in found}) == len(found)
+        # of every kernel the rule, and one that is not
+        tried = [next(each) for one in KERNELS[name] for each in [(c for c in found if c.kernel == one)] for _ in range(2)]
         recorded = []
         monkeypatch.setattr(tune_worker, "compile_ahead", lambda launches, workers: recorded.extend(launches) or iter(()))
-        assert worker.compiled(found) == {}
-    states = [launch.configuration for launch in recorded if launch.name == "states_kernel" and not launch.is_packed]
-    assert {tuple(c[name] for name in ("BK", "BV", "num_warps", "num_stages")) for c in states} == set(tiles)
-    assert len([launch for launch in recorded if launch.name == "forward_kernel"]) == 2, "with states and without, for all of them"
+        assert worker.compiled(tried) == {}
+    for kernel in KERNELS[name]:
+        launched = [launch.configuration for launch in recorded if launch.name == FUNCTIONS.get(kernel, f"{kernel}_kernel")]
+        for one in (one for one in tried if one.kernel == kernel):
+            # what is no number of the kernel's own limits registers, or says how often a sequence is cut
+            assert any(all(launch.get(n, v) == v for n, v in one.options.items()) for launch in launched), one.words
+    if name == "simple_gla":
+        tiles = [tuple(one.options[n] for n in ("BK", "BV", "num_warps", "num_stages")) for one in found if one.kernel == "states"]
+        assert tiles[0] == (64, 64, 4, 3) and len(tiles) == 6
+
+
+FUNCTIONS = {"gradient": "gradients_kernel", "pair gradients": "pair_gradients_kernel"}
+"""Kernels that are named otherwise in a table."""
 
 
 def interpret(folder) -> None:
@@ -282,3 +305,33 @@ def test_the_loop_on_interpreted_kernels(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout) == [1, "tf32x3", 16]
+
+
+def interpret_others(name: str, sizes: dict[str, int], folder) -> None:
+    """Called where triton interprets: every kernel in the configuration that it lists last, all at once."""
+    import triton
+    from test_kernels import EXAMPLES, fused
+
+    subject, kernels = fused(*write(EXAMPLES[name], folder))
+    judge = lambda: faults(subject, kernels, "float32", 2, sizes, tokens=40)  # noqa: E731
+    last = {one.kernel: one for one in listed(kernels, judge)}
+    choices, bad = entries(judged(last.values(), lambda candidate: "", lambda candidate: 1.0))
+    kernels.tuning.use(merged({}, "cpu", triton.__version__, choices, bad))
+    print(json.dumps([judge(), {entry["kernel"]: last[entry["kernel"]].words for entry in choices}]))
+
+
+LAST = {
+    "kda": ({"N": 40, "P": 72}, {"forward": "BV=64 num_warps=8 num_stages=1", "pairs": "CK=32 num_warps=4 registers=None"}),
+    "mamba1": ({"N": 6}, {"forward": "BL=64 A=16 warps=24", "gradient": "BL=64 U=4 warps=16"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAST)
+def test_configurations_that_are_not_the_rule_are_right(name, tmp_path):
+    sizes, ends = LAST[name]
+    wrong, last = json.loads(
+        printed(f"import pathlib, test_tune; test_tune.interpret_others({name!r}, {sizes!r}, pathlib.Path({str(tmp_path)!r}))")
+    )
+    assert wrong == "" and set(last) == set(KERNELS[name])
+    assert all(last[kernel].endswith(end) for kernel, end in ends.items()), last

@@ -23,7 +23,7 @@ MOST = 8
 def wanted(config) -> int:
     """How many processes a run may take."""
     alone = config.option.usepdb or config.option.trace or config.option.collectonly or config.option.capture == "no"
-    if alone or sys.platform != "linux":
+    if alone or sys.platform != "linux" or hasattr(config, "workerinput"):  # a worker of pytest-xdist has its share already
         return 1
     return int(os.environ.get("SSMGEN_TEST_WORKERS", 0)) or min(len(os.sched_getaffinity(0)), MOST)
 

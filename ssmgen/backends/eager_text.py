@@ -263,6 +263,8 @@ def _matmul(expr: spec.MatMul, names: Names) -> Text:
     left, right = text_of(expr.left, names), text_of(expr.right, names)
     if expr.left.type.is_scalar or expr.right.type.is_scalar:
         return Text(f"{left.at(PRODUCT)} * {right.at(SIGN)}", PRODUCT, has_matmul=left.has_matmul)
+    if isinstance(expr.left, spec.Const) or isinstance(expr.right, spec.Const):
+        return _matmul_by_number(expr, left, right)
     fields = expr.left.type.field, expr.right.type.field
     first, second = left.at(PRODUCT), right.at(SIGN)
     if fields == ("real", "complex"):
@@ -270,6 +272,18 @@ def _matmul(expr: spec.MatMul, names: Names) -> Text:
     elif fields == ("complex", "real"):
         second = f"_complex({right.text})"
     return Text(f"{first} @ {second}", PRODUCT, has_matmul=True)
+
+
+def _matmul_by_number(expr: spec.MatMul, left: Text, right: Text) -> Text:
+    """A product with a row or column whose entries are one number: a value spread along an axis, or summed over it."""
+    is_left = isinstance(expr.left, spec.Const)
+    number, value = (left, right) if is_left else (right, left)
+    if expr.left.type.cols == ONE:
+        size = count_text(expr.type.rows if is_left else expr.type.cols)
+        text = f"{value.at(ATOM)}.repeat_interleave({size}, {-2 if is_left else -1})"
+    else:
+        text = f"{value.at(ATOM)}.sum({-2 if is_left else -1}, keepdim=True)"
+    return Text(text) if number.text == "1" else Text(f"{number.at(PRODUCT)} * {text}", PRODUCT)
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------
@@ -320,7 +334,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
     if expr.function in _CONSTANTS:
         return Text(_CONSTANTS[expr.function], is_number=True)
     args = [text_of(arg, names) for arg in expr.args]
-    if all(arg.is_number for arg in args) and expr.function in _MATH:
+    is_complex = any(arg.type.field == "complex" for arg in expr.args)
+    if all(arg.is_number for arg in args) and expr.function in _MATH and not is_complex:
         return Text(f"{_MATH[expr.function]}({', '.join(arg.text for arg in args)})", is_number=True)
     if expr.function == "rope":
         return Text(f"_rope({_tensor(args[0])}, {names.position}, {axis_of(expr.args[0])})")
@@ -330,6 +345,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         return Text(AXIS_FUNCTIONS[expr.function](_tensor(args[0]), axis_of(expr.args[0])))
     if expr.function in ("Re", "Im", "conj") and expr.args[0].type.field == "real":
         return Text(f"torch.zeros_like({_tensor(args[0])})") if expr.function == "Im" else args[0]
+    if is_complex:
+        return Text(FUNCTIONS[expr.function](*(_tensor(arg, "complex128") for arg in args)))
     if len(args) > 1 and any(not arg.is_number for arg in args):
         # The bounds of a clamp may stay numbers when they are written out.
         return Text(FUNCTIONS[expr.function](*(arg.text if arg.binds >= SIGN else _tensor(arg) for arg in args)))
@@ -351,8 +368,8 @@ INTERNAL = {
 """Functions that only derivatives use."""
 
 
-def _tensor(value: Text) -> str:
-    return f"torch.tensor({value.text}, dtype=torch.float64)" if value.is_number else value.text
+def _tensor(value: Text, dtype: str = "float64") -> str:
+    return f"torch.tensor({value.text}, dtype=torch.{dtype})" if value.is_number else value.text
 
 
 _PRINTERS = {

@@ -220,7 +220,10 @@ class Printer:
         x, angle = self.print(vector), self.print(by)
         place = x.place.join(replace(angle.place, has_vector=True))
         text = self._adapt(angle, replace(place, has_vector=angle.place.has_vector))
-        if not angle.place.has_vector:
+        if angle.place.is_number:
+            whole = self._adapt(x, place)
+            text = f"torch.full_like({whole if x.binding == ATOM else f'({whole})'}[..., ::2], {angle.text})"
+        elif not angle.place.has_vector:
             # one angle for all pairs
             text = text if text != angle.text else angle.at(ATOM)
             text += (

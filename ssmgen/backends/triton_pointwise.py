@@ -381,19 +381,21 @@ class Printer:
         """One value a pair, from the entries of columns."""
         if rows + cols != HALF:
             raise UnsupportedOperand(f"`{expr.function}` that does not lie along pairs")
-        args = [self._print(a, KEY, "") for a in expr.args]
+        own_size = expr.args[0].type.cols if expr.args[0].type.is_row else expr.args[0].type.rows
+        paired = self.axis_of.get(own_size, KEY)
+        args = [self._print(a, paired, "") for a in expr.args]
         axes = joined(args)
-        if len(axes) != 2 or axes[-1] != KEY:
-            raise UnsupportedOperand(f"`{expr.function}` of what does not lie on rows and keys")
-        self.whole[KEY] = None
+        if len(axes) != 2 or axes[-1] != paired:
+            raise UnsupportedOperand(f"`{expr.function}` of what does not lie on rows and columns")
+        self.whole[paired] = None
         own = (axes[0], HALF)
         text = f"_{expr.function}({', '.join(a.along(axes) for a in args)})"
-        if expr.type.rows != half(expr.args[0].type.rows):
+        if expr.type.rows != half(own_size):
             # rows behind the pairs that turn stay
             self.used_offsets[HALF] = None
             entry = loaded(self.offsets[HALF], (HALF,)).along(own)
             text = f"tl.where({entry} < {size_text(expr.type.rows).text}, {text}, 0.0)"
-        zero = all(a.past(KEY) is not ANYTHING for a in args) and any(a.is_zero_past(KEY) for a in args)
+        zero = all(a.past(paired) is not ANYTHING for a in args) and any(a.is_zero_past(paired) for a in args)
         beyond = {axes[0]: 0.0 if any(a.past(axes[0]) == 0 for a in args) else None, HALF: 0.0 if zero else None}
         return Text(text, ATOM, own, beyond)
 

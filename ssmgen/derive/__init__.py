@@ -35,16 +35,16 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
         return recurrence.Recurrence(whole, (), (), outputs, None, (), sequential=reason)
     report = Report(spec.source)
     if spec.dynamics:
-        steps, discrete = discretized_step(spec, report)
+        steps, discrete, hoisted = discretized_step(spec, report)
     else:
-        steps, discrete = update_steps(spec, report), None
+        steps, discrete, hoisted = update_steps(spec, report), None, ()
     report.raise_if_errors()
     steps = fold_taps(steps, spec)
     reads, outputs = read_outputs(spec)
     warn_unread(spec, whole, steps, reads, report)
     warn_unbounded(spec, steps, report)
     derived = recurrence.Recurrence(
-        spec, steps, reads, outputs, discrete, (), warnings=tuple(report.found), maxima=maxima, whole=whole if maxima else None
+        spec, steps, reads, outputs, discrete, (), hoisted, warnings=tuple(report.found), maxima=maxima, whole=whole if maxima else None
     )
     return replace(derived, adjoint=adjoint_lines(derived, adjoint(spec, steps, reads)))
 

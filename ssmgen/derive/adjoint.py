@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from .. import algebra
 from ..delays import previous
 from ..expressions import constant, key, nodes, uses_index
+from ..micro_step import weighted
 from ..recurrence import MicroStep, Read, Transition, Write
 from ..source import NOWHERE
 from ..spec import ONE, Apply, Delayed, Dim, Element, Expr, Recurrence, Ref, Rot, State, StateRef, SumOver, Type
@@ -162,7 +163,8 @@ def _step(step: MicroStep, spec: Recurrence) -> StepAdjoint:
         gradient = gradient_of_state(spec.state(write.target))
         if write.tap == 1:
             gradient = Delayed(gradient.type, NOWHERE, gradient.name)
-            write = replace(write, key=previous(write.key, spec.symbols), value=previous(write.value, spec.symbols))
+            older = {name: previous(getattr(write, name), spec.symbols) for name in ("key", "value", "weight")}
+            write = replace(write, **older)
         for factor, found in _of_write(write, gradient):
             give(delayed if write.tap == 1 else factors, write, factor, found)
 
@@ -218,6 +220,18 @@ def _conj(expr: Expr) -> Expr:
 
 def _of_write(write: Write, gradient: Expr) -> list[tuple[Expr, Expr]]:
     c, k, v = write.coefficient, write.key, write.value
+    if write.weight is not None:
+        outer, met = weighted(algebra.const(1, write.weight.type), k, v), algebra.mul(_conj(write.weight), gradient)
+        found = [
+            (c, _inner(gradient, weighted(write.weight, k, v))),
+            (write.weight, algebra.mul(_conj(c), algebra.mul(gradient, _conj(outer)))),
+        ]
+        if k is not None:
+            found.append((k, algebra.mul(_conj(c), _rows(met) if v is None else algebra.matmul(met, _conj(v)))))
+        if v is not None:
+            turned = algebra.transpose(met)
+            found.append((v, algebra.mul(_conj(c), _rows(turned) if k is None else algebra.matmul(turned, _conj(k)))))
+        return found
     if k is None:
         return [(c, gradient)]
     if v is None:

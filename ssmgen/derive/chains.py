@@ -329,6 +329,19 @@ def elementwise(weights: Polynomial, whole: Expr, item: Chain, span: Span) -> Po
     return (chain(item.coefficient, factors, item.rows, item.cols, item.index, span),)
 
 
+def weigh(weight: Expr, item: Chain, span: Span) -> Chain | None:
+    """`weight * chain` entry by entry for a chain without a state: `W * (k v^T) = diag(k) W diag(v)`. None for other chains."""
+    kinds = [f.kind for f in item.factors]
+    if kinds == ["column", "row"]:
+        left, right = ((Factor("diagonal", f.expr),) for f in item.factors)
+    elif kinds.count("dense") == 1 and set(kinds) <= {"diagonal", "dense"}:
+        place = kinds.index("dense")
+        left, right, weight = item.factors[:place], item.factors[place + 1 :], algebra.mul(weight, item.factors[place].expr)
+    else:
+        return None
+    return chain(item.coefficient, (*left, Factor("dense", weight), *right), item.rows, item.cols, item.index, span)
+
+
 def substitute(item: Chain, value: Polynomial) -> Polynomial:
     """The chain with its state replaced by a polynomial of that state's shape."""
     state = item.factors[item.place]
@@ -336,16 +349,17 @@ def substitute(item: Chain, value: Polynomial) -> Polynomial:
     for inner in value:
         parts: Polynomial = (inner,)
         if state.weight is not None:
-            if inner.state is None:
+            written = weigh(state.weight, inner, item.span) if inner.state is None else None
+            if inner.state is None and written is None:
                 raise Refusal(
                     "elementwise-after-product",
-                    "a full matrix multiplies the written outer product entry by entry",
+                    "a full matrix multiplies a written matrix entry by entry",
                     item.span,
-                    "the result is no outer product",
-                    note="a write is `k v^T`, with one key and one value a token",
+                    "this matrix is no outer product",
+                    note="a write is `k v^T`, weighed entry by entry perhaps",
                     help="weigh the state alone, and write after it: `S' = W * S + k v^T`",
                 )
-            parts = elementwise((), state.weight, inner, item.span)
+            parts = elementwise((), state.weight, inner, item.span) if written is None else (written,)
         for part in parts:
             turned = transpose(part, state.conjugated) if state.transposed else part
             ahead, behind = past(item.left, turned.coefficient)

@@ -16,25 +16,28 @@ from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, constant, key, references
+from ..expressions import children, constant, key, nodes, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import Apply, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef
-from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, product, scale, substitute
+from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef, Type
+from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
-from .structure import NoClosedForm, Structure, structure_of
+from .structure import NoClosedForm, Structure, spread, structure_of
 from .terms import micro_step, write
 from .update import report_refusal
 
 
-def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm]:
-    """The one micro-step of a recurrence in continuous time, and what discretization found. Errors go to the report."""
+def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep, ...], DiscreteForm, tuple[tuple[str, Expr], ...]]:
+    """The one micro-step of a recurrence in continuous time, what discretization found, and the values that it named.
+
+    Errors go to the report.
+    """
     worker = _Discretizer(spec, report)
     steps = worker.run()
     if not report.has_errors:
         _report_singular(worker.formulas, spec, report)
-    return steps, worker.form()
+    return steps, worker.form(), tuple(worker.hoisted.items())
 
 
 class _Discretizer:
@@ -49,6 +52,8 @@ class _Discretizer:
         self.dt: Expr = args[0] if args else algebra.UNIT
         self.formulas = Formulas(self.dt, dict(zip(self.method.parameters[1:], args[1:], strict=True)), symbols, bounds_of(spec))
         self.rates: list[Expr] = []  # what z is, for the text
+        self.hoisted: dict[str, Expr] = {}  # values that get a name
+        self.contracting: list[str] = []
 
     # --- the step ------------------------------------------------------------------------------------------------
 
@@ -63,6 +68,8 @@ class _Discretizer:
                 report_refusal(_as_dynamics(refusal), self.spec, self.report)
         if self.report.has_errors:
             return ()
+        for state in self.spec.states:
+            self._warn_unstable(state, derivatives[state.name], spans[state.name])
         values: dict[str, Polynomial] = {}
         taps: list[Write] = []
         for state in self.spec.states:
@@ -94,12 +101,40 @@ class _Discretizer:
         if method.older is None:
             return collect(kept + written), []
         before = self._before(state.name)
-        if method.through is None:
+        if method.through is None or not self.dt.type.is_scalar:
+            # a weight of this token's that is no number stays with this token
             late = tuple(w for item in before for w in self._weighted(state, structure, item, method.older))
             return collect(kept + written + late), []
         # the transition acts on it as on the state
         early = [write(part, state) for item in before for part in self._weighted(state, structure, item, method.through)]
-        return collect(kept + written), [replace(w, key=current(w.key), value=current(w.value), tap=1) for w in early]
+        return collect(kept + written), [_of_the_token(w) for w in early]
+
+    def _warn_unstable(self, state: State, terms: Polynomial, span: Span) -> None:
+        """Warn where the real part of what multiplies the state is not provably at most 0."""
+        linear = tuple(item for item in terms if item.state is not None)
+        try:
+            found = structure_of(state, linear, span, has_inverses=True)
+        except NoClosedForm:
+            return
+        rates = [] if not found.sides and algebra.is_zero(found.scalar) else [found.rate(state.type)]
+        # of a correction along one direction the sign says as much
+        rates += [coefficient for _, coefficient, column, row, _ in found.rank_one if key(column) == key(row)]
+        for rate in rates if self.method.parameters else ():
+            real = self.formulas.real_part(rate)
+            if real is None or (reach := self.formulas.bounds.of(real)).high <= 0:
+                continue
+            part = "the real part of this rate" if rate.type.field == "complex" else "this rate"
+            known = {n: self.formulas.symbols[n] for n in references(real) if n in self.formulas.symbols}
+            self.report.warning(
+                "unstable-dynamics",
+                f"`{state.name}` may grow without bound",
+                rate.span if rate.span != NOWHERE else span,
+                f"{part} lies in {reach}",
+                secondary=tuple(Label(s.span, f"`{n}` lies in {s.interval}") for n, s in known.items() if s.type.field == "real"),
+                note=f"in continuous time a state whose rate is above 0 grows as exp(A t), and {'every' if reach.low > 0 else 'such a'} "
+                "token multiplies it by more than 1",
+                help="let the rate be at most 0, as in `-exp(A_log)` or `-softplus(a)`, or declare the input `<= 0`",
+            )
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
@@ -136,17 +171,48 @@ class _Discretizer:
 
     def _stepped(self, item: Chain) -> Chain:
         """`dt * chain`; a column of step sizes is a diagonal on the key side."""
-        if self.dt.type.is_scalar:
+        side = self._side_of_step(item.rows, item.cols)
+        if not side:
             return scale(item, self.dt)
-        if self.dt.type.is_column and self.dt.type.rows == item.rows:
-            return chain(item.coefficient, (Factor("diagonal", self.dt), *item.factors), item.rows, item.cols, item.index, item.span)
+        if side != "left" and item.state is not None and any(f.kind not in ("diagonal", "state") for f in item.factors):
+            raise Refusal(
+                "discretization-undefined", "the step size does not commute with this transition", self.dt.span, _NOT_ALONG[side],
+                help="use one step size, or one for every row of the state",
+            )  # fmt: skip
+        return self._along(item, self.dt, side)
+
+    def _side_of_step(self, rows: Dim, cols: Dim) -> str:
+        """The side of a state along which the step size differs: 'left', 'right', 'whole', or none, ''."""
+        type = self.dt.type
+        if type.is_scalar:
+            return ""
+        if (type.rows, type.cols) in ((rows, ONE), (cols, ONE), (rows, cols)):
+            return "left" if type.is_column and type.rows == rows else "right" if type.is_column else "whole"
         raise Refusal(
             "discretization-undefined",
             "the step size does not fit the state",
             self.dt.span,
-            f"a step size of type {self.dt.type} for {item.rows} rows",
-            help="use a scalar step size, or one a row of the state",
+            f"a step size of type {type} for a state [{rows}, {cols}]",
+            help="use one step size, or one for every row, column or entry of the state",
         )
+
+    def _along(self, item: Chain, value: Expr, side: str) -> Chain:
+        """`value * chain`, entry by entry, for a value that differs along a side."""
+        factors = item.factors
+        if side == "whole":
+            (found,) = elementwise((), value, item, item.span) if item.state is not None else (weigh(value, item, item.span),)
+            if found is None:
+                raise Refusal(
+                    "write-without-key",
+                    "a written matrix is weighed entry by entry",
+                    item.span,
+                    "this is no outer product `k v^T`",
+                    note="a write is `k v^T`, weighed entry by entry perhaps",
+                    help="write an outer product of two columns, or use one step size",
+                )
+            return found
+        factors = (*factors, Factor("diagonal", value)) if side == "right" else (Factor("diagonal", value), *factors)
+        return chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span)
 
     # --- the structure of A --------------------------------------------------------------------------------------
 
@@ -155,8 +221,27 @@ class _Discretizer:
             found = structure_of(state, linear, span, _has_inverses(self.method))
         except NoClosedForm as obstacle:
             raise self._undefined(state, obstacle.span, f"`{self.name}` has no closed form for this transition", obstacle.label) from None
-        self.rates.append(found.rate)
+        self.rates.append(found.rate(state.type))
+        side = self._side_of_step(state.type.rows, state.type.cols)
+        if side in ("right", "whole") and (found.rank_one or found.turning is not None):
+            raise self._undefined(state, self.dt.span, "the step size does not commute with this transition", _NOT_ALONG[side])
+        if self._contracts(state, found):
+            self.contracting.append(state.name)
         return found
+
+    def _contracts(self, state: State, found: Structure) -> bool:
+        """Whether A + A^H <= 0 is proved and the method maps such rates to contractions (von Neumann's inequality).
+
+        f(z) = alpha + beta / (1 - g z) with f(0) = 1 keeps the left half-plane in the unit disc where g > 0 and |alpha| <= 1.
+        """
+        fraction = formulas.partial_fraction(self.method.transition)
+        is_stable = self.method.transition == formulas.exp(formulas.Z) or (fraction and 0 <= fraction[0] <= 2 and fraction[1] > 0)
+        is_mirrored = all(
+            key(reader.expr) == key(algebra.apply("conj", column)) and self.formulas.is_nonpositive(coefficient)
+            for _, coefficient, column, reader, _ in found.rank_one
+        )
+        is_left = self.formulas.is_nonpositive(algebra.neg(self.dt)) and self.formulas.is_left(found.rate(state.type))
+        return bool(is_stable) and is_mirrored and is_left
 
     def _undefined(self, state: State, span: Span, title: str, label: str, help: str = "") -> Refusal:
         general = [n for n, m in methods().items() if m.parameters and n != self.name and _is_polynomial(m)]
@@ -184,37 +269,80 @@ class _Discretizer:
         if not depends_on_z(formula):
             return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
         if found.turning is not None:
-            title = f"the input weight of `{self.name}` does not keep pairs real"
-            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
-        if found.weight is not None:
-            raise self._undefined(
-                state, item.span, f"the input weight of `{self.name}` is a full matrix", "weighed entry by entry, this is no outer product"
-            )
+            return (self._turned_input(state, found, item, formula),)
         return self._applied(state, found, item, formula, step=self.dt)
 
     def _applied(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         """`formula(dt A) item`, times `step` when given."""
         if found.rank_one:
             return self._on_rank_one(state, found, item, formula, step)
-        rate = found.rate
-        value = self.formulas.at(formula, rate, item.span, step)
-        if value.type.is_scalar:
-            return (scale(item, value),)
-        if found.weight is not None and not rate.type.is_column:
-            place = item.place
-            weighted = Factor("state", item.factors[place].expr, weight=value)
-            return (chain(item.coefficient, (*item.left, weighted, *item.right), item.rows, item.cols, item.index, item.span),)
-        return (self._diagonal(found, item, value),)
-
-    def _diagonal(self, found: Structure, item: Chain, value: Expr) -> Chain:
-        factor = Factor("diagonal", value)
-        factors = (*item.factors, factor) if found.right is not None else (factor, *item.factors)
-        return chain(item.coefficient, factors, item.rows, item.cols, item.index, item.span)
+        by = self._side_of_step(state.type.rows, state.type.cols)
+        sides = found.sides | ({by} - {""})
+        if sides == {"left", "right"} and not by and formula == formulas.exp(formulas.Z):
+            # an exponential of a sum is a product: one factor a row, one a column
+            rows = replace(found, right=None).rate(state.type)
+            for rate, side in ((rows, "left"), (found.right, "right")):
+                item = self._along(item, self.formulas.at(formula, rate, item.span, None), side)
+            return (item,)
+        side = "whole" if len(sides) > 1 else "".join(sides)
+        rate, dt = found.rate(state.type), self.dt
+        if side == "whole":
+            rate = spread(rate, "".join(found.sides), state.type) if len(found.sides) == 1 else rate
+            dt = spread(dt, by, state.type)
+        value = self.formulas.at(formula, rate, item.span, step if step is None else dt, dt)
+        return (scale(item, value) if value.type.is_scalar else self._along(item, value, side),)
 
     def _turned(self, state: State, found: Structure, item: Chain) -> Polynomial:
         if self.method.transition != formulas.exp(formulas.Z):
             title = f"`{self.name}` of a rate of turning is no rotation"
             raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them", _FOR_PAIRS)
+        self._shares_pairs(state, found)
+        decay = self.formulas.at(self.method.transition, found.rate(state.type), item.span, None)
+        angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
+        factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
+        if decay.type.is_scalar:
+            return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
+        return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
+
+    def _turned_input(self, state: State, found: Structure, item: Chain, formula: Formula) -> Chain:
+        """`dt * phi1(z) * item` for pairs that turn: with A = a + i w and J a quarter turn, the pair of e^z - 1 over the pair of A,
+
+        e^z - 1 = u + v J  with  u = expm1(dt a) cos(dt w) - 2 sin(dt w / 2)^2,  v = exp(dt a) sin(dt w)
+        """
+        rows = state.type.rows
+        if formula != formulas.phi(1):
+            title = f"the input weight of `{self.name}` does not keep pairs real"
+            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+        if [f.kind for f in item.factors][:1] != ["column"] or found.turns_some(rows):
+            title = f"the input weight of `{self.name}` turns pairs, and not every row is of one"
+            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+        self._shares_pairs(state, found)
+        a, w = found.rate(state.type), found.turning
+        w = w if w.type.is_scalar else algebra.apply("pairs", w, type=Type(rows))
+        x, y = algebra.mul(self.dt, a), algebra.mul(self.dt, w)
+        half = algebra.apply("sin", algebra.div(y, algebra.const(2)))
+        cosine = algebra.mul(algebra.apply("expm1", x), algebra.apply("cos", y))
+        u = self._named(state, "cosine", algebra.sub(cosine, algebra.mul(algebra.const(2), algebra.apply("square", half))))
+        v = self._named(state, "sine", algebra.mul(algebra.apply("exp", x), algebra.apply("sin", y)))
+        below = algebra.add(algebra.apply("square", a), algebra.apply("square", w))
+        self.formulas.divides(below, True, item.span)
+        along = self._named(state, "along", algebra.div(algebra.add(algebra.mul(u, a), algebra.mul(v, w)), below))
+        across = self._named(state, "across", algebra.div(algebra.sub(algebra.mul(v, a), algebra.mul(u, w)), below))
+        column = item.factors[0].expr
+        quarter = Rot(found.turning_type, NOWHERE, algebra.div(algebra.apply("pi"), algebra.const(2)))
+        turned = algebra.add(algebra.mul(along, column), algebra.mul(across, algebra.matmul(quarter, column)))
+        return chain(item.coefficient, (Factor("column", turned), *item.factors[1:]), item.rows, item.cols, item.index, item.span)
+
+    def _named(self, state: State, what: str, value: Expr) -> Ref:
+        """A value of the token under a name of its own."""
+        name, taken = f"{state.name}_{what}", {s.name for s in (*self.spec.symbols, *self.spec.states)}
+        while name in taken:
+            name += "_"
+        self.hoisted[name] = value
+        return Ref(value.type, NOWHERE, name)
+
+    def _shares_pairs(self, state: State, found: Structure) -> None:
+        """Raise Refusal where both members of a pair may decay differently."""
         if found.left is not None and not _is_paired(found.left):
             raise Refusal(
                 "rotation-unequal-decay",
@@ -225,12 +353,6 @@ class _Discretizer:
                 help="give one rate a pair, `diag(pairs(a))` with `a : [N/2]`, or one rate for all rows",
                 states=(state.name,),
             )
-        decay = self.formulas.at(self.method.transition, found.rate, item.span, None)
-        angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
-        factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
-        if decay.type.is_scalar:
-            return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
-        return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
 
     def _on_rank_one(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         side, coefficient, column, reader, span = found.rank_one[0]
@@ -239,7 +361,7 @@ class _Discretizer:
             title = f"`{self.name}` has no closed form for this transition"
             raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
         if found.left is not None or found.right is not None:
-            return self._beside_diagonal(found, item, formula, step)
+            return self._beside_diagonal(state, found, item, formula, step)
         along = algebra.inner(row, column)  # the one eigenvalue that is not zero
         change = algebra.mul(self.dt, algebra.mul(coefficient, along))
         start = algebra.mul(self.dt, found.scalar)
@@ -259,7 +381,7 @@ class _Discretizer:
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
 
-    def _beside_diagonal(self, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
+    def _beside_diagonal(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
         """`f(D + c u w^T)` for f(z) = (a + b z) / (1 - g z) = alpha + beta / (1 - g z), by the formula of Sherman and Morrison:
 
         f(D) + beta g dt c / (1 - g dt c w^T E u) (E u) (E w)^T  with  E = (1 - g dt D)^-1
@@ -269,8 +391,10 @@ class _Discretizer:
         side, coefficient, column, reader, span = found.rank_one[0]
         row = reader.expr
         beta, pole = formulas.partial_fraction(formula)
-        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate, span, None)
-        kept = self._diagonal(found, item, self.formulas.at(formula, found.rate, span, step))
+        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate(state.type), span, None)
+        kept = self._along(
+            item, self.formulas.at(formula, found.rate(state.type), span, step), "right" if found.right is not None else "left"
+        )
         reach = algebra.mul(algebra.const(pole), algebra.mul(self.dt, coefficient))
         along = algebra.inner(row, algebra.mul(resolvent, column))
         taken = algebra.mul(reach, along)
@@ -308,8 +432,9 @@ class _Discretizer:
         if _removable(method.write):
             singular = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name}), its series near 0 and 1 there"
         return DiscreteForm(
-            self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names)
-        )
+            self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names),
+            tuple(self.contracting),
+        )  # fmt: skip
 
     def _special(self, names: dict[str, str]) -> str:
         """Where a parameter that is no number would raise the order."""
@@ -321,7 +446,19 @@ class _Discretizer:
         return ""
 
 
-_FOR_PAIRS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`"
+_NOT_ALONG = {
+    "right": "a step size a column, and a transition that mixes rows",
+    "whole": "a step size an entry, and a transition that mixes rows",
+}
+_FOR_PAIRS = (
+    "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`; "
+    "or `zoh(dt)` where every row turns"
+)
+
+
+def _of_the_token(term: Write) -> Write:
+    """A write over delayed names as one of tap 1, over the names that it delays."""
+    return replace(term, key=current(term.key), value=current(term.value), weight=current(term.weight), tap=1)
 
 
 def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
@@ -402,7 +539,7 @@ def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> No
             )
         else:
             # nothing bounds a complex name: where its value could meet a pole is for the user to judge
-            say = report.warning if found.divisor.type.field == "complex" else report.error
+            say = report.warning if any(node.type.field == "complex" for node in nodes(found.divisor)) else report.error
             say(
                 "singular-step",
                 f"`{method}` has a pole that the declared domains do not exclude",

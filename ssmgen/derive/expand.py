@@ -43,6 +43,7 @@ from .chains import (
     scale,
     transpose,
     two_states,
+    weigh,
 )
 
 StateValue = Callable[[StateRef], Polynomial]
@@ -267,4 +268,7 @@ class Expander:
                     factors = [Factor(x.kind, algebra.mul(x.expr, y.expr)) for x, y in zip(a.factors, b.factors, strict=True)]
                     found.append(chain(algebra.mul(a.coefficient, b.coefficient), factors, a.rows, a.cols, span=expr.span))
             return tuple(found)
+        for weight, written in ((expr.left, right), (expr.right, left)):
+            if all([f.kind for f in item.factors] == ["column", "row"] for item in written):
+                return tuple(weigh(weight, item, expr.span) for item in written)
         return (chain(algebra.UNIT, (Factor("dense", expr),), expr.type.rows, expr.type.cols, span=expr.span),)

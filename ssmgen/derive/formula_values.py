@@ -33,9 +33,12 @@ class Formulas:
     bounds: Bounds
     singular: list[Singular] = field(default_factory=list)
 
-    def at(self, formula: Formula, rate: Expr, span: Span, step: Expr | None) -> Expr:
-        """`formula(dt * rate)`, times `step` when given, so that `dt expm1(dt a) / (dt a)` becomes `expm1(dt a) / a`."""
-        z = algebra.mul(self.step, rate)
+    def at(self, formula: Formula, rate: Expr, span: Span, step: Expr | None, dt: Expr | None = None) -> Expr:
+        """`formula(dt * rate)`, times `step` when given, so that `dt expm1(dt a) / (dt a)` becomes `expm1(dt a) / a`.
+
+        dt: the step size in the rate's shape, where it is not the one of the specification.
+        """
+        z = algebra.mul(self.step if dt is None else dt, rate)
         span = rate.span if rate.span != NOWHERE else span
         if algebra.is_zero(rate):
             limit = algebra.const(formulas.series(formula, 1, self.numbers())[0]) if not self._has_parameters(formula) else None
@@ -154,6 +157,13 @@ class Formulas:
         real, _ = algebra.split_imaginary(self._opened(expr))
         return real.type.field == "real" and self.bounds.of(real).is_positive
 
+    def is_left(self, expr: Expr) -> bool:
+        """Whether the real part of every entry is provably <= 0."""
+        if expr.type.field == "real":
+            return self.is_nonpositive(expr)
+        real, _ = algebra.split_imaginary(self._opened(expr))
+        return real.type.field == "real" and self.bounds.of(real).is_nonpositive
+
     def is_nonpositive(self, expr: Expr) -> bool:
         """Whether every entry is provably <= 0."""
         return expr.type.field == "real" and self.bounds.of(expr).is_nonpositive
@@ -164,6 +174,11 @@ class Formulas:
             parts = [part for part in (real, imaginary) if part.type.field == "real"]
             return len(parts) == 2 and any(not self.bounds.of(part).contains(0.0) for part in parts)
         return not self.bounds.of(expr).contains(0.0)
+
+    def real_part(self, expr: Expr) -> Expr | None:
+        """The real part of a value, complex names opened; None where that has no expression of its own."""
+        real = expr if expr.type.field == "real" else algebra.split_imaginary(self._opened(expr))[0]
+        return real if real.type.field == "real" else None
 
     def _opened(self, expr: Expr) -> Expr:
         """Complex names replaced by their definitions, where `i` is written."""

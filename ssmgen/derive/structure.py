@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .. import algebra
+from ..expressions import half
 from ..source import Span
-from ..spec import Expr, Skew, State, Type
+from ..spec import Dim, Expr, Skew, State, Type
 from .chains import Factor, Polynomial
 
 
@@ -23,13 +24,32 @@ class Structure:
     rank_one: list[tuple[str, Expr, Expr, Factor, Span]] = field(default_factory=list)  # side, coefficient, column, row, span
 
     @property
-    def rate(self) -> Expr:
-        """The part that formulas take entry by entry: the scalar plus the column or the weights."""
+    def sides(self) -> frozenset[str]:
+        """Along which axes the rate differs: 'left', 'right' or, entry by entry, 'whole'; none for one rate."""
+        parts = (("left", self.left), ("right", self.right), ("whole", self.weight))
+        return frozenset(side for side, part in parts if part is not None)
+
+    def turns_some(self, rows: Dim) -> bool:
+        """Whether some rows turn and others do not."""
+        return self.turning is not None and not self.turning.type.is_scalar and self.turning.type.rows != half(rows)
+
+    def rate(self, type: Type) -> Expr:
+        """The part that formulas take entry by entry: the scalar, the columns and the weights added up, for a state of this type."""
         total = self.scalar
-        for part in (self.left, self.right, self.weight):
+        for side, part in (("left", self.left), ("right", self.right), ("whole", self.weight)):
             if part is not None:
+                part = spread(part, side, type) if len(self.sides) > 1 else part
                 total = part if algebra.is_zero(total) else algebra.add(total, part)
         return total
+
+
+def spread(value: Expr, side: str, type: Type) -> Expr:
+    """A value along one side of a state as a matrix of the state's type."""
+    if side == "left":
+        return algebra.matmul(value, algebra.transpose(algebra.const(1, Type(type.cols))))
+    if side == "right":
+        return algebra.matmul(algebra.const(1, Type(type.rows)), algebra.transpose(value))
+    return value
 
 
 class NoClosedForm(Exception):
@@ -67,12 +87,18 @@ def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: boo
             found.rank_one.append(("right", item.coefficient, item.right[0].expr, item.right[1], item.span))
         elif not factor.transposed and not factor.conjugated and kinds == ([], []) and item.index is None:
             found.weight = _plus(found.weight, algebra.mul(item.coefficient, factor.weight))
+        elif not factor.transposed and not factor.conjugated and item.index is None and {*kinds[0], *kinds[1]} == {"diagonal"}:
+            # of both sides, or beside weights: entry by entry as well
+            whole = algebra.const(1, state.type) if factor.weight is None else factor.weight
+            for f, side in [(f, "left") for f in item.left] + [(f, "right") for f in item.right]:
+                whole = algebra.mul(whole, spread(f.expr, side, state.type))
+            found.weight = _plus(found.weight, algebra.mul(item.coefficient, whole))
         else:
             what = "a sum of rank-one terms" if item.index else "a transposed state" if factor.transposed else "a dense matrix"
             raise NoClosedForm(item.span, f"{what} acts on `{state.name}`")
     shapes = [found.left is not None, found.right is not None, found.weight is not None]
     turns = found.turning is not None
-    mixed = sum(shapes) > 1 or (turns and any(shapes[1:])) or (found.rank_one and (turns or len(found.rank_one) > 1))
+    mixed = (turns and any(shapes[1:])) or (found.rank_one and (turns or sum(shapes) > 1 or len(found.rank_one) > 1))
     if found.rank_one and any(shapes):
         # a diagonal beside a rank-one term on the same side: inverses are closed (Sherman and Morrison), exponentials are not
         beside = found.left if found.rank_one[0][0] == "left" else found.right

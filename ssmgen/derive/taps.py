@@ -73,7 +73,7 @@ def _fold(step: MicroStep, spec: Recurrence) -> MicroStep:
 def _is_delayed(term: Write) -> bool:
     """Whether the key or the value holds a previous token's value."""
     found = [n for e in (term.key, term.value) if e is not None for n in nodes(e)]
-    return any(isinstance(n, Delayed) for n in found) and term.index is None
+    return any(isinstance(n, Delayed) for n in found) and term.index is None and term.weight is None
 
 
 def _before(term: Write, through: Transition, spec: Recurrence) -> Write | None:
@@ -129,7 +129,8 @@ def _matched(through: Polynomial, writes: list[Write], state: State) -> list[Wri
 
 
 def _same_write(left: Write, right: Write) -> bool:
-    return _same(left.key, right.key) and _same(left.value, right.value) and _same(left.coefficient, right.coefficient)
+    parts = ((left.key, right.key), (left.value, right.value), (left.coefficient, right.coefficient), (left.weight, right.weight))
+    return all(_same(one, other) for one, other in parts)
 
 
 def _same(left: Expr | None, right: Expr | None) -> bool:

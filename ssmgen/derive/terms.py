@@ -83,9 +83,12 @@ def write(item: Chain, target: State) -> Write:
     if len(item.factors) == 1 and isinstance(item.factors[0].expr, SumOver) and item.index is None:
         total = item.factors[0].expr
         item = chain(item.coefficient, (Factor("column", total.body),), item.rows, item.cols, (total.index, total.count), item.span)
-    key = value = None
+    key = value = weight = None
     kinds = tuple(f.kind for f in item.factors)
-    if kinds == ("column", "row"):
+    if kinds in _WEIGHTED:
+        place = kinds.index("dense")
+        key, weight, value = (item.factors[i].expr if 0 <= i < len(kinds) else None for i in (place - 1, place, place + 1))
+    elif kinds == ("column", "row"):
         key, value = (f.expr for f in item.factors)
     elif kinds == ("column",) and target.type.is_column:
         key = item.factors[0].expr
@@ -100,7 +103,11 @@ def write(item: Chain, target: State) -> Write:
             states=(target.name,),
         )
     index, rank = item.index or (None, None)
-    return Write(target.name, item.coefficient, key, value, 0, index, rank, item.span)
+    return Write(target.name, item.coefficient, key, value, 0, index, rank, item.span, weight)
+
+
+_WEIGHTED = (("diagonal", "dense", "diagonal"), ("diagonal", "dense"), ("dense", "diagonal"))
+"""An outer product weighed entry by entry, `W * (k v^T) = diag(k) W diag(v)`."""
 
 
 # --- back --------------------------------------------------------------------------------------------------------

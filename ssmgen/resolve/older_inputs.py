@@ -28,10 +28,11 @@ def with_older_input(dynamics: spec.Dynamics, discretization: spec.Discretizatio
     worker = _Older(dynamics, discretization.method, scope)
     value = worker.kept(dynamics.value)
     inputs = worker.inputs(value)
-    type = scope.states[dynamics.state].type
+    type = replace(scope.states[dynamics.state].type, field="real")
     total = algebra.add(algebra.const(0, type), *inputs)
     before = previous(total, scope.symbols.values())
-    return replace(dynamics, value=value, before=before if before.type == type else algebra.mul(algebra.const(1, type), before))
+    is_whole = (before.type.rows, before.type.cols) == (type.rows, type.cols)
+    return replace(dynamics, value=value, before=before if is_whole else algebra.mul(algebra.const(1, type), before))
 
 
 class _Older:

@@ -134,7 +134,7 @@ def _no_matrix_product(scope: Scope, left: Expr, right: Expr, span: Span) -> Unr
     elif right.type.is_column and right.type.rows == left.type.cols == ONE:
         help = f"`{a} {b}^T`"
     elif left.type.rows == right.type.rows:
-        help = f"transpose the left factor: `{a}^T {b}`"
+        help = f"transpose the left factor: `{a[:-2] if a.endswith('^T') else a + '^T'} {b}`"
     elif left.type.cols == right.type.cols:
         help = f"transpose the right factor: `{a} {b}^T`"
     else:

@@ -304,13 +304,14 @@ def _discretization(node: syntax.Discretize, scope: Scope) -> spec.Discretizatio
         raise Unresolved
     args = [expression(argument, scope, Context("token")) for argument in node.args]
     for argument, parameter in zip(args, parameters, strict=True):
-        if argument.type.field == "complex" or argument.type.cols != spec.ONE:
+        if argument.type.field == "complex" or (argument.type.cols != spec.ONE and parameter != parameters[0]):
             scope.report.error(
                 "shape-mismatch",
                 f"`{parameter}` of `{node.method}` is {scope.shape(argument.type)}",
                 argument.span,
                 str(argument.type),
-                help=f"`{parameter}` is a real scalar or column",
+                help=f"`{parameter}` is a real scalar or column"
+                + (", or has the shape of the state" if parameter == parameters[0] else ""),
             )
             raise Unresolved
     return spec.Discretization(node.method, tuple(args), node.span)

@@ -144,6 +144,15 @@ RULES = (
         _MATRIX_DYNAMICS,
     ),
     Rule(
+        "unstable-dynamics",
+        "A state that grows in continuous time",
+        "The real part of the rate that multiplies a state in `dS/dt` is not provably at most 0.",
+        "The state is the sum of all inputs, each times exp(A t) of the time since: with A above 0 the oldest one counts most, and after "
+        "some hundred tokens the state overflows. No step size and no method repairs that.",
+        _CONTINUOUS.replace("A : scalar < 0", "A : scalar").replace("zoh", "exp_euler"),
+        _CONTINUOUS.replace("zoh", "exp_euler"),
+    ),
+    Rule(
         "rotation-unequal-decay",
         "A decay that differs inside a pair that turns",
         "A state that turns in pairs of rows decays row by row.",

@@ -172,20 +172,18 @@ def tune(source: Source, dims: Mapping[str, int], out: Path, shape: tuple[int, i
             "name": source.name, "text": source.text, "dims": dict(dims), "recurrence": spec.name, "folder": str(folder.resolve()),
             "shape": list(shape),
         }  # fmt: skip
-        choices, bad = [], []
+        found = []
         with progress.status(spec.name) as status:
-            for dtype, kernel in ((d, k) for d in dtypes for k in tuning.KERNELS):
-                here = [entry for entry in choices if entry["dtype"] == dtype]
-                found = []
-                for verdict in tuning.measured({**request, "dtype": dtype, "kernel": kernel, "choices": here}, status.update):
-                    found.append(verdict)
-                    words = verdict.error or f"{verdict.seconds * 1e6:.1f} us"
-                    console.print(f"{spec.name}, {dtype}, {kernel}: {verdict.candidate.words}: {words}", markup=False, soft_wrap=True)
-                best, wrong = tuning.entries(found)
-                choices, bad = choices + best, bad + wrong
-                if found and not best:
-                    code = 1
-                    progress.print(f"[bold red]{spec.name}: no configuration of the {kernel} kernel is right in {dtype}[/]")
+            for verdict in (v for dtype in dtypes for v in tuning.measured({**request, "dtype": dtype}, status.update)):
+                found.append(verdict)
+                one, words = verdict.candidate, verdict.error or f"{verdict.seconds * 1e6:.1f} us"
+                console.print(f"{spec.name}, {one.dtype}, {one.kernel}: {one.words}: {words}", markup=False, soft_wrap=True)
+        choices, bad = tuning.entries(found)
+        right = {(entry["kernel"], entry["dtype"]) for entry in choices}
+        for kernel, dtype in dict.fromkeys((v.candidate.kernel, v.candidate.dtype) for v in found):
+            if (kernel, dtype) not in right:
+                code = 1
+                progress.print(f"[bold red]{spec.name}: no configuration of the {kernel} kernel is right in {dtype}[/]")
         architecture = own.architecture(torch.device("cuda", torch.cuda.current_device()))
         import triton
 

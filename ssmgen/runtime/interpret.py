@@ -258,6 +258,8 @@ class _Walk:
             return self._value(probe, dynamics.value).expand(at.shape)
 
         method, args = self.spec.discretization.method, [self._value(token, arg) for arg in self.spec.discretization.args]
+        if args and self.spec.discretization.args[0].type.rows not in (self.spec.state(dynamics.state).type.rows, spec.ONE):
+            args[0] = args[0].mT  # one step size a column of the state
         zero = torch.zeros_like(state)
         previous = zero if dynamics.before is None else self._value(token, dynamics.before).expand(zero.shape)
         if state.is_complex():

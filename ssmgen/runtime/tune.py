@@ -21,9 +21,6 @@ from types import ModuleType
 from .verify_kernels import Trial, compare
 from .verify_subject import Subject
 
-KERNELS = ("forward", "states", "gradient")
-"""In the order in which they are tuned: each beside the choices made before it."""
-
 TOKENS = 1157
 """Of the calls that judge: several segments, and a chunk that is not full."""
 
@@ -131,7 +128,7 @@ def text(architectures: Mapping) -> str:
 
 
 def listed(kernels: ModuleType, run: Callable[[], object]) -> list[Candidate]:
-    """The candidates of every kernel that a call chooses a configuration for."""
+    """The candidates of every kernel that a call chooses a configuration for, in the order of its choices."""
     tuning, found = kernels.tuning, []
     plain = tuning.options
 
@@ -162,12 +159,15 @@ def forced(kernels: ModuleType, candidate: Candidate, architecture: str, choices
         kernels.tuning.use({})
 
 
+def trials(heads: int, sizes: Mapping[str, int], tokens: int = TOKENS) -> tuple[Trial, ...]:
+    """The calls that judge: one sequence, and packed documents of which one is empty."""
+    cut = (0, tokens // 5, tokens // 5, tokens // 5 + 1, tokens)
+    return Trial(1, tokens, heads, dict(sizes)), Trial(1, tokens, heads, dict(sizes), cut)
+
+
 def faults(subject: Subject, kernels: ModuleType, dtype: str, heads: int, sizes: Mapping[str, int], tokens: int = TOKENS) -> str:
     """What is wrong with the configurations in use: the tensor that is furthest beyond its tolerance; '' where none is."""
-    cut = (0, tokens // 5, tokens // 5, tokens // 5 + 1, tokens)
-    found = []
-    for trial in (Trial(1, tokens, heads, dict(sizes)), Trial(1, tokens, heads, dict(sizes), cut)):
-        found += compare(subject, kernels, trial, dtype)
+    found = [one for trial in trials(heads, sizes, tokens) for one in compare(subject, kernels, trial, dtype)]
     worst = max(found, key=lambda one: one.excess)
     return "" if worst.excess <= 1 else f"{worst.name} is off by {worst.error:.1e}, {worst.trial}"
 
@@ -193,21 +193,18 @@ def measured(request: dict, said: Callable[[str], None], program: tuple[str, ...
             if "words" in answer:
                 said(answer["words"])
                 continue
-            candidate = Candidate(**{**answer["candidate"], "sizes": tuple(answer["candidate"]["sizes"])})
             if answer["state"] == "begun":
                 begun = answer["candidate"]
                 continue
             begun = None
-            done.append(answer["candidate"])
-            yield Verdict(candidate, answer["error"], answer["seconds"])
+            done.append({"candidate": answer["candidate"], "error": answer["error"], "seconds": answer["seconds"]})
+            yield verdict_of(done[-1])
         if process.wait() == 0:
             return
         if begun is None:
             raise RuntimeError(f"the process that measures ended with code {process.returncode}")
-        done.append(begun)
-        yield Verdict(
-            Candidate(**{**begun, "sizes": tuple(begun["sizes"])}), f"the process ended with code {process.returncode}", None
-        )  # fmt: skip
+        done.append({"candidate": begun, "error": f"the process ended with code {process.returncode}", "seconds": None})
+        yield verdict_of(done[-1])
 
 
 def _answers(process: subprocess.Popen) -> Iterator[dict]:
@@ -226,6 +223,12 @@ def _answers(process: subprocess.Popen) -> Iterator[dict]:
 
 def _root() -> str:
     return str(Path(__file__).resolve().parents[2])
+
+
+def verdict_of(answer: Mapping) -> Verdict:
+    """A verdict as the two processes write it."""
+    candidate = Candidate(**{**answer["candidate"], "sizes": tuple(answer["candidate"]["sizes"])})
+    return Verdict(candidate, answer["error"], answer["seconds"])
 
 
 def as_json(candidate: Candidate) -> dict:

@@ -139,7 +139,7 @@ def compilation(subject: Subject) -> Iterator[Row]:
         return
     calls = []
     if fused:
-        calls += [(f"{dtype}, {trial.words}", _differentiated(trial, dtype)) for dtype in SLACK for trial in trials(subject)]
+        calls += [(f"{dtype}, {trial.words}", differentiated(trial, dtype)) for dtype in SLACK for trial in trials(subject)]
         calls += [
             ("small sizes", _small(dtype, start)) for dtype, start in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16",) * 2)
         ]
@@ -163,7 +163,9 @@ def compilation(subject: Subject) -> Iterator[Row]:
     yield Row("compilation", f"{len(launches)} configurations, of which do not compile", float(len(failed)), 0.0, reason)
 
 
-def _differentiated(trial: Trial, dtype: str):
+def differentiated(trial: Trial, dtype: str) -> Callable[[Subject], None]:
+    """A call of the operator and of its backward pass, as `compare` makes them."""
+
     def run(subject: Subject) -> None:
         case, start, cut = _data(subject, trial, dtype)
         with sliced(subject.kernels("_kernels"), trial):
@@ -399,7 +401,7 @@ def _chooses(name: str, value: object) -> bool:
 
 
 def _is_forward(name: str) -> bool:
-    return name in ("_forward_options", "_segments")
+    return name in ("_operand_options", "_pairs_options", "_forward_options", "_segments")
 
 
 def _text(chosen: dict[str, object], picks: Callable[[str], bool]) -> str:

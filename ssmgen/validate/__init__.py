@@ -524,7 +524,11 @@ def _writes(recurrence, step, state, token: Meaning, tap: int):
             own = [previous(e, symbols) if tap else e for e in (w.key, w.value)]
             key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
             outer = [[scale * a * b for b in value] for a in key]
-            yield outer if w.key is not None or state.type.is_scalar else [[x] for x in outer[0]]
+            if w.weight is not None:
+                weights = token.matrix(previous(w.weight, symbols) if tap else w.weight)
+                key, value = (one * (size // len(one)) for one, size in ((key, len(weights)), (value, len(weights[0]))))
+                outer = [[scale * a * b * x for b, x in zip(value, row, strict=True)] for a, row in zip(key, weights, strict=True)]
+            yield outer if w.key is not None or w.weight is not None or state.type.is_scalar else [[x] for x in outer[0]]
 
 
 def _mapped(term, matrix, token: Meaning):

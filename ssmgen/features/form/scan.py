@@ -1,8 +1,9 @@
 """Every entry of the state runs by itself, s' = a s + b: a scan over time.
 
-A state of a channel has no second axis, and a factor for every entry leaves no matrix product. What fades along both axes of a
-state is met inside a chunk along one alone; a chunk keeps no whole matrices of its tokens; and it fades by sums of logarithms,
-which factors of any sign do not have: the chunk form has none of these.
+A state of a channel has no second axis, and a factor for every entry, of the state or of what is written, leaves no matrix product.
+What fades along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its tokens; and it
+fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Terms of rank one may stand
+beside the factors: entries then read each other, and tokens are walked one after the other.
 """
 
 from ... import algebra
@@ -17,26 +18,11 @@ def matches(facts: Facts) -> bool:
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
-    if kinds & {"elementwise", "part"}:
+    if kinds & {"elementwise", "part"} or any(w.weight is not None for w in facts.writes):
         return True
     if kinds - {"diagonal"} or facts.coupling_terms:
         return False
-    if whole(facts) or (facts.kinds("left") and facts.kinds("right")):
-        return True
-    return (_fades_beside(facts) or _is_read_across(facts)) and not _has_logarithms(facts)
-
-
-def _fades_beside(facts: Facts) -> bool:
-    """Diagonals on an axis that queries do not contract."""
-    is_value = bool(facts.reads) and all(r.side == "value" for r in facts.reads)
-    is_entire = bool(facts.reads) and all(r.side == "whole" for r in facts.reads)
-    return bool(facts.kinds("left")) if is_value or is_entire else bool(facts.kinds("right"))
-
-
-def _is_read_across(facts: Facts) -> bool:
-    """Reads along both axes."""
-    sides = {r.side for r in facts.reads}
-    return "value" in sides and len(sides) > 1
+    return whole(facts) or bool(facts.kinds("left") and facts.kinds("right")) or not _has_logarithms(facts)
 
 
 def _has_logarithms(facts: Facts) -> bool:
@@ -57,4 +43,4 @@ def _is_positive(facts: Facts, step: MicroStep) -> bool:
     return not factors or algebra.log_of(algebra.add(*factors), facts.recurrence) is not None
 
 
-FEATURE = Feature("every entry runs by itself: a scan over time", matches, is_lowered=True, priority=10)
+FEATURE = Feature("every entry has a factor of its own: a scan over time", matches, is_lowered=True, priority=10)
