@@ -164,6 +164,7 @@ class TritonPackage:
     has_columns: bool
     columns_result: str
     columns_tile: int
+    column_gradients_tile: int
     column_gradient_lanes: str
     column_results: tuple[CodeLine, ...]
     walk_gradients: str
