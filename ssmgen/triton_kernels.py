@@ -48,8 +48,8 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
 
 
 COLUMNS_TILE = 2048
-"""Numbers of a tile of columns that are made before the walk, over four warps. Their gradients take two over eight: a sum over
-tokens is one barrier for as many more."""
+"""Numbers of a tile of columns that are made before the walk, over four warps. Gradients that take heads in turn take two over
+eight: a sum over tokens is one barrier for as many more."""
 
 
 def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:
@@ -81,7 +81,8 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
         has_columns=True,
         columns_result=", ".join(pointer(n) for n in own),
         columns_tile=COLUMNS_TILE,
-        column_gradients_tile=2 * COLUMNS_TILE,
+        column_gradients_tile=COLUMNS_TILE * (1 + columns.takes_heads_in_turn),
+        column_gradient_warps=4 * (1 + columns.takes_heads_in_turn),
         column_gradient_lanes="G" if columns.takes_heads_in_turn else columns.lanes,
         column_results=tuple(CodeLine("", pointer(name), text) for name, text in columns.results),
         walk_gradients=", ".join(f"d_{pointer(n)}" for n in arguments),
@@ -338,6 +339,7 @@ class _Writer(Parts):
             columns_result="",
             columns_tile=0,
             column_gradients_tile=0,
+            column_gradient_warps=0,
             column_gradient_lanes="",
             column_results=(),
             walk_gradients="",

@@ -165,6 +165,7 @@ class TritonPackage:
     columns_result: str
     columns_tile: int
     column_gradients_tile: int
+    column_gradient_warps: int
     column_gradient_lanes: str
     column_results: tuple[CodeLine, ...]
     walk_gradients: str
