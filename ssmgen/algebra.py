@@ -437,6 +437,27 @@ def quotient(whole: Expr, part: Expr) -> Expr | None:
     return result if result.type.is_scalar or result.type == whole.type else None
 
 
+def factored(expr: Expr) -> Expr:
+    """A sum with what all its terms are multiplied by in front, which is then multiplied by once."""
+    if not isinstance(expr, Add):
+        return expr
+    parts = [factors(term) for term in expr.terms]
+    common = []
+    for factor in parts[0][1]:
+        own = key(factor)
+        if all(sum(key(f) == own for f in above) > sum(key(f) == own for f in common) for _, above, _ in parts):
+            common.append(factor)
+    if not common or any(below for _, _, below in parts):
+        return expr
+    rests = []
+    for number, above, _ in parts:
+        left = list(above)
+        for factor in common:
+            left.remove(next(f for f in left if key(f) == key(factor)))
+        rests.append(product(number, tuple(left)))
+    return product(Fraction(1), (*common, add(*rests)))
+
+
 def split_scalar(expr: Expr) -> tuple[Expr, Expr]:
     """`(s, rest)` with `expr = s * rest` and every scalar factor in `s` (1 when there is none)."""
     if expr.type.is_scalar:

@@ -40,7 +40,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     scan = scan_package(kernels) if kernels.scan is not None else None
     has_kernels = any(found is not None for found in (fused, rows, scan))
     running = running_package(kernels) if has_kernels else None
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running)
+    joins_reads = fused is not None and fused.is_folded
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running, joins_reads)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
     is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs and not recurrence.rows

@@ -8,9 +8,10 @@ gives
 
     H' = A H + (g + c_next) W,     S'^T q = H^T (A^T q) + g (q . k) v
 
-One row a token in the place of two: the read is of the state before the token, through A. `c` reads no state, so it is a value
-of its own before everything else; to the walks c_next is one more value of the token, 0 at the last one of a document or a call,
-where H is S again. The first token finds H = S + c W[-1] of what the call before left. A step writes both, as the text says.
+One row a token in the place of two, and R in the place of 2R where W is a sum over rows: the read is of the state before the token,
+through A. `c` reads no state, so it is a value of its own before everything else; to the walks c_next is one more value of the token,
+0 at the last one of a document or a call, where H is S again. The first token finds H = S + c W[-1] of what the call before left. A
+step writes both, as the text says.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
-from .expressions import key
-from .recurrence import Ahead, Generator, Read, Recurrence, Transition, Write
+from .expressions import key, uses_index
+from .recurrence import Ahead, Generator, Own, Read, Recurrence, Transition, Write
+from .rows import rows_of_write, sizes_of
 from .source import NOWHERE
 from .spec import Expr, MatMul, Ref, Rot, Symbol, Type
 
@@ -43,10 +45,11 @@ class _Ahead:
         writes = [w for w in self.step.writes if w.target == state]
         terms = [t for t in self.step.transitions if state in (t.source, t.target)]
         reads = [r for r in self.whole.reads if r.state == state]
-        # of several rows, what a token reads of its own would be a product of every query and every key
-        if sorted(w.tap for w in writes) != [0, 1] or any(w.rank is not None or w.key is None for w in writes):
+        if sorted(w.tap for w in writes) != [0, 1] or any(w.key is None for w in writes):
             return None
         older, own = sorted(writes, key=lambda w: -w.tap)
+        if older.rank != own.rank or older.index != own.index or any(w.index and uses_index(w.coefficient, w.index) for w in writes):
+            return None
         if key(older.key) != key(own.key) or (older.value is None) != (own.value is None):
             return None
         if own.value is not None and key(older.value) != key(own.value):
@@ -86,14 +89,16 @@ class _Ahead:
             outputs=tuple((name, algebra.rewrite(value, completed)) for name, value in self.whole.outputs),
             whole=self.whole.written,
             aheads=tuple(self.aheads),
+            owns=tuple(Own(r.name, found[r.state][1].coefficient) for r in self.whole.reads if r.state in found),
+            incomplete=self.whole.outputs,
             unturned=self.whole,
         )
 
-    @staticmethod
-    def _read_of(read: Read, own: Write) -> Expr:
-        """What a read gives of the token's own write."""
+    def _read_of(self, read: Read, own: Write) -> Expr:
+        """What a read gives of the token's own write, row by row of it."""
         weight = algebra.mul(own.coefficient, algebra.inner(read.query, own.key))
-        return weight if own.value is None else algebra.mul(weight, own.value)
+        written = weight if own.value is None else algebra.mul(weight, own.value)
+        return algebra.add(*rows_of_write(own, written, sizes_of(self.whole.spec)))
 
     def _next(self, older: Write) -> Expr:
         """The coefficient of the next token, by a name of its own: one for all states whose coefficients are the same."""

@@ -15,7 +15,7 @@ from .expressions import nodes
 from .kernel import KEY, Kernels
 from .plan import Classified, Walk
 from .source import NOWHERE
-from .spec import Apply, Delayed, Expr, MatMul, Ref, Rot, Symbol
+from .spec import Apply, Delayed, Expr, MatMul, Neg, Ref, Rot, Symbol
 from .tokens import TokenWriter
 from .triton_gradients import angle_sizes, axes_of_sizes
 
@@ -28,6 +28,7 @@ class Made:
 
     symbol: Symbol
     expr: Expr
+    angle: Expr | None = None  # by which it is turned last, where the walk gives the angle's gradient
 
 
 def apart(kernels: Kernels, wide: int) -> tuple[Kernels, tuple[Made, ...]]:
@@ -65,10 +66,29 @@ class _Apart:
             values = (*values[: self.wide], self._column("made_v", value), *values[self.wide + 1 :])
         outputs = tuple((name, self._without_products(value)) for name, value in self.classified.outputs)
         definitions = {name: self._without_products(value) for name, value in self.tokens.definitions.items()}
-        walk = replace(self.walk, rows=(replace(row, key=key, values=values),), readings=(replace(reading, query=query),))
+        made = ((name, self.made.get(e.name)) for name, e in (("key", key), ("query", query)) if isinstance(e, Ref))
+        turns = tuple((name, value.angle) for name, value in made if value is not None and value.angle is not None)
+        walk = replace(self.walk, rows=(replace(row, key=key, values=values),), readings=(replace(reading, query=query),), turns=turns)
         classified = self._over(walk, outputs, definitions)
+        if classified.folded is not None:
+            own = {m.symbol.name for m in self.made.values() if self._has_rows(m.expr)}
+            classified = replace(classified, folded=replace(classified.folded, names=classified.folded.names | own))
         plan = replace(self.kernels.plan, classified=classified)
         return replace(self.kernels, plan=plan, walks=(replace(self.kernels.walks[0], walk=walk),)), tuple(self.made.values())
+
+    def _angle(self, expr: Expr) -> Expr | None:
+        """The running angle that turns a head's column, or less than nothing of it."""
+        _, column = algebra.split_scalar(expr)
+        if self.level != "head" or not isinstance(column, MatMul) or not isinstance(column.left, Rot):
+            return None
+        angle = column.left.operand
+        bare = angle.operand if isinstance(angle, Neg) else angle
+        own = {s.name for s in self.spec.symbols if s.per == "head"} & {t.name for t in self.classified.recurrence.turnings}
+        return angle if isinstance(bare, Ref) and bare.name in own else None
+
+    def _has_rows(self, expr: Expr) -> bool:
+        """Whether a value differs between the rows of a token."""
+        return any(isinstance(node, Ref) and node.name in self.classified.folded.names for node in nodes(expr))
 
     def _place(self, expr: Expr):
         return self.tokens.printer.place(expr)
@@ -84,7 +104,7 @@ class _Apart:
 
     def _column(self, name: str, expr: Expr) -> Ref:
         symbol = Symbol(self.spec.free_name(name), "input", expr.type, self.level, NOWHERE)
-        self.made[symbol.name] = Made(symbol, expr)
+        self.made[symbol.name] = Made(symbol, expr, self._angle(expr) if name in ("made_k", "made_q") else None)
         return Ref(expr.type, NOWHERE, symbol.name)
 
     def _without_products(self, expr: Expr) -> Expr:
@@ -109,7 +129,9 @@ class _Apart:
         """The recurrence of what is left: the names that it still needs, and those that are made."""
         recurrence = self.classified.recurrence
         row = walk.rows[0]
-        waiting = [e for e in (row.key, row.coefficient, row.log_decay, *row.values, walk.readings[0].query) if e is not None]
+        angles = [angle for _, angle in walk.turns]
+        found = (row.key, row.coefficient, row.log_decay, *row.values, walk.own, walk.readings[0].query, *angles)
+        waiting = [e for e in found if e is not None]
         waiting += [value for _, value in outputs]
         needed: set[str] = set()
         while waiting:

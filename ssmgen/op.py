@@ -168,13 +168,15 @@ class OpPackage:
     step_call: str
 
 
-def op_package(kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool, running: RunningPackage | None) -> OpPackage:
+def op_package(
+    kernels: Kernels, namespace: str, has_kernels: bool, has_decode: bool, running: RunningPackage | None, joins_reads: bool = False
+) -> OpPackage:
     """The context of op.py for one recurrence.
 
     has_kernels, has_decode: kernels.py and decode.py stand beside it.
-    running: what running.py says, where there is one.
+    running: what running.py says, where there is one. joins_reads: what several readings give is kept in one tensor.
     """
-    return _Writer(kernels, namespace, has_kernels, has_decode, running).package()
+    return _Writer(kernels, namespace, has_kernels, has_decode, running, joins_reads).package()
 
 
 class _Writer(WalkWriter):
@@ -185,8 +187,10 @@ class _Writer(WalkWriter):
         has_kernels: bool,
         has_decode: bool,
         running: RunningPackage | None,
+        joins_reads: bool,
     ):
         self.kernels, self.namespace, self.running = kernels, namespace, running
+        self.joins_reads = joins_reads and self.kernels.plan.stores_reads
         self.has_kernels, self.has_decode = has_kernels, has_decode
         self.plan: Plan = kernels.plan
         self.recurrence = self.plan.classified.recurrence
@@ -255,7 +259,8 @@ class _Writer(WalkWriter):
         given = [identifier(s.name) for s in self.tokens.given]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         gates = ["gates"] if self.has_kernels else []
-        kept = [*(reads if self.plan.stores_reads else []), *gates]
+        kept_reads = ["reads"] if self.joins_reads else reads if self.plan.stores_reads else []
+        kept = [*kept_reads, *gates]
         settings = ["cu_seqlens", "chunk", *self.constants]
         operands = [*tensors, *position, *settings]
         count = 1 + len(self.states) + len(kept)
@@ -267,7 +272,9 @@ class _Writer(WalkWriter):
         ]
         for walk in self.kernels.walks:
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
-            for reading in walk.walk.readings if self.plan.stores_reads else ():
+            if self.joins_reads:
+                width = f"{len(walk.walk.readings)}, {width}"
+            for reading in walk.walk.readings[: len(kept_reads)]:
                 size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
                 fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
         if gates:
@@ -336,12 +343,13 @@ class _Writer(WalkWriter):
             forward_results=", ".join(
                 [
                     f"y.to(kinds[{self.names.index(like)}]).contiguous()",
-                    *(f"{s}.contiguous()" for s in (*self.states, *kept[: len(kept) - len(gates)])),
+                    *(f"{s}.contiguous()" for s in self.states),
+                    *([f"torch.stack([{', '.join(reads)}], -2)"] if self.joins_reads else [f"{r}.contiguous()" for r in kept_reads]),
                     *(_none(first) for _ in gates),
                 ]
             ),
             fake_results=tuple(fakes),
-            gradient_body=tuple(self._gradient_body()),
+            gradient_body=(*self._gradient_body(), *([f"{', '.join(reads)} = reads.unbind(-2)"] if self.joins_reads else [])),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
             backward_fakes=(
                 *(unasked(n) if n in self.immaterial else alike(n) for n in self.names),

@@ -97,6 +97,8 @@ class Walk:
     `is_transposed`: the text's key side runs over the stacked columns (its decay and corrections are on the value side, or
     every read is). `rows` act in order, `size` of them at a time: those read and decay the state together.
     `members`: states that feed each other and take shares of one row; `columns` then has the shape of each, and no row a log decay.
+    `own`: what multiplies a token's rows where it reads them itself, in the place of their coefficient. `turns`: of operands ('key',
+    'query') that are inputs to the walk and were turned before it, by which angle: the walk gives the angle's gradient as well.
     """
 
     rows: tuple[Row, ...]
@@ -109,6 +111,8 @@ class Walk:
     scale: Expr | None = None
     span: Span = field(default=NOWHERE, compare=False)
     members: tuple[Member, ...] = ()
+    own: Expr | None = None
+    turns: tuple[tuple[str, Expr], ...] = ()
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -176,6 +180,24 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """The rows of a token along the axis of rows: how many, and the names that have a value of their own at every row."""
+
+    count: int
+    names: frozenset[str]
+
+    @property
+    def padded(self) -> int:
+        """Rows of a tile that a token has: a power of two."""
+        return 1 << (self.count - 1).bit_length()
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether some of them hold nothing."""
+        return self.padded > self.count
+
+
+@dataclass(frozen=True)
 class Classified:
     """A recurrence with its place on every axis. `walks` and `scan` are empty when an axis has no form yet; else one of them is.
 
@@ -189,6 +211,7 @@ class Classified:
     outputs: tuple[tuple[str, Expr], ...]
     refusals: tuple[Diagnostic, ...] = ()
     scan: Scan | None = None
+    folded: Folded | None = None
 
     def __str__(self) -> str:
         from .plan_text import classified_text

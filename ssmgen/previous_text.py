@@ -16,7 +16,7 @@ from . import algebra
 from .backends.torch_pointwise import ATOM, Place, size_text
 from .backends.torch_text import identifier
 from .expressions import nodes
-from .rows import previous_value
+from .rows import previous_value, rows_of_write, sizes_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref
 from .tokens import Returned, TokenFunction, TokenWriter
@@ -110,13 +110,16 @@ def _lookahead(tokens: TokenWriter, ahead, heads: str) -> Lookahead:
 
 
 def _entry(tokens: TokenWriter, write) -> Entry:
-    parts = []
+    parts, sizes = [], sizes_of(tokens.spec)
     for expr, axis in ((write.key, "[..., :, None]"), (write.value, "[..., None, :]")):
         if expr is not None:
             is_vector = not expr.type.is_scalar
-            text = _tensor(tokens, previous_value(expr, tokens.recurrence), Place(True, "h", is_vector))
-            parts.append((text, axis if is_vector else "[..., None, None]"))
-    text = parts[0][0] if len(parts) == 1 else " * ".join(f"({part}){axis}" for part, axis in parts)
+            rows = rows_of_write(write, previous_value(expr, tokens.recurrence), sizes)
+            texts = [_tensor(tokens, row, Place(True, "h", is_vector)) for row in rows]
+            parts.append((texts, axis if is_vector else "[..., None, None]"))
+    rows = zip(*(texts for texts, _ in parts), strict=True)
+    axes = [axis for _, axis in parts]
+    text = " + ".join(r[0] if len(r) == 1 else " * ".join(f"({t}){axis}" for t, axis in zip(r, axes, strict=True)) for r in rows)
     function = tokens.assemble(f"_entering_{identifier(write.target)}", "What the token before wrote.", (), [], [Returned(text, "")])
     function = replace(function, is_single=True)
     names = {identifier(f"{s.name}[-1]") for s in tokens.delayed}

@@ -206,13 +206,21 @@ class Ahead:
 
 
 @dataclass(frozen=True)
+class Own:
+    """What a read of a state that looks ahead takes of the token's own write, which the output has beside the read."""
+
+    read: str
+    coefficient: Expr
+
+
+@dataclass(frozen=True)
 class Recurrence:
     """The derived recurrence: a spec's algebra.
 
     `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima` and
     complex names as `pairs` of real ones.
     In a frame that turns along no rotation is left: `turnings` are its angles. States that look ahead are written once a token:
-    `aheads` are by how much more. `upright` is the recurrence as it was derived.
+    `aheads` are by how much more, `owns` by how much a token reads its own. `upright` is the recurrence as it was derived.
     """
 
     spec: Spec
@@ -228,6 +236,8 @@ class Recurrence:
     whole: Spec | None = None  # the spec with its running maxima, rotations and complex names; None where it is `spec`
     turnings: tuple[Turning, ...] = ()
     aheads: tuple[Ahead, ...] = ()
+    owns: tuple[Own, ...] = ()
+    incomplete: tuple[tuple[str, Expr], ...] = ()  # the outputs without what `owns` are of
     unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
     pairs: tuple[Pair, ...] = ()  # of symbols and states, where `spec` is over real and imaginary parts
     rows: tuple[RowNames, ...] = ()  # of arguments, where `spec` is over single rows

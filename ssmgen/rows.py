@@ -71,6 +71,12 @@ def unrolled(expr: Expr | None, index: str | None, number: int, sizes: dict[str,
     return algebra.rewrite(expr, named)
 
 
+def rows_of_write(write: Write, expr: Expr, sizes: dict[str, int]) -> list[Expr]:
+    """A value made of what a write has, at every row of it."""
+    count = 1 if write.rank is None else int(write.rank.value(sizes))
+    return [unrolled(expr, write.index, r, sizes) for r in range(1, count + 1)]
+
+
 def unrolled_reads(recurrence: Recurrence) -> Recurrence:
     """The recurrence with a read for every row that an output sums over or gives, and an output for every row it gives."""
     sizes, reads, outputs = sizes_of(recurrence.spec), {r.name: r for r in recurrence.reads}, []

@@ -40,6 +40,7 @@ class TokenWriter:
         self.spec = self.recurrence.spec
         self.walks = classified.walks
         self.outputs = classified.outputs
+        self.folded = classified.folded
         inputs, params = arguments_of(self.spec)
         scanned = {name for m in self.recurrence.maxima for name in (m.before, m.after)}
         scanned |= {made.name for made in (*self.recurrence.turnings, *self.recurrence.aheads)}

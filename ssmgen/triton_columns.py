@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
-from .backends.triton_value import HALF, Text, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
+from .differentiate import cotangents
+from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .made_columns import Made
 from .plan import Walk
 from .schedule import widths
-from .spec import Dim
+from .source import NOWHERE
+from .spec import Apply, Dim, Expr, Ref, Rot
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
 from .triton_launch import over_heads
@@ -38,27 +42,39 @@ class Columns:
         self.K, self.V = (atom(size_text(s).text) for s in (widths(walk)[0], _value_size(walk, wide)))
         self.per = self.values[0].symbol.per
         self.lanes, self.lane = LANES[self.per]
+        self.folded = tokens.folded
+        self.BR = "BT" if self.folded is None else "BR"
         self.texts: list[str] = []
+        self.behind: tuple[CodeLine, ...] = ()
+        self.behind_stores: tuple[str, ...] = ()
 
     def package(self, numbers: list[str]) -> ColumnsPackage:
         """numbers: the sizes that kernels take as constants."""
         kernel, stores = self._kernel()
+        kernel, shared = _hoisted(kernel) if self.per == "head" else (kernel, ())
+        takes_turns = any(line.text.startswith("_tile(") for line in shared)
         gradient, plain, summed, lines = self._gradients()
         gradient, before = _hoisted(gradient) if summed else (gradient, ())
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
-        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in before), *stores, *plain, *(s.value for s in summed)]
+        used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*shared, *before, *self.behind)), *stores, *plain]
+        used += [*(s.value for s in summed), *self.behind_stores]
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
             reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t for t in _texts(gradient))),
             gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
             kernel=kernel,
+            shared=shared,
+            takes_turns=takes_turns,
+            fewest="8" if self.folded is None else "2",
             stores=stores,
             gradient=gradient,
             before_heads=before,
             gradient_stores=plain,
             summed=summed,
+            behind_heads=self.behind,
+            behind_stores=self.behind_stores,
             gradient_pointers="".join(f"{o.name}, " for o in (*outputs, *partials)),
             outputs=outputs,
             partials=partials,
@@ -69,9 +85,11 @@ class Columns:
             uses_values=any("o_p" in text for text in used),
             has_groups=group,
             takes_heads_in_turn=bool(summed),
-            masks_keys=any("m_n" in text for text in (*_texts(kernel), *stores)),
+            masks_keys=any("m_n" in text for text in (*_texts(kernel), *(line.text for line in shared), *stores)),
             gradients_mask_keys=any(
-                "m_n" in text for text in (*_texts(gradient), *(line.text for line in before), *plain, *(s.value + s.store for s in summed))
+                "m_n" in text
+                for text in (*_texts(gradient), *(s.value + s.store for s in summed), *self.behind_stores, *plain)
+                + tuple(line.text for line in (*before, *self.behind))
             ),
             gradients_use_device=any("=device" in output.allocation for output in (*outputs, *partials)),
             key_width=self.K,
@@ -85,7 +103,7 @@ class Columns:
 
     def _sites(self) -> tuple[RowSite, RowSite]:
         head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of, paired=paired_axis(self.tokens, self.walk))
-        return head, RowSite(self.tokens, {ROW: "BT"}, ROW, head)
+        return head, RowSite(self.tokens, {ROW: self.BR}, ROW, head)
 
     def _walked(self, head: Site, site: Site) -> Walked:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
@@ -94,23 +112,63 @@ class Columns:
         return Walked("".join(f"{n}, " for n in names), tuple(head.lines), _loads_first(site.lines))
 
     def _kernel(self) -> tuple[Walked, tuple[str, ...]]:
+        whole = dict(self.tokens.definitions)
+        self.tokens.definitions |= {name: self._with_shared(value) for name, value in whole.items()}
+        walked, stores = self._kernel_lines()
+        self.tokens.definitions.clear()
+        self.tokens.definitions |= whole
+        return walked, stores
+
+    def _with_shared(self, expr: Expr) -> Expr:
+        """A head's value with what the heads of a group share in it under names: lines of their own, which stand before the heads."""
+        tokens = self.tokens
+
+        def shared(node: Expr) -> Expr | None:
+            if isinstance(node, Ref | Rot) or not node.type.is_column:
+                return None
+            place = tokens.printer.place(node)
+            if place.level == "h" or not place.has_time:
+                return None
+            name = tokens.spec.free_name(f"shared{sum(n.startswith('shared') for n in tokens.definitions) + 1}")
+            tokens.definitions[name], tokens.printer.places[name] = node, place
+            return Ref(node.type, NOWHERE, name)
+
+        if self.per != "head" or tokens.printer.place(expr).level != "h":
+            return expr
+        return algebra.rewrite(expr, shared)
+
+    def _kernel_lines(self) -> tuple[Walked, tuple[str, ...]]:
         head, site = self._sites()
         stores = []
         for value in self.values:
-            name, expr = pointer(value.symbol.name), self.names.named(value.expr)
+            name, expr = pointer(value.symbol.name), self._with_shared(self.names.named(value.expr))
             if value.symbol.type.is_scalar:
                 line = number_line(site, f"b_{name}", expr, name)
                 stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
             else:
                 axis, width = self._axis(value)
                 line = operand_line(site, f"b_{name}", expr, axis, name)
-                stores.append(f"_store({name}, row * {self.lanes} + {self.lane}, {width}, o_{axis}, m_t, {line})")
+                stores.append(f"_store({name}, {self._place(value)}, {width}, o_{axis}, m_t, {line})")
         return self._walked(head, site), tuple(stores)
+
+    def _has_rows(self, value: Made) -> bool:
+        """Whether a value differs between the rows of a token."""
+        if self.folded is None:
+            return False
+        if value.symbol.type.is_scalar:
+            raise UnsupportedOperand("a number that is made before the walk, of several rows")
+        return any(isinstance(node, Ref) and node.name in self.folded.names for node in nodes(value.expr))
+
+    def _place(self, value: Made) -> str:
+        """The place of a value of a row of a tile among those of all."""
+        place = f"row * {self.lanes} + {self.lane}"
+        return f"({place}) * {self.folded.count} + o_r" if self._has_rows(value) else place
 
     def _allocation(self, value: Made) -> str:
         if value.symbol.type.is_scalar:
             return f"torch.empty(batch, T, {self.lanes}, device=device)"
-        return f"torch.empty(batch, T, {self.lanes}, {self._axis(value)[1]}, dtype=dtype, device=device)"
+        rows = f"{self.folded.count}, " if self._has_rows(value) else ""
+        return f"torch.empty(batch, T, {self.lanes}, {rows}{self._axis(value)[1]}, dtype=dtype, device=device)"
 
     def _axis(self, value: Made) -> tuple[str, str]:
         """The axis along which a made column lies, and its width."""
@@ -123,7 +181,7 @@ class Columns:
         head, site = self._sites()
         gradients = Gradients(self.names, self.axis_of)
         for value in self.values:
-            name, place = pointer(value.symbol.name), f"row * {self.lanes} + {self.lane}"
+            name, place = pointer(value.symbol.name), self._place(value)
             gradient = made(name, value.symbol.type)
             if value.symbol.type.is_scalar:
                 site.loads[MADE + name, ""] = _loader(f"b_d_{name}", f"tl.load(d_{name} + {place}, mask=m_t, other=0.0)", (ROW,))
@@ -133,16 +191,47 @@ class Columns:
             site.loads[MADE + name, axis] = _loader(f"b_d_{name}", _column(f"d_{name}", place, width, axis), (ROW, axis))
             # as the walk had it: what an angle moves cancels between queries and keys where both are rounded alike
             site.loads[MADE + f"own {name}", axis] = _loader(f"b_{name}", _column(name, place, width, axis), (ROW, axis))
-            gradients.spread(axis, value.expr, gradient, made(f"own {name}", value.symbol.type))
-        plain, summed, kinds = [], [], []
-        for stored, value in gradients.lines(site):
-            symbol = self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
-            kind, text = self._store(site, stored, symbol, value)
-            kinds.append((stored, kind))
-            (summed if kind == "summed" else plain).append(text)
-        return self._walked(head, site), tuple(plain), tuple(summed), kinds
+            for argument, part in cotangents(self.names.named(value.expr), gradient, made(f"own {name}", value.symbol.type)):
+                if value.angle is None or not any(isinstance(n, Apply) and n.function == "pair_cross" for n in nodes(part)):
+                    gradients.push(axis, argument, part)
+        plain, summed, kinds, behind = [], [], [], []
+        after, sums, late = RowSite(self.tokens, {ROW: self.BR}, ROW, head), {}, set()
 
-    def _store(self, site: Site, stored: Stored, symbol, value: Text) -> tuple[str, str | Summed]:
+        def place_of(stored: Stored, total: Expr) -> Site:
+            """Behind the heads where a total is linear in sums over them: what reaches it is added up, not the total."""
+            names = {n.name: n for n in nodes(total) if isinstance(n, Ref)}
+            gradients_of = [n for n in names if n.startswith(MADE)]
+            others = [self.tokens.printer.places.get(n) for n in names if n not in gradients_of]
+            if not self._is_summed(self._symbol(stored)) or any(place is None or place.level == "h" for place in others):
+                return site
+            values = {}
+            for name in gradients_of:
+                axis = "" if names[name].type.is_scalar else stored.axis
+                values[name, axis] = value = site.get((name, axis))
+                if value is None or value.axes != ((ROW, axis) if axis else (ROW,)):
+                    return site
+            for key, value in values.items():
+                target, shape = f"a_{value.text.removeprefix('b_')}", f"({', '.join(site.block(a) for a in value.axes)})"
+                sums[key] = Summed(target, f"tl.zeros({shape}, tl.float32)", value.text, "")
+                after.given[key] = loaded(target, value.axes)
+            late.add(stored)
+            return after
+
+        for stored, value in gradients.lines(site, place_of):
+            kind, text = self._store(after if stored in late else site, stored, self._symbol(stored), value, stored in late)
+            kinds.append((stored, kind))
+            (behind if stored in late else summed if kind == "summed" else plain).append(text)
+        self.behind, self.behind_stores = _loads_first(after.lines), tuple(behind)
+        return self._walked(head, site), tuple(plain), (*sums.values(), *summed), kinds
+
+    def _symbol(self, stored: Stored):
+        return self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
+
+    def _is_summed(self, symbol) -> bool:
+        """Whether the heads of a group share an argument, and a program takes them in turn."""
+        return symbol.kind != "param" and self.per == "head" and level(symbol.per) == "g"
+
+    def _store(self, site: Site, stored: Stored, symbol, value: Text, is_late: bool) -> tuple[str, str | Summed]:
         """('param' | 'own' | 'summed' | 'apart', the store of an argument's gradient)."""
         sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
         whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
@@ -152,26 +241,43 @@ class Columns:
         self.texts.append(value.text)
         axes = (ROW, stored.axis) if stored.axis else (ROW,)
         mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
-        shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else "(BT,)"
+        shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else f"({self.BR},)"
         text = value.text if value.axes == axes else f"{value.along(axes) if value.axes else value.text} + tl.zeros({shape}, tl.float32)"
+        has_rows = self.folded is not None and symbol.name in self.folded.names
+        if symbol.kind == "param" and has_rows:
+            rows = self.folded.count
+            total = self._over_rows(site, f"tl.where(m_t[:, None], {text}, 0.0)", stored.axis, 0)
+            at = f"{stored.buffer} + ((i_t * {self.lanes} + {self.lane}) * {rows} + o_q)[:, None] * ({whole}) + o_{stored.axis}[None, :]"
+            return "param", f"tl.store({at}, {total}, mask=(o_q < {rows})[:, None] & {mask}[None, :])"
         if symbol.kind == "param":
             total = f"tl.sum(tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0), 0)"
             at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
             return "param", (f"tl.store({at}o_{stored.axis}, {total}, mask={mask})" if stored.axis else f"tl.store({at}0, {total})")
-        own = level(symbol.per)
-        is_summed = self.per == "head" and own == "g"
+        own, is_summed = level(symbol.per), self._is_summed(symbol)
         count, lane = ("G", "i_g") if is_summed else (self.lanes, self.lane)
+        sums_rows = self.folded is not None and not has_rows
+        row, valid = ("token", "m_c") if sums_rows else ("row", "m_t")
+        at = f"(({row} * {count} + {lane}) * {self.folded.count} + o_r)" if has_rows else f"({row} * {count} + {lane})"
         if stored.axis:
-            place = f"{stored.buffer} + (row * {count} + {lane})[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
-            where = f"m_t[:, None] & {mask}[None, :]"
+            place = f"{stored.buffer} + {at}[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
+            where = f"{valid}[:, None] & {mask}[None, :]"
         else:
-            place, where = f"{stored.buffer} + (row * {count} + {lane}) * ({whole}) + {shift}0", "m_t"
-        if is_summed:
+            place, where = f"{stored.buffer} + {at} * ({whole}) + {shift}0", valid
+        if is_summed and not is_late:
             target = f"a_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
-            store = f"tl.store({place}, {target}.to({stored.buffer}.dtype.element_ty), mask={where})"
+            total = self._over_rows(site, target, stored.axis, 1) if sums_rows else target
+            store = f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
             return "summed", Summed(target, f"tl.zeros({shape}, tl.float32)", text, store)
-        kind = "own" if LANES_OF[own] == self.lanes else "apart"
-        return kind, f"tl.store({place}, ({text}).to({stored.buffer}.dtype.element_ty), mask={where})"
+        kind = "summed" if is_summed else "own" if LANES_OF[own] == self.lanes else "apart"
+        total = self._over_rows(site, text, stored.axis, 1) if sums_rows else f"({text})"
+        return kind, f"tl.store({place}, {total}.to({stored.buffer}.dtype.element_ty), mask={where})"
+
+    def _over_rows(self, site: Site, text: str, axis: str, along: int) -> str:
+        """The sum over the rows of a token; of `along` 0: over the tokens, one for every row."""
+        if self.folded.is_padded and along:
+            text = f"tl.where(m_t{'[:, None]' if axis else ''}, {text}, 0.0)"
+        blocks = ", ".join(["BT", str(self.folded.padded), *([site.block(axis)] if axis else [])])
+        return f"tl.sum(tl.reshape({text}, ({blocks})), {along})"
 
     def _results(self, lines: list[tuple[Stored, str]]) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[tuple[str, str], ...]]:
         """What is allocated, and the gradient of every argument that the made values depend on."""
@@ -185,6 +291,8 @@ class Columns:
                 continue
             sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
             width = "".join(f", {size_text(s).text}" for s in sizes)
+            if self.folded is not None and symbol.name in self.folded.names:
+                width = f", {self.folded.count}{width}"
             texts = []
             for buffer, kind in own.items():
                 if kind == "param":

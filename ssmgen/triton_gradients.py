@@ -15,11 +15,11 @@ from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.triton_value import HALF
 from .differentiate import cotangents, inner_of
-from .expressions import nodes
+from .expressions import factors, nodes
 from .kernel import KEY, VALUE
 from .plan import Walk
 from .source import NOWHERE
-from .spec import Apply, Dim, Expr, MatMul, Ref, Rot, Type
+from .spec import Add, Apply, Dim, Expr, MatMul, Ref, Rot, Type
 from .tokens import TokenWriter
 
 SCALAR = Type()
@@ -51,6 +51,7 @@ class Gradients:
     scalars: tuple[Gradient, ...]
     needs_decay: bool
     needs_source: bool  # the narrow columns' own gradient
+    is_apart: bool  # the gradient of what was read is made before the walk: `do` stands for it, and dy and the reads are used up
 
 
 def made(name: str, type: Type = SCALAR) -> Ref:
@@ -63,20 +64,23 @@ def gradients_of(tokens: TokenWriter, walk: Walk, wide: int) -> Gradients:
 
     Raises UnsupportedOperand where a tile would have to wait for the decay's gradient.
     """
-    return _Chain(tokens, walk, wide).result()
+    found = _Chain(tokens, walk, wide, tokens.folded is not None).result()
+    return found if found is not None else _Chain(tokens, walk, wide, False).result()
 
 
 class _Chain:
-    def __init__(self, tokens: TokenWriter, walk: Walk, wide: int):
-        self.tokens, self.walk, self.wide = tokens, walk, wide
+    def __init__(self, tokens: TokenWriter, walk: Walk, wide: int, is_apart: bool):
+        self.tokens, self.walk, self.wide, self.is_apart = tokens, walk, wide, is_apart
         self.axis_of = axes_of_sizes(walk, wide, angle_sizes(tokens, walk))
         self.found: dict[str, list[tuple[str, Expr]]] = {}
         self.rows: dict[str, Gradient] = {}
         self.scalars: list[Gradient] = []
         self.needs_source = False
 
-    def result(self) -> Gradients:
+    def result(self) -> Gradients | None:
+        """None where the gradient of what was read cannot be made apart."""
         read, narrow = self._readout()
+        self.is_apart = self.is_apart and not (isinstance(read, Ref) and read.name == MADE + "dy")
         self._operands()
         self._definitions()
         arguments = []
@@ -102,8 +106,22 @@ class _Chain:
                 self._check(total)
                 arguments.append(Gradient(symbol.name, total, part))
         named = {n.name for g in (*arguments, *self.scalars) for n in nodes(g.expr) if isinstance(n, Ref)}
-        needs_decay = MADE + "d_g" in named
-        return Gradients(read, narrow, tuple(arguments), tuple(self.rows.values()), tuple(self.scalars), needs_decay, self.needs_source)
+        needs_decay = bool({MADE + n for n in ("d_g", "d_c", "d_own")} & named)
+        if self.tokens.folded is not None and any(not _has_gradient(row.expr) for row in self.rows.values()):
+            raise UnsupportedOperand("a sum over columns that every row of a token has alike")
+        if self.is_apart and not self._is_used_up(arguments):
+            return None
+        rows, scalars = tuple(self.rows.values()), tuple(self.scalars)
+        return Gradients(read, narrow, tuple(arguments), rows, scalars, needs_decay, self.needs_source, self.is_apart)
+
+    def _is_used_up(self, arguments: list[Gradient]) -> bool:
+        """Whether what the walk's own kernels make needs neither the output's gradient nor what was read."""
+        late = {MADE + "dy", *(s.read.name for s in self.walk.slices)}
+        walked = [g.expr for g in (*arguments, *self.rows.values(), *self.scalars) if g.part != "readout"]
+        made_apart = [self.tokens.symbols[g.name].type.rows for g in arguments if g.part == "readout"]
+        return all(self.axis_of.get(size) == VALUE for size in made_apart) and not any(
+            isinstance(n, Ref) and n.name in late for expr in walked for n in nodes(expr)
+        )
 
     # --- where gradients start ---
 
@@ -112,16 +130,57 @@ class _Chain:
         _, value = self.tokens.outputs[0]
         reads = {s.read.name: s.column for s in self.walk.slices}
         of_column: dict[int, list[Expr]] = {}
+        others = []
         for name, expr in cotangents(value, made("dy", value.type)):
             if name in reads:
                 of_column.setdefault(reads[name], []).append(expr)
             else:
-                self._push("", name, expr)
+                others.append((name, expr))
+        for name, expr in others:
+            whole = algebra.add(*of_column.get(self.wide, [algebra.const(0)]))
+            own = self._through(expr, whole) if self.is_apart else expr
+            is_walked = not self.is_apart or not any(isinstance(n, Ref) and n.name == MADE + "dy" for n in nodes(own))
+            self._push("" if is_walked else "readout", name, own)
         columns = self.walk.columns
         if self.wide not in of_column:
             raise UnsupportedOperand("the output does not read the matrix")
         narrow = tuple(algebra.add(*of_column.get(i, [algebra.const(0)])) for i in range(len(columns)) if i != self.wide)
         return algebra.add(*of_column[self.wide]), narrow
+
+    @staticmethod
+    def _through(expr: Expr, read: Expr) -> Expr:
+        """A gradient with that of what was read under its name, where it is a factor."""
+
+        part, wanted, under = factors(read)
+        if under or part == 0:
+            return expr
+
+        def rest_of(above: tuple[Expr, ...]) -> list[Expr] | None:
+            """The other factors of a product that has all of the gradient's."""
+            left = list(above)
+            for factor in wanted:
+                match = next((f for f in left if algebra.key(f) == algebra.key(factor)), None)
+                if match is None:
+                    return None
+                left.remove(match)
+            return left
+
+        def term(one: Expr) -> Expr:
+            number, above, below = factors(one)
+            rest = rest_of(above)
+            if rest is not None:
+                return algebra.product(number / part, (*rest, made("do", read.type)), below)
+            for place, factor in enumerate(above):
+                if not (isinstance(factor, MatMul) and factor.type.is_scalar and factor.left.type.is_row):
+                    continue
+                inside = factors(algebra.mul(algebra.transpose(factor.left), factor.right))
+                rest = rest_of(inside[1])
+                if rest and not inside[2]:
+                    summed = inner_of(made("do", read.type), algebra.product(inside[0] / part, tuple(rest)))
+                    return algebra.product(number, (*above[:place], summed, *above[place + 1 :]), below)
+            return one
+
+        return algebra.add(*map(term, expr.terms)) if isinstance(expr, Add) else term(expr)
 
     def _operands(self) -> None:
         walk = self.walk
@@ -130,6 +189,9 @@ class _Chain:
                 if expr.type.is_scalar:
                     raise UnsupportedOperand("a scalar key")
                 self._spread(part, expr, made(name, expr.type))
+                angle = dict(walk.turns).get(part)
+                if angle is not None:
+                    self._spread(part, angle, algebra.apply("pair_cross", expr, made(name, expr.type), type=angle.type))
         share: Expr | None = None
         narrow = 0
         for index, column in enumerate(walk.columns):
@@ -139,12 +201,16 @@ class _Chain:
                 gradient = made(f"d_u{narrow}")
                 narrow += 1
             if column.value is not None:
-                scaled = gradient if walk.coefficient is None else algebra.mul(walk.coefficient, gradient)
+                # of values that their own tokens read with another weight, the walk gives the whole gradient
+                bare = walk.coefficient is None or walk.own is not None
+                scaled = gradient if bare else algebra.mul(walk.coefficient, gradient)
                 self._spread("value" if index == self.wide else "rows", column.value, scaled)
             part = gradient if column.value is None else inner_of(gradient, column.value)
             share = part if share is None else algebra.add(share, part)
+        if walk.own is not None:
+            self._spread("rows", walk.own, made("d_own"))
         if walk.coefficient is not None:
-            self._spread("rows", walk.coefficient, share)
+            self._spread("rows", walk.coefficient, share if walk.own is None else made("d_c"))
         self.needs_source = len(walk.columns) > 1 and (
             walk.coefficient is not None or any(c.value is not None for i, c in enumerate(walk.columns) if i != self.wide)
         )
@@ -203,21 +269,25 @@ class _Chain:
             if MADE + gradient in names:
                 return part
         # as many values as keys have one size, and these lie along the values all the same
-        if MADE + "dy" in names or names & {s.read.name for s in self.walk.slices}:
+        if names & {MADE + "dy", MADE + "do", *(s.read.name for s in self.walk.slices)}:
             return "value"
         inner = node.left.type.cols if isinstance(node, MatMul) else node.args[0].type.rows
         return "value" if self.axis_of.get(inner) == VALUE else "key"
 
     def _check(self, expr: Expr) -> None:
-        late = {MADE + g.name for g in self.scalars} | {MADE + "d_g"}
+        late = {MADE + g.name for g in self.scalars} | {MADE + n for n in ("d_g", "d_c", "d_own")}
         for node in nodes(expr):
             if isinstance(node, Ref) and (node.name in late or node.name.startswith(MADE + "d_u")):
                 raise UnsupportedOperand(f"a column that waits for `{node.name}`")
 
 
+def _has_gradient(expr: Expr) -> bool:
+    return any(isinstance(node, Ref) and node.name.startswith(MADE) for node in nodes(expr))
+
+
 def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:
     """Sizes that stand for pairs: of the angles of states that turn, and of those by which a column is turned."""
-    found = [t.step.type.rows for t in tokens.recurrence.turnings]
+    found = [t.step.type.rows for t in tokens.recurrence.turnings] + [angle.type.rows for _, angle in walk.turns]
     found += [n.operand.type.rows for n in _turns(tokens, [*_keys(walk), *_values(tokens, walk)]) if not n.operand.type.is_scalar]
     return tuple(dict.fromkeys(found))
 

@@ -15,6 +15,7 @@ from .backends.torch_text import identifier
 from .backends.triton_text import helpers
 from .backends.triton_value import Text, loaded, size_text
 from .expressions import nodes
+from .folded_rows import folded
 from .head_text import equations, title_of
 from .kernel import KEY, ROW, VALUE, Kernels
 from .made_columns import Made, apart
@@ -25,10 +26,10 @@ from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
 from .triton_launch import heads_text, known, of_pointer, over_heads
-from .triton_operands import DECAY_ROWS, added, atom, column
-from .triton_package import Front, Narrow, Output, Part, TritonPackage, Walked
+from .triton_operands import added, atom, column, legible
+from .triton_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .triton_parts import Parts
-from .triton_site import CodeLine, Site, masked, pointer
+from .triton_site import CodeLine, Site, masked, pointer, widened
 
 
 def triton_package(kernels: Kernels) -> TritonPackage | None:
@@ -38,6 +39,7 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
     key, or operands that do not fit on tiles.
     """
     try:
+        kernels = folded(kernels)
         whole = _Writer(kernels)
         walked, values = apart(kernels, whole.wide)
         return _with_columns(whole, _Writer(walked), values) if values else whole.package()
@@ -46,7 +48,8 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
 
 
 COLUMNS_TILE = 2048
-"""Numbers of a tile of columns that are made before the walk, over four warps: their gradients hold about a dozen of them."""
+"""Numbers of a tile of columns that are made before the walk, over four warps. Gradients that take heads in turn take two over
+eight: a sum over tokens is one barrier for as many more."""
 
 
 def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:
@@ -78,6 +81,8 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
         has_columns=True,
         columns_result=", ".join(pointer(n) for n in own),
         columns_tile=COLUMNS_TILE,
+        column_gradients_tile=COLUMNS_TILE * (1 + columns.takes_heads_in_turn),
+        column_gradient_warps=4 * (1 + columns.takes_heads_in_turn),
         column_gradient_lanes="G" if columns.takes_heads_in_turn else columns.lanes,
         column_results=tuple(CodeLine("", pointer(name), text) for name, text in columns.results),
         walk_gradients=", ".join(f"d_{pointer(n)}" for n in arguments),
@@ -87,31 +92,41 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
 
 
 class _Writer(Parts):
+    late: tuple[CodeLine, ...] = ()
+
     # --- kernels ---
 
     def _forward(self) -> tuple[Walked, str, tuple[str, ...]]:
         head, row = self._site()
         self._query(row), self._key(row), self._value(row)
+        early = len(row.lines)
         given = {}
         for cut in self.walk.slices:
             if cut.column == self.wide:
                 given[cut.read.name, VALUE] = loaded("b_o", (ROW, VALUE))
             else:
                 given[cut.read.name, ""] = loaded(f"b_u{self.narrow.index(cut.column)}", (ROW,))
-        readout = Site(self.tokens, {}, "", row, given)
-        y = readout.text(self.output, VALUE)
-        self.texts.append(y.text)
-        self.sums |= readout.sums
+        y, late = "", []
+        if not self.gradients.is_apart:
+            readout = Site(self.tokens, {}, "", row, given)
+            y = readout.text(self.output, VALUE)
+            y = self._store_column(readout, "y", "row * H + i_h", self.V, VALUE, y, False)
+            self.texts.append(y)
+            self.sums |= readout.sums
+            if self.folded is not None:
+                # what the output alone needs of every row would stand in registers beside the products
+                self._remember(row)
+                late, row.lines[early:] = row.lines[early:], []
         walked = self._walked(head, row)
+        self.late = tuple(late)
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
-                where = f"reads + (row * H + i_h)[:, None] * {atom(self.V)} + o_p[None, :]"
-                stores.append(f"tl.store({where}, b_o, mask=m_t[:, None] & m_p[None, :])")
+                stores.append(f"tl.store({self._read_place()}, b_o, mask=m_t[:, None] & m_p[None, :])")
             else:
                 n = self.narrow.index(cut.column)
                 stores.append(f"tl.store(reads_{n} + row * H + i_h, b_u{n}, mask=m_t)")
-        return walked, y.text, tuple(stores)
+        return walked, y, tuple(stores)
 
     def _sources(self) -> Walked:
         """What a kernel that only carries the state reads of every token."""
@@ -143,6 +158,45 @@ class _Writer(Parts):
         self.sums = sums  # the whole width stands here
         return walked, tuple(stores)
 
+    def _readout(self) -> tuple[Walked, str]:
+        """The output of what was read, where that is no matter of the walk."""
+        head, row = self._site()
+        row.loads.update(self._backward_loads())
+        value = row.named("b_y", row.text(algebra.factored(self.output), VALUE), f"y = {legible(self.output)}")
+        store = self._store_column(row, "y", "row * H + i_h", self.V, VALUE, value, False)
+        self.texts.append(store)
+        return self._walked(head, row), store
+
+    def _readout_gradient(self) -> tuple[Walked, tuple[Summed, ...], tuple[str, ...]]:
+        """What the output's gradient makes of reads and arguments before the walk: sums over tokens, and what is stored of each."""
+        head, row = self._site()
+        row.loads.update(self._backward_loads())
+        axes, shape = (ROW, VALUE), f"({self.BR}, BV)"
+        value = masked(row, widened(row.text(self.gradients.read, VALUE), axes, shape), axes)
+        do = row.named("b_do", value, f"do = {legible(self.gradients.read)}")
+        row.given[MADE + "do", VALUE] = do
+        stores = [self._store_column(row, "d_reads", "row * H + i_h", self.V, VALUE, do, True)]
+        sums = []
+        for gradient in (g for g in self.gradients.arguments if g.part == "readout"):
+            symbol, buffer = self.tokens.symbols[gradient.name], self._buffer(gradient)
+            value = row.named(f"b_{buffer}", row.text(algebra.factored(gradient.expr), VALUE))
+            has_rows = symbol.name in self.folded.names
+            if symbol.kind != "param":
+                stores.append(self._store_column(row, buffer, "row * H + i_h", self.V, VALUE, value, has_rows))
+                continue
+            value = widened(masked(row, value, (ROW,)), axes, shape)
+            target = f"a_{buffer}"
+            place, mask, total = f"{buffer} + (i_t * H + i_h) * {atom(self.V)} + o_p", "m_p", f"tl.sum({target}, 0)"
+            if has_rows:
+                rows = self.folded.count
+                place = f"{buffer} + ((i_t * H + i_h) * {rows} + o_q)[:, None] * {atom(self.V)} + o_p[None, :]"
+                mask = f"(o_q < {rows})[:, None] & m_p[None, :]"
+                total = f"tl.sum(tl.reshape({target}, (BT, {self.folded.padded}, BV)), 0)"
+            sums.append(Summed(target, f"tl.zeros({shape}, tl.float32)", value.text, f"tl.store({place}, {total}, mask={mask})"))
+        self.texts += [*stores, *(s.value for s in sums)]
+        walked = self._walked(head, row)
+        return walked, tuple(sums), tuple(stores)
+
     @staticmethod
     def _with_sums(row: Site, expr: Expr) -> Expr:
         """The expression with every sum over columns under a name of its own."""
@@ -163,7 +217,7 @@ class _Writer(Parts):
         head, row = self._site()
         head.blocks = {}
         row.blocks = {ROW: "BT"}
-        base = DECAY_ROWS if self.gradients.needs_decay else 0
+        base = self.decay_rows if self.gradients.needs_decay else 0
 
         def load(index: int, name: str):
             return lambda site: added(
@@ -178,7 +232,7 @@ class _Writer(Parts):
             if cut.column != self.wide:
                 row.loads[cut.read.name, ""] = self._backward_loads()[cut.read.name, ""]
         # behind the last token stands what leaves the chunk
-        row.given[MADE + "d_g", ""] = Text("b_dg", ATOM, (ROW,), {ROW: None})
+        row.given |= {(MADE + n, ""): Text(f"b_{n[:1] + n[2:]}", ATOM, (ROW,), {ROW: None}) for n in ("d_g", "d_c", "d_own")}
         for gradient in self.gradients.scalars:
             used = any(MADE + gradient.name in _names(g.expr) for g in (*self.gradients.scalars, *self.gradients.arguments))
             if used:
@@ -233,6 +287,9 @@ class _Writer(Parts):
         summary, queries = self._sources(), self._queries()
         self.whole |= self.sums
         narrow_kernel, narrow_stores = self._read_gradient_kernel() if self.narrow else (Walked("", (), ()), ())
+        apart = self._readout_gradient() if self.gradients.is_apart else (Walked("", (), ()), (), ())
+        readout, y_store = self._readout() if self.gradients.is_apart else (Walked("", (), ()), "")
+        made_apart = [self._buffer(g) for g in self.gradients.arguments if g.part == "readout"]
         parts = self._numbered(self._parts())
         rows, row_stores, partials = self._rows()
         gates, gate_stores = self._gate_kernel()
@@ -241,7 +298,7 @@ class _Writer(Parts):
             *others,
             *self.texts,
             y,
-            *(line.text for w in (forward, summary, queries, narrow_kernel, rows, gates) for line in (*w.head, *w.rows)),
+            *(line.text for w in (forward, summary, queries, narrow_kernel, readout, apart[0], rows, gates) for line in (*w.head, *w.rows)),
         ]
         columns = self.walk.columns
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
@@ -261,7 +318,9 @@ class _Writer(Parts):
         gradient_pointers = ""
         for part in parts:
             gradient_pointers = _merged(gradient_pointers, part.pointers, order)
-        row_count = (DECAY_ROWS if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
+        row_count = (
+            (self.decay_rows if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
+        )
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
         splits_reads = len(read_names) > 1
@@ -279,6 +338,8 @@ class _Writer(Parts):
             has_columns=False,
             columns_result="",
             columns_tile=0,
+            column_gradients_tile=0,
+            column_gradient_warps=0,
             column_gradient_lanes="",
             column_results=(),
             walk_gradients="",
@@ -294,6 +355,30 @@ class _Writer(Parts):
             needs_decay=needs_decay,
             is_exclusive=exclusive,
             has_groups=group is not None,
+            has_own=self.walk.own is not None,
+            late=self.late,
+            is_apart=self.gradients.is_apart,
+            dy="d_reads" if self.gradients.is_apart else "dy",
+            has_output=not self.gradients.is_apart,
+            readout=readout,
+            readout_store=y_store,
+            readout_gradient=apart[0],
+            readout_sums=apart[1],
+            readout_stores=apart[2],
+            readout_outputs="".join(f"{n}, " for n in made_apart),
+            readout_uses_group=_mentions("i_g", (*readout.head, *readout.rows, *apart[0].head, *apart[0].rows)),
+            readout_shape=f"batch, T, H, {self._read_width()}",
+            walked_reads="" if self.gradients.is_apart else reads,
+            is_folded=self.folded is not None,
+            padded=1 if self.folded is None else self.folded.padded,
+            BR=self.BR,
+            o_t=self.o_t,
+            m_end=self._inside("end"),
+            m_size=self._inside("size", "row"),
+            m_length=self._inside("length"),
+            token="row" if self.folded is None else "token",
+            m_token="m_t" if self.folded is None else "m_c",
+            o_c="o_i" if self.folded is None else "o_c",
             has_narrow=bool(self.narrow),
             has_vectors=bool(self.narrow) or self.has_decay,
             has_rows=bool(row_stores),
@@ -306,7 +391,7 @@ class _Writer(Parts):
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
             rows_use_group=_mentions("i_g", rows.rows),
-            forward_loads=self._gate_loads("GQlc"),
+            forward_loads=self._gate_loads("GQlcu"),
             source_loads=self._gate_loads("Glc"),
             query_loads=self._gate_loads("Ql"),
             stores_reads=self.plan.stores_reads,
@@ -325,7 +410,12 @@ class _Writer(Parts):
             leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
             known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
-            row="bos + length - 1 - t0 - o_i" if self.plan.is_reversed else "bos + t0 + o_i",
+            row=self._token(self.o_t),
+            tile="BT" if self.folded is None else f"BT * {self.folded.padded}",
+            per_row="" if self.folded is None else f" // {self.folded.padded}",
+            row_factor="" if self.folded is None else f"{self.folded.count} * ",
+            token_row=self._token("o_i"),
+            token_place=self._token("o_c"),
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
             sized=_tuple_of(["H", *(["G"] if group is not None else []), *names]),
@@ -344,7 +434,7 @@ class _Writer(Parts):
             faded_before=" * b_e" if self.has_decay else "",
             source_weight=weight,
             forward=forward,
-            output_store=f"_store(y, row * H + i_h, {self.V}, o_p, m_t, {y})",
+            output_store=y,
             read_stores=read_stores,
             summary=summary,
             states=Walked(_merged(summary.pointers, queries.pointers, order), (), ()),
@@ -408,6 +498,14 @@ class _Writer(Parts):
         source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
         return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
 
+    def _inside(self, end: str, token: str = "") -> str:
+        """Which rows of a tile hold something."""
+        inside = f"{token or f't0 + {self.o_t}'} < {end}"
+        return f"({inside}) & (o_r < {self.folded.count})" if self.folded is not None and self.folded.is_padded else inside
+
+    def _token(self, offset: str) -> str:
+        return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
+
     def _kept_sizes(self) -> str:
         """The sizes of the parts of what backward is given: gates, states at edges, their narrow columns."""
         gates, narrow = len(self._gate_names()), len(self.narrow)
@@ -456,13 +554,15 @@ class _Writer(Parts):
                 continue
             place = level(symbol.per)
             width = "" if symbol.type.is_scalar else f", {size_text(symbol.type.rows).text}"
+            if self.folded is not None and symbol.name in self.folded.names:
+                width = f", {self.folded.count}{width}"
             texts = []
             for gradient in own:
                 buffer = self._buffer(gradient)
                 if symbol.kind == "param" and symbol.type.is_scalar:
                     texts.append(over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
                 elif symbol.kind == "param":
-                    partials.append(Output(buffer, f"slots, H{width}"))
+                    partials.append(Output(buffer, f"{'readouts' if gradient.part == 'readout' else 'slots'}, H{width}"))
                     texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
                 elif place == "h" or gradient.part in shared:
                     outputs.append(Output(buffer, f"torch.empty_like({name})"))

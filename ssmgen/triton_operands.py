@@ -15,10 +15,11 @@ from .spec_text import expr_text
 from .tokens import TokenWriter
 from .triton_gradients import MADE, Gradients, angle_sizes, axes_of_sizes, gradients_of
 from .triton_package import Walked
-from .triton_site import KERNEL_WORDS, Site, masked, pointer, widened
+from .triton_site import KERNEL_WORDS, Site, invariant, masked, pointer, widened
 
 DECAY_ROWS = 3
-"""Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do."""
+"""Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do; and, behind
+them, what pairs of a token's own rows do."""
 
 
 class Operands:
@@ -57,6 +58,10 @@ class Operands:
         self.axis_of = axes_of_sizes(self.walk, self.wide, angle_sizes(self.tokens, self.walk))
         self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
         self.narrow = [i for i in range(len(columns)) if i != self.wide]
+        self.folded = self.tokens.folded
+        self.decay_rows = DECAY_ROWS + (self.walk.own is not None)
+        self.BR = "BT" if self.folded is None else "BR"
+        self.o_t = "o_i" if self.folded is None else "o_t"
         names = {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)}
         if names & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
@@ -68,11 +73,15 @@ class Operands:
     def _site(self) -> tuple[Site, Site]:
         """A kernel's head and its chunk."""
         head = Site(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of)
-        return head, Site(self.tokens, {ROW: "BT"}, ROW, head)
+        return head, Site(self.tokens, {ROW: self.BR}, ROW, head)
 
     def _walked(self, head: Site, row: Site) -> Walked:
         self._remember(head, row)
-        return Walked(self._pointers(head), tuple(head.lines), tuple(row.lines))
+        if self.folded is None:
+            return Walked(self._pointers(head), tuple(head.lines), tuple(row.lines))
+        # what every token has alike for its rows stands before the loop over tokens
+        before, behind = invariant(row.lines, ("row", "m_t"))
+        return Walked(self._pointers(head), (*head.lines, *before), behind)
 
     def _pointers(self, head: Site) -> str:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
@@ -118,6 +127,10 @@ class Operands:
             value = widened(masked(row, row.text(self.walk.coefficient), (ROW,)), (ROW,), "(BT,)")
             row.add("b_c", value, f"c = {legible(self.walk.coefficient)}", "[BT]")
             stores.append("tl.store(coefficients + p_g + o_i, b_c)")
+        if self.walk.own is not None:
+            value = widened(masked(row, row.text(self.walk.own), (ROW,)), (ROW,), "(BT,)")
+            row.add("b_own", value, f"own = {legible(self.walk.own)}", "[BT]")
+            stores.append("tl.store(owns + p_g + o_i, b_own)")
         for n, index in enumerate(self.narrow):
             value = self.walk.columns[index].value
             if value is not None:
@@ -128,7 +141,8 @@ class Operands:
     def _gate_names(self) -> list[str]:
         """The buffers that the gates' kernel fills."""
         weights = [f"weights_{n}" for n in range(len(self.narrow)) if self._weight_of(n)]
-        return [*(["decays"] if self.has_decay else []), *(["coefficients"] if self.walk.coefficient is not None else []), *weights]
+        own = ["owns"] if self.walk.own is not None else []
+        return [*(["decays"] if self.has_decay else []), *(["coefficients"] if self.walk.coefficient is not None else []), *own, *weights]
 
     def _weight_of(self, n: int) -> str:
         """What a narrow column writes, by its name on a tile; '' for the constant 1."""
@@ -139,14 +153,17 @@ class Operands:
         lines = []
         if self.has_decay:
             if "G" in needs or ("Q" in needs and not self.is_exclusive):
-                lines.append("b_G = tl.load(decays + p_g + o_i)  # [BT]")
+                lines.append(f"b_G = tl.load(decays + p_g + {self.o_t})  # [{self.BR}]")
             if "l" in needs:
                 lines.append("b_last = tl.load(decays + p_g + BT - 1)")
             if "Q" in needs and self.is_exclusive:
                 lines.append("# a reading row stands at the token before: Q_i = G_{i-1}")
-                lines.append("b_Q = tl.load(decays + p_g + o_i - 1, mask=o_i > 0, other=0.0)  # [BT]")
+                o_t = self.o_t
+                lines.append(f"b_Q = tl.load(decays + p_g + {o_t} - 1, mask={o_t} > 0, other=0.0)  # [{self.BR}]")
         if "c" in needs and self.walk.coefficient is not None:
-            lines.append("b_c = tl.load(coefficients + p_g + o_i)  # [BT]")
+            lines.append(f"b_c = tl.load(coefficients + p_g + {self.o_t})  # [{self.BR}]")
+        if "u" in needs and self.walk.own is not None:
+            lines.append(f"b_own = tl.load(owns + p_g + {self.o_t})  # [{self.BR}]")
         for name in self._gate_names() if "c" in needs else ():
             if name.startswith("weights"):
                 lines.append(f"b_e{name[8:]} = tl.load({name} + p_g + o_i)  # [BT]")
@@ -167,7 +184,10 @@ class Operands:
         axes = (ROW, VALUE)
         shape = site.shape(axes)
         expr = self.gradients.read
-        if expr == Ref(expr.type, expr.span, MADE + "dy"):
+        if self.gradients.is_apart:
+            site.add("b_do", f"{self._do_tile()}.to(DOT)", "", shape)
+            site.made[MADE + "do", VALUE] = loaded("b_do.to(tl.float32)", axes)
+        elif expr == Ref(expr.type, expr.span, MADE + "dy"):
             site.add("b_do", f"{dy_tile(self.V)}.to(DOT)", "", shape)
             site.made[MADE + "dy", VALUE] = loaded("b_do.to(tl.float32)", axes)
         else:
@@ -178,12 +198,10 @@ class Operands:
     def _backward_loads(self) -> dict:
         """How a backward kernel gets the output's gradient and what was read."""
         loads = {(MADE + "dy", VALUE): lambda site: added(site, "b_dy", f"{dy_tile(self.V)}.to(tl.float32)", (ROW, VALUE))}
+        loads[MADE + "do", VALUE] = lambda site: added(site, "b_do", f"{self._do_tile()}.to(tl.float32)", (ROW, VALUE))
         for cut in self.walk.slices:
             if cut.column == self.wide:
-                text = (
-                    f"tl.load(reads + (row * H + i_h)[:, None] * {atom(self.V)} + o_p[None, :], "
-                    "mask=m_t[:, None] & m_p[None, :], other=0.0)"
-                )
+                text = f"tl.load({self._read_place()}, mask=m_t[:, None] & m_p[None, :], other=0.0)"
                 loads[cut.read.name, VALUE] = lambda site, text=text: added(site, "b_read", text, (ROW, VALUE))
             else:
                 n = self.narrow.index(cut.column)
@@ -191,8 +209,39 @@ class Operands:
                 loads[cut.read.name, ""] = lambda site, text=text, n=n: added(site, f"b_u{n}", text, (ROW,))
         return loads
 
+    def _do_tile(self) -> str:
+        """What was made of the output's gradient before the walk, for every row of a token."""
+        return f"_tile(d_reads, (row * H + i_h) * {self.folded.count} + o_r, {self.V}, BV, o_p, m_t)"
+
+    def _read_place(self) -> str:
+        """Where what a row reads of the matrix is kept."""
+        row = "(row * H + i_h)" if self.folded is None else f"((row * H + i_h) * {self.folded.count} + o_r)"
+        return f"reads + {row}[:, None] * {atom(self.V)} + o_p[None, :]"
+
     def _read_width(self) -> str:
+        if self.folded is not None:
+            return f"{self.folded.count}, {self.V}"
         return f"{self.V} + {len(self.narrow)}" if self.narrow else self.V
+
+    # --- the rows of a token ---
+
+    def _store_column(self, site: Site, target: str, at: str, width: str, axis: str, value: Text, is_row: bool) -> str:
+        """The store of a column a token, or a row of it: `at` is the place of a token among others, `row * H + i_h`."""
+        if self.folded is None:
+            return f"_store({target}, {at}, {width}, o_{axis}, m_t, {value.text})"
+        if is_row:
+            return f"_store({target}, ({at}) * {self.folded.count} + o_r, {width}, o_{axis}, m_t, {value.text})"
+        token = at.replace("row", "token")
+        return f"_store({target}, {token}, {width}, o_{axis}, m_c, {self._over_rows(site, value, axis)})"
+
+    def _over_rows(self, site: Site, value: Text, axis: str = "", along: int = 1) -> str:
+        """The sum over the rows of a token; of `along` 0: over the tokens, one for every row."""
+        axes = (ROW, axis) if axis else (ROW,)
+        if self.folded.is_padded:
+            value = masked(site, value, (ROW,))
+        value = widened(value, axes, f"({', '.join(site.block(a) for a in axes)})")
+        blocks = ", ".join(["BT", str(self.folded.padded), *([site.block(axis)] if axis else [])])
+        return f"tl.sum(tl.reshape({value.text}, ({blocks})), {along})"
 
 
 def dy_tile(V: str) -> str:

@@ -64,6 +64,8 @@ class Part:
     narrow: tuple[str, ...]
     narrow_moved: tuple[str, ...]
     source_sums: tuple[CodeLine, ...]
+    weighed: str
+    has_own: bool
     group: tuple[CodeLine, ...]
     head: tuple[CodeLine, ...]
     rows: tuple[CodeLine, ...]
@@ -109,11 +111,16 @@ class ColumnsPackage:
     reread: str  # what the gradients take of it as it was
     gradient_names: str
     kernel: Walked
+    shared: tuple[CodeLine, ...]  # of the kernel: what the heads of a group share
+    fewest: str  # tokens of a tile
+    takes_turns: bool  # a program of it takes some heads in turn
     stores: tuple[str, ...]
     gradient: Walked
     before_heads: tuple[CodeLine, ...]  # of the gradients: what the heads of a group share
     gradient_stores: tuple[str, ...]
     summed: tuple[Summed, ...]
+    behind_heads: tuple[CodeLine, ...]  # what is made of their sums
+    behind_stores: tuple[str, ...]
     gradient_pointers: str  # the buffers that the second kernel fills
     outputs: tuple[Output, ...]
     partials: tuple[Output, ...]
@@ -157,6 +164,8 @@ class TritonPackage:
     has_columns: bool
     columns_result: str
     columns_tile: int
+    column_gradients_tile: int
+    column_gradient_warps: int
     column_gradient_lanes: str
     column_results: tuple[CodeLine, ...]
     walk_gradients: str
@@ -172,6 +181,35 @@ class TritonPackage:
     needs_decay: bool
     is_exclusive: bool
     has_groups: bool
+    has_own: bool  # a token's own rows have another weight where it reads them
+    late: tuple[CodeLine, ...]  # of the forward kernel: what the output alone needs
+    is_apart: bool  # the gradient of what was read is made before the walk
+    dy: str  # what the walk takes of the output's gradient
+    has_output: bool  # of the forward kernel: it is not made behind the walk
+    readout: Walked
+    readout_store: str
+    readout_gradient: Walked
+    readout_sums: tuple[Summed, ...]
+    readout_stores: tuple[str, ...]
+    readout_outputs: str
+    readout_uses_group: bool
+    readout_shape: str
+    walked_reads: str
+    is_folded: bool  # a token has several rows, which lie along the axis of rows
+    padded: int
+    BR: str
+    o_t: str
+    m_end: str
+    m_length: str
+    m_size: str
+    token: str
+    m_token: str
+    o_c: str
+    token_row: str
+    tile: str  # rows of a tile
+    row_factor: str
+    per_row: str
+    token_place: str
     has_narrow: bool
     has_vectors: bool
     has_rows: bool

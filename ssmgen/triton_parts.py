@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from .backends.triton_value import HALF, loaded, size_text
+from .backends.triton_value import HALF, Text, loaded, size_text
 from .expressions import nodes
 from .kernel import KEY, ROW, VALUE
 from .spec import Expr, Ref
 from .tokens import level
 from .triton_gradients import MADE, Gradient
-from .triton_operands import DECAY_ROWS, Operands, atom, column
+from .triton_operands import Operands, atom, column
 from .triton_package import Part
 from .triton_site import CodeLine, Site, masked, pointer
 
@@ -23,6 +23,8 @@ class Parts(Operands):
 
     def _is_shared(self) -> bool:
         """Heads of a group share queries and keys, and nothing of a head's own is in their gradients: one product for them all."""
+        if self.folded is not None or self.walk.own is not None:
+            return False
         if self._level(self.walk.key) != "g" or self._level(self.reading.query) != "g":
             return False
         own = [g for g in (*self.gradients.arguments, *self.gradients.rows) if g.part in ("query", "key")]
@@ -55,7 +57,7 @@ class Parts(Operands):
         whole, out = (VALUE, KEY) if is_key_side else (KEY, VALUE)
         blocks = {KEY: "BK", VALUE: "BV"}
         head = Site(self.tokens, {whole: blocks[whole]}, axis_of=self.axis_of)
-        row = Site(self.tokens, {ROW: "BT"}, ROW, head, loads=self._backward_loads())
+        row = Site(self.tokens, {ROW: self.BR}, ROW, head, loads=self._backward_loads())
         x, y = {
             "query": (self._read_gradient, self._value),
             "key": (self._value, self._read_gradient),
@@ -69,7 +71,7 @@ class Parts(Operands):
         group: Site | None = None
         if is_shared:
             top = Site(self.tokens, {out: blocks[out]}, axis_of=self.axis_of)
-            block_outer = group = Site(self.tokens, {ROW: "BT"}, ROW, top)
+            block_outer = group = Site(self.tokens, {ROW: self.BR}, ROW, top)
             top.arguments = head.arguments
         block = Site(
             self.tokens,
@@ -88,6 +90,8 @@ class Parts(Operands):
         letter = {"query": "q", "key": "k", "value": "v"}[name]
         gradient = f"b_d{letter}"
         pairs = tuple(place.lines)
+        if name in dict(self.walk.turns):
+            place.add(f"o_{HALF}", "i_c * (BK // 2) + tl.arange(0, BK // 2)")
         before = len(place.lines)
         operand = {"query": self.reading.query, "key": self.walk.key, "value": self.value}[name]
         if operand is not None:
@@ -157,13 +161,15 @@ class Parts(Operands):
             fade=fade, faded=faded,
             out_math=f"d{letter}_i = sum_j A_ij {letters[2]}_j + {c if name == 'key' else ''}{edge}{sums_math}",
             moved="b_moved" + (" * b_c" if coefficient else ""),
+            has_own=self.walk.own is not None,
             narrow=narrow, narrow_moved=moved, narrow_dot=self._narrow_dots(is_shared),
             source_sums=tuple(source_sums),
             group=tuple(group.lines) if group else (),
             head=tuple(head.lines), rows=tuple(row.lines), block=tuple(block.lines) if not group else (),
             after=tuple(after),
             stores=tuple(stores), sums=tuple(sums), sum_starts=tuple(starts), row_stores=tuple(row_stores),
-            loads=self._gate_loads({"query": "GQc", "key": "GQlc", "value": "GQlc" if has_dots else "GQl"}[name]),
+            loads=self._gate_loads({"query": "GQcu", "key": "GQlcu", "value": "GQlcu" if has_dots else "GQl"}[name]),
+            weighed=self._weighed(name),
             has_output=bool(stores or sums),
             whole_axis=whole, whole_block=blocks[whole], whole_width={KEY: self.K, VALUE: self.V}[whole],
             out_axis=out, out_block=blocks[out], out_width={KEY: self.K, VALUE: self.V}[out],
@@ -177,19 +183,28 @@ class Parts(Operands):
         for gradient in (g for g in self.gradients.arguments if g.part == name):
             symbol = self.tokens.symbols[gradient.name]
             axis = HALF if self.axis_of.get(symbol.type.rows) == HALF else out
+            before = set(site.sums)
             value = site.text(gradient.expr, axis)
+            if axis == HALF and name in dict(self.walk.turns):
+                site.sums.difference_update({KEY} - before)  # the pairs of a block are numbered
             self.texts.append(value.text)
             target = self._buffer(gradient)
             width = {KEY: self.K, VALUE: self.V, HALF: size_text(symbol.type.rows).text}[axis]
-            if symbol.kind == "param":
+            has_rows = self.folded is not None and symbol.name in self.folded.names
+            if symbol.kind == "param" and has_rows:
+                value = masked(site, value, (ROW,))
+                place = f"(i_s * {self.folded.count} + o_q)[:, None] * {atom(width)} + o_{axis}[None, :]"
+                mask = f"(o_q < {self.folded.count})[:, None] & m_{axis}[None, :]"
+                stores.append(f"tl.store({target} + {place}, {self._over_rows(site, value, axis, 0)}, mask={mask})")
+            elif symbol.kind == "param":
                 value = masked(site, value, (ROW,))
                 text = f"tl.sum({value.text}, 0)"
                 mask = f"o_{axis} < {width}" if axis == HALF else f"m_{axis}"
                 stores.append(f"tl.store({target} + i_s * {atom(width)} + o_{axis}, {text}, mask={mask})")
             else:
                 count = "row * G + i_g" if self._is_shared() and name != "value" else "row * H + i_h"
-                stores.append(f"_store({target}, {count}, {width}, o_{axis}, m_t, {value.text})")
-        base = DECAY_ROWS if self.gradients.needs_decay else 0
+                stores.append(self._store_column(site, target, count, width, axis, value, has_rows))
+        base = self.decay_rows if self.gradients.needs_decay else 0
         for index, gradient in enumerate(self.gradients.rows):
             if gradient.part != name:
                 continue
@@ -197,9 +212,9 @@ class Parts(Operands):
             value = site.text(gradient.expr, out)
             site.sums.difference_update({out} - before)  # a sum over blocks is a sum of sums
             self.texts.append(value.text)
-            starts.append(f"b_{gradient.name} = tl.zeros((BT,), tl.float32)")
+            starts.append(f"b_{gradient.name} = tl.zeros(({self.BR},), tl.float32)")
             sums.append(f"b_{gradient.name} += {value.text}")
-            row_stores.append(f"tl.store(rows + (({base + index} * slots + slot) * H + i_h) * BT + o_i, b_{gradient.name}, mask=m_t)")
+            row_stores.append(self._store_number(site, base + index, loaded(f"b_{gradient.name}", (ROW,))))
         if name == "value" and self.gradients.needs_source:
             for n in range(len(self.narrow)):
                 row_stores.append(
@@ -234,11 +249,27 @@ class Parts(Operands):
         lines.append(
             'b_a *= tl.exp2(tl.where(m_a, EXPONENT, -float("inf"))) * scale' if self.has_decay else "b_a = tl.where(m_a, b_a * scale, 0.0)"
         )
-        if self.walk.coefficient is not None and name != "value":
+        if self.walk.own is not None:
+            # that of queries sums what the decay moves before
+            lines += [self._weighed(name)] if name != "query" else []
+        elif self.walk.coefficient is not None and name != "value":
             lines.append("b_a *= b_c[:, None]" if name == "key" else "b_a *= b_c[None, :]")
         read = "b_Q" if self.is_exclusive else "b_G"
         exponent = f"{read}[:, None] - b_G[None, :]" if name in ("forward", "query") else f"{read}[None, :] - b_G[:, None]"
         return tuple(line.replace("EXPONENT", exponent) for line in lines)
+
+    def _weighed(self, name: str) -> str:
+        """The line that weighs pairs where a token's own rows have another weight; '' where they do not."""
+        if self.walk.own is None:
+            return ""
+        at = "[:, None]" if name in ("key", "value") else "[None, :]"
+        return f"b_a *= tl.where(m_u, b_own{at}, b_c{at})"
+
+    def _store_number(self, site: Site, index: int, value: Text) -> str:
+        """The store of one number a token, summed over its rows."""
+        if self.folded is None:
+            return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, {value.text}, mask=m_t)"
+        return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_c, {self._over_rows(site, value)}, mask=m_c)"
 
     def _narrow_parts(self, name: str, is_shared: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the narrow columns' states add to a block of columns, and to the product of both states."""

@@ -7,26 +7,27 @@ A value is made at the outermost site that has the axes it lives on. The values 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import HALF, Text, loaded, size_text
+from .folded_rows import FIRST
 from .kernel import KEY, ROW
 from .spec import Dim, Expr
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 
 KERNEL_WORDS = frozenset(
-    "BK BT BV CK CV DOT DOTS EDGE FEW G H LARGEST LARGEST_STATE LOG2E PACKED PRECISION STATES_LIMIT T adjoints after arguments backward "
-    "batch before bests blocks bos carried chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last "
-    "d_made decays device dtype dy early edges end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d "
-    "i_e i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length m_a m_n m_p m_s m_t made moved numbers "
-    "o_h o_i o_n o_p options own p_g p_s packing part partial place position programs reads row rows scale segments sequences size "
-    "sized sizes slices slot slots span start states sums t0 tiles tl torch total totals triton tuning values walk wanted weights wins "
-    "y".split()
+    "BK BR BT BV CK CV DOT DOTS EDGE FEW G H LARGEST LARGEST_STATE LOG2E PACKED PRECISION STATES_LIMIT T adjoints after arguments "
+    "backward batch before bests blocks bos carried chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial "
+    "d_last d_made d_reads decays device dtype dy early edges end ends entering final first forward gates gates_shape grid held i_0 "
+    "i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length m_a m_c m_n m_p m_s "
+    "m_t m_u made moved numbers o_c o_h o_i o_n o_p o_q o_r o_t options own owns p_g p_s packing part partial place position programs "
+    "readouts reads row rows scale segments sequences size sized sizes slices slot slots span start states sums t0 tiles tl token "
+    "tokens torch total totals triton tuning values walk wanted weights wins y".split()
 )
 """Names that the kernels and their launchers use for themselves."""
 
@@ -34,7 +35,7 @@ _COMPOSED = re.compile(r"b_\w+|\w+_kernel|(adjoints|d_initial|du|edges|final|ini
 """Names that they make."""
 
 TILES = frozenset(
-    "q k v g c G Q a s o x y z r w f e d u n do dq dk dv dg last fade source read start moved part".split()
+    "q k v g c G Q a s o x y z r w f e d u n own first do dq dk dv dg last fade source read start moved part".split()
 )  # fmt: skip
 """Values `b_<word>` that the templates make themselves."""
 
@@ -165,6 +166,8 @@ class Site:
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
         count = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
         width = size_text(symbol.type.rows).text if axis else ""
+        if self.tokens.folded is not None and name in self.tokens.folded.names:
+            return self._load_row(symbol, axis, target, own, count, width, widen)
         if axis == HALF:
             self._number_pairs()
         if symbol.kind == "input":
@@ -186,8 +189,30 @@ class Site:
         self.add(target, text, "", self.shape(axes))
         return loaded(target, axes)
 
+    def _load_row(self, symbol, axis: str, target: str, own: str, count: str, width: str, widen: str) -> Text:
+        """The line for an argument that has a value for every row of a token."""
+        rows = self.tokens.folded.count
+        if not axis or axis == HALF:
+            raise UnsupportedOperand("a number for every row, or angles")
+        if symbol.kind == "input":
+            place = f"row * {count} + {own}" if own else "row"
+            text = f"_tile({pointer(symbol.name)}, ({place}) * {rows} + o_r, {width}, {self.block(axis)}, o_{axis}, m_t){widen}"
+            value = loaded(target, (ROW, axis))
+        else:
+            place = f"({own} * {rows} + o_r)" if own else "o_r"
+            where = f"{pointer(symbol.name)} + {place}[:, None] * {width} + o_{axis}[None, :]"
+            # the same for every tile of tokens: rows behind the last are no matter of the mask
+            inside = f"(o_r < {rows})[:, None] & m_{axis}[None, :]" if self.tokens.folded.is_padded else f"m_{axis}[None, :]"
+            text = f"tl.load({where}, mask={inside}, other=0.0){widen}"
+            value = Text(target, ATOM, (ROW, axis), {ROW: None, axis: 0.0})
+        self.add(target, text, "", self.shape((ROW, axis)))
+        return value
+
     def _make(self, name: str, axis: str) -> Text | None:
         tokens = self.tokens
+        if name == FIRST:
+            self.add("b_first", "tl.where(o_r == 0, 1.0, 0.0)", "", self.shape((ROW,)))
+            return Text("b_first", ATOM, (ROW,), {ROW: None})
         if name in tokens.definitions:
             printed = self.text(tokens.definitions[name], axis or KEY)
             symbol = tokens.symbols.get(name)
@@ -229,8 +254,18 @@ class Site:
     def _has_time(self, name: str) -> bool:
         place = self.tokens.printer.places.get(name)
         if place is None:
-            return name == "position"
-        return place.has_time
+            return name in ("position", FIRST)
+        return place.has_time or (self.tokens.folded is not None and name in self.tokens.folded.names)
+
+
+def invariant(lines: Iterable[CodeLine], varying: Iterable[str]) -> tuple[tuple[CodeLine, ...], tuple[CodeLine, ...]]:
+    """The lines that do not depend on the names, and those that do."""
+    before, behind, names = [], [], set(varying)
+    for line in lines:
+        depends = any(re.search(rf"\b{name}\b", line.text) for name in names)
+        names |= {line.target} if depends else set()
+        (behind if depends else before).append(line)
+    return tuple(before), tuple(behind)
 
 
 def masked(site: Site, value: Text, axes: tuple[str, ...]) -> Text:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import algebra
@@ -165,8 +166,8 @@ class Gradients:
         names = [n.name for n in nodes(self.tokens.definitions[name]) if isinstance(n, Ref)]
         return any(split_row(self.tokens, n)[0] is not None or (n in self.tokens.definitions and self._reaches_argument(n)) for n in names)
 
-    def lines(self, site: Site) -> list[tuple[Stored, Text]]:
-        """Write the lines of every definition's gradient on `site`; the gradients of arguments."""
+    def lines(self, site: Site, place_of: Callable[[Stored, Expr], Site] | None = None) -> list[tuple[Stored, Text]]:
+        """Write the lines of every definition's gradient on `site`; the gradients of arguments, there or at the place of each."""
         for name in reversed(self.tokens.ordered_definitions()):
             parts = self.found.pop(name, None)
             if parts is None or not self._reaches_argument(name):
@@ -195,11 +196,12 @@ class Gradients:
         results = []
         for stored, total in totals:
             target = f"b_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
-            total = self._named_parts(site, total, stored.axis, shared)
-            value = site.text(total, stored.axis or KEY)
+            own = site if place_of is None else place_of(stored, total)
+            total = self._named_parts(own, total, stored.axis, shared)
+            value = own.text(total, stored.axis or KEY)
             if len(value.text) > LONG and isinstance(total, Add):
-                value = site.text(self._named_terms(site, total, stored.axis, target), stored.axis or KEY)
-            results.append((stored, site.named(target, value)))
+                value = own.text(self._named_terms(own, total, stored.axis, target), stored.axis or KEY)
+            results.append((stored, own.named(target, value)))
         return results
 
     def _named_terms(self, site: Site, total: Add, axis: str, target: str) -> Expr:

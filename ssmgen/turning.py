@@ -73,6 +73,7 @@ class _Turned:
             outputs=outputs,
             whole=self.whole.written,
             turnings=tuple(self.turnings),
+            owns=() if results else self.whole.owns,  # of reads as they lie
             unturned=self.whole,
         )
 

@@ -25,6 +25,7 @@ from interpreter import printed
 pytest.importorskip("torch")
 
 import torch  # noqa: E402
+from test_lookahead import RANKS  # noqa: E402
 
 from ssmgen.backends.torch_text import identifier  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
@@ -135,13 +136,22 @@ SMALL = {
 }
 EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ssm"))}
 CARRIED = (
-    "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mamba3", "mlstm", "mlstm_sigmoid",
-    "retnet", "simple_gla",
+    "echo", "hnet_ema", "lightning", "linear_attention", "linear_attention_normalised", "mamba2", "mamba3", "mamba3_mimo", "mlstm",
+    "mlstm_sigmoid", "retnet", "simple_gla",
 )  # fmt: skip
-"""Examples that the fused kernels carry: one row a token, one factor a head, nothing erased."""
+"""Examples that the fused kernels carry: rows of one form, one factor a head, nothing erased."""
 SCANS = ("h3", "hgrn", "mamba1", "rg_lru", "rwkv4", "s4d", "s4d_real")
 """Examples whose state entries run by themselves: test_scan_kernels has their kernels."""
-SPECS = {name: EXAMPLES[name] for name in CARRIED} | SMALL
+# of several rows a token: three that turn, look ahead and are gated; two that a number of the token multiplies
+ROWS = {
+    "three rows": RANKS,
+    "two rows": walk(
+        "q, k : [R, N] per group; v : [R, P]; c, raw : scalar",
+        "c * (sum r in 1..R: S'^T q[r])",
+        "S' = exp(g) * S + (sum r in 1..R: k[r] v[r]^T)",
+    ).replace("recurrence walk", "recurrence walk(R = 2)"),
+}
+SPECS = {name: EXAMPLES[name] for name in CARRIED if name != "mamba3_mimo"} | SMALL | ROWS
 
 
 def fused(folder: Path, spec):
@@ -172,20 +182,26 @@ def interpret(name: str, folder: Path, fault: tuple[str, str] | None = None) -> 
         (written / "kernels.py").write_text(text.replace(*fault), encoding="utf-8")
     subject, kernels = fused(written, spec)
     odd = sizes_near(subject, ODD)
-    even = {size: 16 for size in odd}
+    counts = dict(subject.recurrence.counts)
+    even = {size: counts.get(size, 16) for size in odd}
+    # rows of a tile hold so many tokens
+    tokens = 32 >> (max([1, *counts.values()]) - 1).bit_length()
     # more keys than a block of the gradients takes
     wide = {size: width + 16 * (number == 0) for number, (size, width) in enumerate(odd.items())}
-    for segments, trial in (
+    trials = (
         (1, Trial(1, 37, 4, even)),
         (3, Trial(1, 150, 2, odd)),
         (1, Trial(2, 1, 2, odd)),
         (2, Trial(1, 37, 2, wide, (0, 2, 2, 36, 37))),
         (2, Trial(2, 134, 2, odd, is_bare=True)),
-    ):
+    )
+    if counts:
+        trials = ((1, Trial(1, 13, 2, wide, (0, 2, 2, 12, 13))), (2, Trial(1, 130, 1, even)))[: 1 + (tokens == 8)]
+    for segments, trial in trials:
         kernels._segments = kernels._slices = lambda *_, count=segments: count
         measured = compare(subject, kernels, trial, "float32")
         assert kernels.torch is torch and kernels.forward.__module__ == kernels.__name__, "the module is still watched"
-        assert "forward BT=32" in measured[0].configuration and "gradient BT=32" in measured[-1].configuration
+        assert f"forward BT={tokens} " in measured[0].configuration and f"gradient BT={tokens} " in measured[-1].configuration
         assert ("several segments" in measured[0].configuration) == (segments > 1)
         assert ("several slices" in measured[-1].configuration) == (segments > 1 and not trial.ends)
         wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.error < 1e-5]

@@ -64,6 +64,28 @@ def test_one_row_a_token(name, tmp_path):
     holds(Subject(load(written), spec, "cpu"))
 
 
+RANKS = """
+recurrence ranks(R = 3) {
+  dim    N = 8, P = 6
+  input  B, C : [R, N] per group; x, z : [P]; dt_raw, trap : scalar; angle : [N/4] per group
+  param  bias : [R, N] per head; mx, mo, mz : [R, P] per head; D : scalar per head
+  gate   dt > 0 = softplus(dt_raw); lam in (0, 1) = sigmoid(trap)
+  let    k = rmsnorm(B) + bias; q = rmsnorm(C); omega : [N/4] = pi * tanh(angle)
+  state  S : complex [N, P], rotates first N/2 rows
+  dynamics dS/dt = (-0.7 - i * omega) S + sum r in 1..R: k[r] (mx[r] * x)^T
+  discretize exp_trapezoid(dt, lam)
+  output y = sum r in 1..R: mo[r] * silu(mz[r] * z) * (S'^T q[r] + D * (mx[r] * x))
+}
+"""
+
+
+def test_several_rows_are_written_once_as_well(tmp_path):
+    written, spec = write(RANKS, tmp_path)
+    (classified,) = check(Source("ranks.ssm", RANKS)).after("classify").values()
+    assert [len(walk.rows) for walk in classified.walks] == [3] and classified.recurrence.aheads
+    holds(Subject(load(written), spec, "cpu"))
+
+
 @pytest.mark.parametrize(
     "update",
     [

@@ -354,10 +354,12 @@ def _ahead(recurrence, states, token: Meaning, is_before: bool):
     for ahead in recurrence.aheads:
         scale = token.scalar(ahead.coefficient) if is_before else token.values[ahead.name][0][0]
         for write in ahead.writes:
-            own = [previous(e, symbols) if is_before else e for e in (write.key, write.value)]
-            key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
-            added = [[scale * a * b for b in value] for a in key]
-            found[write.target] = summed([found[write.target], added])
+            own = [previous(e, symbols) if is_before and e is not None else e for e in (write.key, write.value)]
+            for number in range(1, 1 + (1 if write.rank is None else int(write.rank.value(token.sizes)))):
+                token.indices[write.index] = number
+                key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
+                added = [[scale * a * b for b in value] for a in key]
+                found[write.target] = summed([found[write.target], added])
     return found
 
 
