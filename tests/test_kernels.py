@@ -358,6 +358,7 @@ def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
     assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
     assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384) == 16
     assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096) == 4, "slices begin at edges"
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 5120) == 3, "and hold no more than they may"
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
     launched = []
     monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
