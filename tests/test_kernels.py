@@ -245,7 +245,7 @@ def test_kernels_give_the_types_that_the_operators_promise(tmp_path):
     [
         ("if i_s == segments - 1:", "if i_s == segments:", {"S"}),
         ("tl.store(d_g_raw + row * H + i_h", "tl.store(rows + row * H + i_h", {"gradient of g_raw"}),
-        ("for i_n in range(i_s):", "for i_n in range(i_s - 1):", {"y", "S"}),
+        ("for i_n in range(i_s):", "for i_n in range(i_s - 1):", {"y", "S", "gradient of q", "gradient of g_raw"}),
     ],
 )
 def test_what_is_not_written_is_seen(written, instead, tensors, tmp_path):
