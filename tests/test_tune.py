@@ -259,7 +259,7 @@ def test_the_worker_lists_and_compiles(name, tmp_path, monkeypatch):
             assert any(all(launch.get(n, v) == v for n, v in one.options.items()) for launch in launched), one.words
     if name == "simple_gla":
         tiles = [tuple(one.options[n] for n in ("BK", "BV", "num_warps", "num_stages")) for one in found if one.kernel == "states"]
-        assert tiles[0] == (64, 64, 4, 3) and len(tiles) == 6
+        assert tiles[0] == (64, 64, 4, 3) and len(tiles) == 4
 
 
 FUNCTIONS = {"gradient": "gradients_kernel", "pair gradients": "pair_gradients_kernel"}
