@@ -78,7 +78,7 @@ def bench(
     import torch
 
     from . import bench as benching
-    from . import bench_table, floors
+    from . import bench_ahead, bench_table, floors
     from .bench_subject import subjects
     from .peers import load
 
@@ -96,6 +96,8 @@ def bench(
         rates = floors.rates(device)
         report = benching.describe(device, rates, [peer for own in peers for peer in own])
         console.print(bench_table.machine(report))
+        if device != "cpu" and cache is None:  # a first call compiles what it needs, and is timed
+            bench_ahead.compiled(built, shapes, status.update)
         for subject in built:
             try:
                 _measured(subject, shapes, rates, report, cache, console, status)
