@@ -83,7 +83,7 @@ class ConvolutionWriter:
         return [
             f"at = _rows({', '.join(writer._row_arguments())}, {writer.states[0]}.shape[1], None)[0]",
             f"y, final = _convolution(at, {writer._states(writer.states)}, is_given, T, size)",
-            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}).transpose(1, 2){tail}",
+            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){tail}",
             *writer._final(writer.states, "final"),
         ]
 
