@@ -24,7 +24,7 @@ from ..source import NOWHERE
 from ..spec import ONE, Delayed, MicroLoop, Ref, Rot, SumOver, Type
 from . import members, scans, sequential
 from .exact import Log, Polynomial
-from .meaning import Complex, Functions, Meaning, exponential
+from .meaning import Complex, Functions, Meaning, complex_of, exponential
 from .programs import Grid, Runner
 from .sequential import Gradients, Tokens
 
@@ -403,7 +403,8 @@ def _scan(plan: Plan, kernels: Kernels) -> int:
     sizes = _sizes(recurrence)
     static = _static(recurrence, sizes, functions)
     states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
-    found = {f"{n.name}[-1]": n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
+    delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
+    found = {f"{name}[-1]": type for name, type in delayed.items()}
 
     def draw(t: int | None):
         if t is None:
@@ -534,9 +535,12 @@ def _mapped(term, matrix, token: Meaning):
         if generator.kind == "rotation":
             matrix = _rotated(matrix, "left", generator.column, token)
         elif generator.kind == "part":
-            matrix = scans.real_part(token.matrix(generator.column), token.matrix(generator.row), matrix)
+            row = [line[0] for line in token.matrix(generator.row)]
+            reads = [sum((a * line[j] for a, line in zip(row, matrix)), Fraction(0)) for j in range(len(matrix[0]))]
+            matrix = [[a[0] * complex_of(x).re for x in reads] for a in token.matrix(generator.column)]
         elif generator.kind == "elementwise":
-            matrix = [[x * w for x, w in zip(row, line)] for row, line in zip(matrix, token.matrix(generator.column))]
+            weights = token.matrix(generator.column)
+            matrix = [[x * w for x, w in zip(row, line)] for row, line in zip(matrix, weights)]
         else:
             matrix = _product_of(_square(generator, token), matrix)
     for generator in term.right:

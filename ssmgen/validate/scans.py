@@ -141,12 +141,6 @@ def _entrywise(a: Matrix, b: Matrix, c: Matrix | None = None, d: Matrix | None =
     return [[x + sign * y for x, y in zip(p, q, strict=True)] for p, q in zip(product, _entrywise(c, d), strict=True)]
 
 
-def real_part(column: Matrix, row: Matrix, matrix: Matrix) -> Matrix:
-    """column Re(row^T matrix)."""
-    reads = [sum((a[0] * x for a, x in zip(row, entries, strict=True)), Fraction(0)) for entries in zip(*matrix, strict=True)]
-    return [[a[0] * complex_of(x).re for x in reads] for a in column]
-
-
 def _parted(values: dict[str, Matrix], pairs: tuple[Pair, ...]) -> dict[str, Matrix]:
     """With the parts of complex values under their names."""
     found = dict(values)
