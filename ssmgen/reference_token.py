@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 
-from . import spec
+from . import algebra, spec
 from .backends.eager_text import ATOM, Names, range_text, terms_of, text_of
 from .backends.torch_text import RESERVED, identifier
 from .discretizations import _method as formulas
@@ -312,6 +312,11 @@ class TokenWriter:
     def dynamics(self) -> list[str]:
         """The textbook step of the discretization, from the rate and the write as they are written."""
         recurrence = self.scope.spec
+        if not recurrence.dynamics:
+            return []
+        weights = formulas.coefficients(methods()[recurrence.discretization.method].write)
+        if weights is not None and len(weights) > 1 and self._feed_each_other():
+            return self._stages(weights)
         lines = []
         for item in recurrence.dynamics:
             rate = rate_of(item, recurrence.state(item.state))
@@ -324,6 +329,41 @@ class TokenWriter:
                 lines += self.scope.assign(self.scope.last_writes[item.state], item.before, self.names)
             lines += self._step(item.state, rate.kind, rate.write is not None, rate.conjugates is not None)
         for item in recurrence.dynamics:
+            self._assigned(item.state)
+        return lines
+
+    def _feed_each_other(self) -> bool:
+        """Whether the rate of a state reads another one."""
+        states = {f"state {s.name}" for s in self.scope.spec.states}
+        return any((self.scope.uses(item.value) & states) - {f"state {item.state}"} for item in self.scope.spec.dynamics)
+
+    def _stages(self, weights: tuple[Formula, ...]) -> list[str]:
+        """A Runge-Kutta method whose input is held, of states that feed each other: the inner brackets first, of all states at once."""
+        items, names = self.scope.spec.dynamics, self.names
+        numbers = [weight.value for weight in weights]
+        law = formulas.text(methods()[self.scope.spec.discretization.method].write)
+        lines = [f"# {self.scope.spec.discretization.method}: S' = S + dt ({law}) (A S + b), z = dt A, for all states together"]
+        stages: dict[str, str] = {}
+        for item in items:
+            lines += self.late_definitions([item.value, *self.scope.spec.discretization.args])
+            lines += self.scope.comment(f"d{item.state}/dt", item.value)
+            stages[item.state] = self.scope.fresh(f"{identifier(item.state)}_slope", local=True)
+            lines += self.scope.assign(stages[item.state], item.value, names)
+            zero = algebra.rewrite(item.value, lambda n: algebra.const(0, n.type) if isinstance(n, spec.StateRef) else None)
+            lines += self.scope.assign(self.scope.writes[item.state], zero, names)
+        slopes = dict(stages)
+        for level, (weight, lower) in enumerate(zip(reversed(numbers[1:]), reversed(numbers[:-1]), strict=True), 1):
+            inner, at = dict(stages), replace(names, before={**names.before, **stages})
+            for item in items:
+                step, slope, word = self._step_size(item.state), slopes[item.state], f"{identifier(item.state)}_stage{level}"
+                stages[item.state] = self.scope.fresh(word, local=True)
+                lines += self.scope.assign(stages[item.state], item.value, replace(at, after={**at.after, **inner}))
+                carried = f"({stages[item.state]} - {self.scope.writes[item.state]})"
+                lines.append(f"{stages[item.state]} = {slope} + {step} / {lower / weight} * {carried}")
+        for item in items:
+            before = names.before[item.state]
+            lines.append(f"{self.scope.after[item.state]} = {before} + {self._step_size(item.state)} * {stages[item.state]}")
+        for item in items:
             self._assigned(item.state)
         return lines
 
@@ -431,6 +471,7 @@ _HELD = "S' = exp(dt A) S + A^-1 (exp(dt A) - 1) b"
 
 STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
     "elementwise": {
+        "none": ("S' = A S + b", "{A} * {S}", "{b}"),
         "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} * {S}", "{dt} * {b}"),
         "exp_euler": ("S' = exp(dt A) S + dt b", "torch.exp({dt} * {A}) * {S}", "{dt} * {b}"),
         "zoh": (_HELD, "torch.exp({dt} * {A}) * {S}", "{dt} * _phi({dt} * {A}, 1) * {b}"),
@@ -448,6 +489,7 @@ STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "exp_trapezoid": (_TRAPEZOID, f"torch.exp({{dt}} * {{A}}) * {_LAST}", "{lam} * {dt} * {b}"),
     },
     "matrix": {
+        "none": ("S' = A S + b", "{A} @ {S}", "{b}"),
         "euler": ("S' = S + dt (A S + b)", "{S} + {dt} * {A} @ {S}", "{dt} * {b}"),
         "exp_euler": ("S' = exp(dt A) S + dt b", "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * {b}"),
         "zoh": (_HELD, "torch.matrix_exp({dt} * {A}) @ {S}", "{dt} * _phi_matrix({dt} * {A}) @ {b}"),
@@ -457,6 +499,7 @@ STEPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "exp_trapezoid": (_TRAPEZOID, f"torch.matrix_exp({{dt}} * {{A}}) @ {_LAST}", "{lam} * {dt} * {b}"),
     },
     "right": {
+        "none": ("S' = S A + b", "{S} @ {A}", "{b}"),
         "euler": ("S' = S + dt (S A + b)", "{S} + {dt} * {S} @ {A}", "{dt} * {b}"),
         "exp_euler": ("S' = S exp(dt A) + dt b", "{S} @ torch.matrix_exp({dt} * {A})", "{dt} * {b}"),
         "zoh": ("S' = S exp(dt A) + b A^-1 (exp(dt A) - 1)", "{S} @ torch.matrix_exp({dt} * {A})", "{dt} * {b} @ _phi_matrix({dt} * {A})"),

@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 
 from ssmgen.discretizations import methods  # noqa: E402
 from ssmgen.discretizations._method import order_of  # noqa: E402
+from ssmgen.runtime.interpret import interpret  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 
 METHODS = {name: method for name, method in methods().items() if method.parameters}
@@ -115,3 +116,43 @@ def test_an_exact_delta_rule_whose_key_vanishes(tmp_path):
     torch.testing.assert_close(runs[0].y, runs[1].y, rtol=1e-13, atol=1e-14)
     found, wanted = (torch.autograd.grad(run.y.square().sum(), given) for run in runs)
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
+
+
+FALLING = """
+recurrence falling {
+  dim        N = 3, P = 2
+  input      q, k : [N]; v : [P]; dt : scalar in (0, 1)
+  state      S, Z : real [N, P]
+  dynamics   dS/dt = Z
+  dynamics   dZ/dt = k v^T
+  discretize rk4(dt)
+  output     o = S'^T q
+}
+"""
+
+
+def test_states_that_feed_each_other_step_together(tmp_path):
+    """What falls with an acceleration k v^T is at t^2/2 k v^T, exactly, however long the steps: operator, reference, interpreter."""
+    written, spec = write(FALLING, tmp_path)
+    made, draw = load(written), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 1, n, generator=draw, dtype=torch.float64).expand(1, 7, 1, n) for n in (3, 3, 2))
+    dt = torch.rand(1, 7, 1, generator=draw, dtype=torch.float64)
+    t = dt[0, :, 0].cumsum(0)
+    wanted = (t.square() / 2 * (q[0, 0, 0] @ k[0, 0, 0]))[None, :, None, None] * v
+    for found in (made.falling(q, k, v, dt).y, made.falling_reference(q, k, v, dt).y, interpret(spec, dict(q=q, k=k, v=v, dt=dt)).y):
+        torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-14)
+
+
+def test_the_equation_as_it_is(tmp_path):
+    """`none` takes the right side for the next state: as an update would."""
+    equation = "{0} = a * S - unit(k) (unit(k)^T S) + k v^T"
+    text = EXACT.replace("dt : scalar in (0, 1)", "a : scalar in (0, 1)").replace("discretize zoh(dt)", "{1}")
+    before, end = text.split("dynamics   dS/dt = e v^T - k (k^T S)")
+    ways = (f"dynamics {equation.format('dS/dt')}", "discretize none"), (f"update {equation.format(chr(83) + chr(39))}", "")
+    runs, draw = [], torch.Generator().manual_seed(0)
+    given = [torch.rand(1, 6, 1, *n, generator=draw, dtype=torch.float64) for n in ((4,), (4,), (4,), (3,), ())]
+    for number, (line, how) in enumerate(ways):
+        made = load(write(before + line + end.replace("{1}", how), tmp_path / str(number))[0])
+        runs += [made.exact(*given).y, made.exact_reference(*given).y]
+    for found in runs[1:]:
+        torch.testing.assert_close(found, runs[0], rtol=1e-13, atol=1e-14)

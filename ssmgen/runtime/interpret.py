@@ -8,11 +8,12 @@ several: a continuous-time update is found by probing `dS/dt` as a black box and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import spec
+from ..expressions import nodes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -241,11 +242,48 @@ class _Walk:
                         token.assign(assignment.state, self._value(token, assignment.value))
             else:
                 token.assign(item.state, self._value(token, item.value))
-        stepped = [(d.state, self._discretized(token, d)) for d in self.spec.dynamics]
+        couples = any(isinstance(n, spec.StateRef) and n.name != d.state for d in self.spec.dynamics for n in self._nodes_of(d.value))
+        stepped = self._together(token) if couples else [(d.state, self._discretized(token, d)) for d in self.spec.dynamics]
         for state, value in stepped:
             token.assign(state, value)
 
     # --- continuous time -----------------------------------------------------------------------------------------
+
+    def _nodes_of(self, expr: spec.Expr) -> Iterator[spec.Expr]:
+        """Every node of an expression, through definitions."""
+        definitions = {s.name: s.definition for s in self.spec.symbols if s.definition is not None}
+        for node in nodes(expr):
+            yield node
+            if isinstance(node, spec.Ref) and node.name in definitions:
+                yield from self._nodes_of(definitions[node.name])
+
+    def _together(self, token: _Token) -> list[tuple[str, Tensor]]:
+        """One step of states that feed each other: all their entries in one column, A and b found at chosen ones."""
+        import torch
+
+        items = self.spec.dynamics
+        shapes = {d.state: token.before[d.state].shape for d in items}
+
+        def packed(parts: Mapping[str, Tensor]) -> Tensor:
+            return torch.cat([parts[d.state].expand(shapes[d.state]).flatten(-2) for d in items], -1)[..., None]
+
+        def unpacked(column: Tensor) -> dict[str, Tensor]:
+            sizes = [math.prod(shapes[d.state][-2:]) for d in items]
+            return {d.state: part.reshape(shapes[d.state]) for d, part in zip(items, column[..., 0].split(sizes, -1), strict=True)}
+
+        def rate(column: Tensor) -> Tensor:
+            probe = _Token(token.values, {**token.before, **unpacked(column)}, token.after, token.delayed, token.position, token.loops)
+            return packed({d.state: self._value(probe, d.value) for d in items})
+
+        state = packed(token.before)
+        zero = torch.zeros_like(state)
+        b, units = rate(zero), torch.eye(state.shape[-2], dtype=state.dtype, device=state.device)
+        matrix = torch.cat([rate(zero + unit[:, None]) - b for unit in units], -1)
+        step, *args = (self._value(token, arg) for arg in self.spec.discretization.args) if self.spec.discretization.args else (None,)
+        if step is not None:
+            args = [packed({d.state: step for d in items}), *args]
+        old = {d.state: zero.new_zeros(()) if d.before is None else self._value(token, d.before) for d in items}
+        return list(unpacked(_METHODS[self.spec.discretization.method](matrix, b, state, packed(old), *args)).items())
 
     def _discretized(self, token: _Token, dynamics: spec.Dynamics) -> Tensor:
         """One step of the method, with A and b found by evaluating `dS/dt` at chosen states."""
@@ -562,6 +600,7 @@ def _runge_kutta(a, b, state, dt):
 
 
 _METHODS: dict[str, Callable] = {
+    "none": lambda a, b, state, previous: a @ state + b,
     "euler": lambda a, b, state, previous, dt: state + dt * (a @ state + b),
     "exp_euler": lambda a, b, state, previous, dt: _exponential(a, dt) @ state + dt * b,
     "zoh": _held,
