@@ -21,7 +21,7 @@ from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
 from ..small import all_nodes, whole_factors
 from ..source import NOWHERE
-from ..spec import ONE, Delayed, MicroLoop, Ref, Rot, SumOver, Type
+from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
 from . import members, scans, sequential
 from .exact import Log, Polynomial
 from .meaning import Complex, Functions, Meaning, complex_of, exponential
@@ -349,16 +349,10 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
 def _ahead(recurrence, states, token: Meaning, is_before: bool):
     """States that look ahead: with what the token writes at the next one, or with what the token before writes at this one."""
     found = dict(states)
-    symbols = recurrence.spec.symbols
     for ahead in recurrence.aheads:
         scale = token.scalar(ahead.coefficient) if is_before else token.values[ahead.name][0][0]
         for write in ahead.writes:
-            own = [previous(e, symbols) if is_before and e is not None else e for e in (write.key, write.value)]
-            for number in range(1, 1 + (1 if write.rank is None else int(write.rank.value(token.sizes)))):
-                token.indices[write.index] = number
-                key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
-                added = [[scale * a * b for b in value] for a in key]
-                found[write.target] = _summed([found[write.target], added])
+            found[write.target] = _summed([found[write.target], *_written(recurrence, write, token, is_before, scale)])
     return found
 
 
@@ -381,14 +375,8 @@ def _upright(recurrence, state, matrix, token: Meaning):
     for turning in recurrence.turnings:
         for name, side in turning.states:
             if name == state.name:
-                size = state.type.rows if side == "left" else state.type.cols
-                angle = algebra.neg(Ref(turning.step.type, NOWHERE, turning.name))
-                turn = token.matrix(Rot(Type(size, size), NOWHERE, angle))
-                columns = matrix if side == "left" else _flipped(matrix)
-                product = [
-                    [sum((a * b for a, b in zip(row, column, strict=True)), Fraction(0)) for column in zip(*columns)] for row in turn
-                ]
-                matrix = product if side == "left" else _flipped(product)
+                angle = Ref(turning.step.type, NOWHERE, turning.name)
+                matrix = _rotated(matrix, side, algebra.neg(angle) if side == "left" else angle, token)
     return matrix
 
 
@@ -516,19 +504,24 @@ def _summed(terms):
 
 def _writes(recurrence, step, state, token: Meaning, tap: int):
     """What a step writes to a state, term by term."""
-    symbols = recurrence.spec.symbols
     for w in (w for w in step.writes if w.target == state.name and w.tap == tap):
-        for number in range(1, (1 if w.rank is None else int(w.rank.value(token.sizes))) + 1):
-            token.indices[w.index] = number
-            scale = token.scalar(w.coefficient)
-            own = [previous(e, symbols) if tap else e for e in (w.key, w.value)]
-            key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
-            outer = [[scale * a * b for b in value] for a in key]
-            if w.weight is not None:
-                weights = token.matrix(previous(w.weight, symbols) if tap else w.weight)
-                key, value = (one * (size // len(one)) for one, size in ((key, len(weights)), (value, len(weights[0]))))
-                outer = [[scale * a * b * x for b, x in zip(value, row, strict=True)] for a, row in zip(key, weights, strict=True)]
+        for outer in _written(recurrence, w, token, bool(tap)):
             yield outer if w.key is not None or w.weight is not None or state.type.is_scalar else [[x] for x in outer[0]]
+
+
+def _written(recurrence, w, token: Meaning, is_before: bool, scale=None):
+    """A write row by row: of the token before, with another coefficient than its own."""
+    of = (lambda e: previous(e, recurrence.spec.symbols)) if is_before else lambda e: e
+    for number in range(1, (1 if w.rank is None else int(w.rank.value(token.sizes))) + 1):
+        token.indices[w.index] = number
+        own = token.scalar(w.coefficient) if scale is None else scale
+        key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(of(e))] for e in (w.key, w.value))
+        outer = [[own * a * b for b in value] for a in key]
+        if w.weight is not None:
+            weights = token.matrix(of(w.weight))
+            key, value = (one * (size // len(one)) for one, size in ((key, len(weights)), (value, len(weights[0]))))
+            outer = [[own * a * b * x for b, x in zip(value, row, strict=True)] for a, row in zip(key, weights, strict=True)]
+        yield outer
 
 
 def _mapped(term, matrix, token: Meaning):
