@@ -13,11 +13,12 @@ from fractions import Fraction
 
 from . import algebra
 from .expressions import constant, key, nodes
+from .named_rows import over_rows
 from .plan import Classified, Scan, ScanStep
 from .recurrence import Pair, Recurrence
+from .scans_written import equations_of
 from .source import NOWHERE
-from .spec import Add, Apply, Assignment, Const, Delayed, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, StateRef, Symbol, Transpose, Type
-from .spec import Recurrence as Spec
+from .spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, Symbol, Transpose, Type
 
 LARGEST_POWER = 8
 """Powers up to which a product is written out."""
@@ -37,7 +38,8 @@ class NoParts(Exception):
 
 
 def over_pairs(classified: Classified) -> Classified:
-    """A classified scan over real and imaginary parts; itself where nothing is complex."""
+    """A classified scan over single rows, and over real and imaginary parts; itself where nothing is complex."""
+    classified = over_rows(classified)
     recurrence, scan = pairs_of(classified.recurrence, classified.scan)
     return replace(classified, recurrence=recurrence, scan=scan, outputs=(scan.output,))
 
@@ -83,38 +85,15 @@ class _Pairs:
         steps = tuple(part for step in scan.steps for part in self._step(step))
         output = (scan.output[0], self._real(scan.output[1]))
         declared = [held.name for held in (*self.spec.symbols, *self.spec.states) if held.name in self.parts_of]
+        named = {part: name for name, parts in self.parts_of.items() for part in parts}
         recurrence = replace(
             self.recurrence,
-            spec=replace(self._equations(steps, output), symbols=symbols, states=states),
+            spec=replace(equations_of(self.spec, steps, output, named), symbols=symbols, states=states),
             hoisted=(*hoisted, *self.made),
             whole=self.recurrence.written,
             pairs=tuple(Pair(name, *self.parts_of[name]) for name in declared),
         )
         return recurrence, replace(scan, steps=steps, output=output)
-
-    def _equations(self, steps: tuple[ScanStep, ...], output: tuple[str, Expr]) -> Spec:
-        """The spec with the token's steps as its update, those before the last written into it, and the output over the parts."""
-        spans = {item.state: item.span for item in (*self.spec.dynamics, *self.spec.update) if hasattr(item, "state")}
-        named = {part: name for name, parts in self.parts_of.items() for part in parts}
-        types = {step.state: step.value.type for step in steps}
-        earlier: dict[str, Expr] = {}
-
-        def written(node: Expr) -> Expr | None:
-            if not isinstance(node, Ref):
-                return None
-            name = node.name.removesuffix("'")
-            if name in types:
-                return StateRef(node.type, node.span, name, node.name != name)
-            if node.name.endswith("[-1]"):
-                return Delayed(node.type, node.span, node.name.removesuffix("[-1]"))
-            return earlier.get(node.name)
-
-        for step in steps:
-            earlier[step.name] = algebra.rewrite(step.value, written)
-        span_of = {state: spans.get(named.get(state, state), self.spec.span) for state in types}
-        update = tuple(Assignment(state, earlier.pop(f"{state}'"), span_of[state]) for state in types)
-        first = replace(self.spec.outputs[0], value=algebra.rewrite(output[1], written), index=None, count=None)
-        return replace(self.spec, update=update, dynamics=(), discretization=None, outputs=(first,))
 
     def _fresh(self, name: str) -> str:
         while name in self.taken:

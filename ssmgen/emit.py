@@ -44,7 +44,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running, joins_reads)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
-    is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs
+    is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs and not recurrence.rows
     launches = layer_launches(recurrence, layers) if is_whole else {}
     lengths = lengths_file(recurrence, module_file(spec, layers).layers)
     files = {

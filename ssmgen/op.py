@@ -26,7 +26,7 @@ from .schedule import widths
 from .schema_text import Registration, registration
 from .spec import Recurrence as Spec
 from .spec import Symbol, Type
-from .tokens import Line, TokenFunction, TokenWriter
+from .tokens import Line, TokenFunction, TokenWriter, level
 from .triton_running import RunningPackage
 
 
@@ -65,6 +65,7 @@ class OpPackage:
     convolution: ConvolutionText | None
     convolved: str  # what it is given
     convolved_body: tuple[str, ...]
+    convolved_kind: str
     convolved_results: str
     called_tensors: str
     outruns_kernels: bool  # whole sequences are a convolution also where kernels could run the scan
@@ -298,10 +299,9 @@ class _Writer(WalkWriter):
             convolution=convolution,
             has_convolution=convolution is not None,
             convolved=", ".join([*tensors, *position, *self.constants]),
-            convolved_body=tuple(self._cast(tensors)),
-            convolved_results=", ".join(
-                [f"y.to(kinds[{self.names.index(like)}]).contiguous()", *(f"{s}.contiguous()" for s in self.states)]
-            ),
+            convolved_body=tuple(self._convolved_body(tensors)),
+            convolved_kind=f"kinds[{self.names.index(like)}]",
+            convolved_results=", ".join(["y", *(f"{s}.contiguous()" for s in self.states)]),
             called_tensors=", ".join(called),
             outruns_kernels=self.plan.outruns_kernels or not self.has_kernels,
             convolved_call=", ".join([*called, *position, *self.constants]),
@@ -459,6 +459,12 @@ class _Writer(WalkWriter):
         answers = self.kernels.scan.convolution if self.kernels.scan is not None else None
         return None if answers is None else ConvolutionWriter(self.scan, answers).text()
 
+    def _convolved_body(self, tensors: list[str]) -> list[str]:
+        """Arguments in the dtype of the arithmetic; what every head has of a token lies head by head."""
+        kinds, *cast = self._cast(tensors)
+        turned = [identifier(s.name) for s in self.tokens.arguments if s.kind != "param" and level(s.per)]
+        return [kinds, *(f"{name} = _Turned.apply({name}).transpose(1, 2)" for name in turned), *cast]
+
     def _ranks(self) -> dict[str, int]:
         """Sizes that the program writes out row by row, as they were when it was built."""
         steps = self.recurrence.steps
@@ -470,7 +476,7 @@ class _Writer(WalkWriter):
     def _rows_of_arguments(self) -> list[tuple[str, int, int]]:
         """The arguments that have such rows: name, axis, and how many."""
         ranks, found = self._ranks(), []
-        for symbol in self.tokens.given:
+        for symbol in self._public():
             size = symbol.type.rows
             if size.terms and all(name in ranks for name, _ in size.terms):
                 found.append((identifier(symbol.name), -1 if symbol.type.is_column else -2, int(size.value(ranks))))

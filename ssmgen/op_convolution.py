@@ -57,11 +57,13 @@ class ConvolutionWriter:
         self.own = dict(zip(names, writer.states, strict=True))
 
     def text(self) -> ConvolutionText:
-        lines = self.writer._lines(self.writer.program.convolution_lines)
+        # tokens stand in front of the middle: whole blocks end where they do
+        lines = ["half = size // 2", *self.writer._lines(self.writer.program.convolution_lines)]
         lines += [line for group in self.groups for line in self._powers(group)]
         for number, drive in enumerate(self.convolution.drives):
             value = f"torch.ones_like(at.{self.writer.timed}[..., :1, :1])" if algebra.is_one(drive.value) else self._text(drive.value)
-            lines += [f"driven_{number} = {value}", f"spectrum_{number} = torch.fft.rfft(driven_{number}, n=size, dim=2)"]
+            lines.append(f"driven_{number} = F.pad({value}, (0, 0, 0, 0, half - T, half))")
+            lines.append(f'spectrum_{number} = _Spectrum.apply(driven_{number}, size, "backward")')
         for probe in self.convolution.probes:
             lines += self._probe(probe)
         lines += self._output()
@@ -81,7 +83,7 @@ class ConvolutionWriter:
         return [
             f"at = _rows({', '.join(writer._row_arguments())}, {writer.states[0]}.shape[1], None)[0]",
             f"y, final = _convolution(at, {writer._states(writer.states)}, is_given, T, size)",
-            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}).transpose(1, 2){tail}",
+            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){tail}",
             *writer._final(writer.states, "final"),
         ]
 
@@ -174,7 +176,7 @@ class ConvolutionWriter:
             if not responses:
                 continue
             impulse = f"impulse_{len(terms)}"
-            product = f"spectrum_{number} * torch.fft.rfft({impulse}[..., :T, :, :], n=size, dim=-3)"
+            product = f'spectrum_{number} * _Spectrum.apply({impulse}[..., :T, :, :], size, "forward")'
             terms.append((f"{impulse} = {' + '.join(responses)}", f"({product}).sum({summed}, keepdim=True)" if summed else product))
         letters = "".join(letter for letter, axis in (("n", 0), ("p", 1)) if axis in probe.axes)
         for primed, own in weights.items():
@@ -192,7 +194,7 @@ class ConvolutionWriter:
         name = self.writer.own[probe.name]
         lines = [line for line, _ in terms]
         total = " + ".join(text for _, text in terms)
-        lines.append(f"{name} = torch.fft.irfft({total}, n=size, dim=2)[:, :, :T]" if terms else f"{name} = 0")
+        lines.append(f"{name} = _Signal.apply({total}, size)[:, :, half - T : half]" if terms else f"{name} = 0")
         lines += ["if is_given:", *(f"    {name} = {name} + {text}[:, :, :T]" for text in starts)]
         if probe.rows == 1 or probe.cols == 0:
             lines.append(f"{name} = {name}.mT")
@@ -216,7 +218,7 @@ class ConvolutionWriter:
         for number, drive in enumerate(self.convolution.drives):
             writing = self._whole(group, dict(drive.weights))
             if writing is not None:
-                parts.append(f"{writing} * _collected(driven_{number}, powers_{group.number})")
+                parts.append(f"{writing} * _collected(driven_{number}[:, :, :half], powers_{group.number})")
         names = [f"final_{self.own[name]}" for name in group.states]
         lines = [f"final = {parts[0]}", *(f"final = final + {part}" for part in parts[1:])]
         if len(names) == 1:
@@ -228,7 +230,7 @@ class ConvolutionWriter:
         for number, drive in enumerate(self.convolution.drives):
             writing = self._column(group, dict(drive.weights))
             if writing is not None:
-                parts.append(f"_gathered(driven_{number}, {writing}, powers_{group.number})")
+                parts.append(f"_gathered(driven_{number}[:, :, half - T : half], {writing}, powers_{group.number})")
         names = [f"final_{self.own[name]}" for name in group.states]
         total = f"final = ({' + '.join(parts)}).to(start_{group.number}.dtype)"
         return [total, f"{', '.join(names)}{',' * (len(names) == 1)} = final.split(size_{group.number}, -2)"]

@@ -28,7 +28,7 @@ LONG = 96
 SPAN = 8
 """Rows between the states that backward keeps inside a chunk: their number and this one add up to least near 8 of 64."""
 
-WHOLE = re.compile(r"(driven|spectrum|start|factor|powers|impulse|size|basis)_\d+|(final|left)_\w+|final|size|is_given|T|y")
+WHOLE = re.compile(r"(driven|spectrum|start|factor|powers|impulse|size|basis)_\d+|(final|left)_\w+|final|half|size|is_given|T|y")
 """What the function of whole sequences calls its own values."""
 
 

@@ -83,18 +83,22 @@ class Shapes:
 
     def _public(self) -> list[Symbol]:
         """The arguments of what users call: in place of both parts the complex value."""
-        parts = {name: pair for pair in self.pairs for name in (pair.re, pair.im)}
-        written = self.tokens.recurrence.written
-        return [
-            written.symbol(parts[s.name].name) if s.name in parts else s
-            for s in self.tokens.given
-            if s.name not in parts or parts[s.name].re == s.name
-        ]
+        recurrence = self.tokens.recurrence
+        parts = {name: pair.name for pair in self.pairs for name in (pair.re, pair.im)}
+        whole = {name: rows.name for rows in recurrence.rows for name in rows.rows}
+        own = {s.name: s for s in self.tokens.given}
+        names = dict.fromkeys(whole.get(name, name) for name in (parts.get(s, s) for s in own))
+        return [own[name] if name in own else recurrence.written.symbol(name) for name in names]
 
     def _parts(self, state: str = "") -> list[Line]:
         """The parts of the states that `state` holds; of complex arguments without one."""
         names = {s.name for s in (self.spec.states if state else self.tokens.given)}
         lines = []
+        for rows in () if state else self.tokens.recurrence.rows:
+            axis = -1 if self.tokens.recurrence.written.symbol(rows.name).type.is_column else -2
+            lines.append(
+                Line("", f"{', '.join(map(identifier, rows.rows))}{',' * (len(rows.rows) == 1)}", f"{identifier(rows.name)}.unbind({axis})")
+            )
         for pair in (p for p in self.pairs if p.re in names):
             name, target = identifier(pair.name), f"{identifier(pair.re)}, {identifier(pair.im)}"
             lines.append(Line("", target, f"_parts({state}.{name})" if state else f"{name}.real, {name}.imag"))

@@ -185,6 +185,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class RowNames:
+    """An argument of several rows of the text, and the names of its rows."""
+
+    name: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Ahead:
     """The coefficient with which what a token writes comes back at the next one, as a value of the token: `Ref(name)`.
 
@@ -232,6 +240,7 @@ class Recurrence:
     incomplete: tuple[tuple[str, Expr], ...] = ()  # the outputs without what `owns` are of
     unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
     pairs: tuple[Pair, ...] = ()  # of symbols and states, where `spec` is over real and imaginary parts
+    rows: tuple[RowNames, ...] = ()  # of arguments, where `spec` is over single rows
 
     @property
     def written(self) -> Spec:
@@ -246,7 +255,7 @@ class Recurrence:
     @property
     def worded(self) -> Spec:
         """The spec whose equations people read: over complex numbers where they were written so."""
-        return self.written if self.pairs else self.spec
+        return self.written if self.pairs or self.rows else self.spec
 
     @property
     def nonpositive(self) -> tuple[tuple[Expr, ...], ...]:

@@ -281,13 +281,19 @@ class _Rows:
         )
 
     def _not_positive(self, decay: Expr) -> Problem:
-        term = self.facts.decay_terms[0]
+        term, discrete = self.facts.decay_terms[0], self.recurrence.discrete
+        edit = "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`"
+        if discrete is not None and discrete.held_order is not None:
+            edit = (
+                f"`{discrete.method}` multiplies by {discrete.transition}: take a method whose factor stays above 0, such as `exp_euler`, "
+            )
+            edit += "`zoh` or `implicit_euler`, or declare a step that is short enough"
         return Problem(
             "the decay is not provably positive",
             term.span,
             "this factor may reach 0 or below",
             "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
-            "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`",
+            edit,
             slug="decay-not-positive",
         )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from . import algebra
 from .complex_pairs import NoParts, pairs_of
 from .micro_step import weighted
+from .named_rows import NoRows, rows_apart
 from .plan import Scan, ScanStep
 from .recurrence import Generator, MicroStep, Recurrence, Transition, Write
 from .rows import Problem, sizes_of, unrolled
-from .small import all_nodes
 from .source import NOWHERE
-from .spec import Delayed, Diag, Element, Expr, Ref, Type
+from .spec import Delayed, Diag, Expr, Ref, Type
 
 CARRIED = ("diagonal", "elementwise", "rank_one", "part")
 """Factors of a state that a scan has; the last leads from entry to entry."""
@@ -31,9 +31,6 @@ class _Scans:
         self.sizes = sizes_of(self.spec)
 
     def scan(self) -> Scan | Problem:
-        for node in all_nodes(self.spec):
-            if isinstance(node, Element):
-                return self._indexed(node)
         for step in self.recurrence.steps:
             for term in step.transitions:
                 problem = self._problem(term)
@@ -63,9 +60,11 @@ class _Scans:
         mixes = any(g.kind in ("rank_one", "part") for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
         scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))), mixes)
         try:
-            pairs_of(self.recurrence, scan)
+            pairs_of(*rows_apart(self.recurrence, scan))
         except NoParts as found:
             return self._complex(found)
+        except NoRows as found:
+            return self._indexed(found.expr)
         return scan
 
     def _count(self, step: MicroStep) -> int:
@@ -167,12 +166,12 @@ class _Scans:
             "write it with those, and take `Re` or `Im` of what the output reads",
         )
 
-    def _indexed(self, node: Element) -> Problem:
+    def _indexed(self, node: Expr) -> Problem:
         return Problem(
-            f"no kernel for `{self.spec.name}`: a row of an argument beside entries of the state that run by themselves",
-            node.span,
-            "one row of several",
-            "rows of arguments are carried by chunks; a scan has no gradient of them yet",
+            f"no kernel for `{self.spec.name}`: rows that are read together beside entries of the state that run by themselves",
+            node.span if node.span != NOWHERE else self.spec.span,
+            "has no row of its own here",
+            "a scan keeps every row of a token by a name: it reads rows of arguments, and of what is made of them row by row",
             "give every row a name of its own",
         )
 

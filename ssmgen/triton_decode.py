@@ -185,6 +185,8 @@ class TokenWriter:
         """An input or param of this head; of [n, N], row `row`."""
         shape = [size for size in (symbol.type.rows, symbol.type.cols) if size != ONE]
         inner = shape[1:] if row else shape
+        if len(inner) == len(axes) == 2:
+            return self._matrix(symbol, axes)
         if len(inner) != len(axes) or len(inner) > 1:
             return None
         is_few = axes == HALF and inner[0] != self.size_of.get(HALF) and inner[0] in self._angle_sizes()
@@ -200,6 +202,17 @@ class TokenWriter:
         label += f"_{axes}" if axes and self._axis(inner[0]) != axes and not is_few else ""
         mask = f"o_{axes} < {self._size_text(inner[0])}" if is_few else f"m_{axes}" if axes else ""
         return self._load(label, axes, " + ".join(part for part in parts if part), mask)
+
+    def _matrix(self, symbol: Symbol, axes: str) -> Text | None:
+        """An input or param with a number for every entry of a state."""
+        sizes, name = (symbol.type.rows, symbol.type.cols), identifier(symbol.name)
+        if any(self.size_of.get(axis) != size for axis, size in zip(axes, sizes, strict=True)):
+            return None
+        widths = [self._size_text(size, PRODUCT) for size in sizes]
+        index = f"{HEAD_INDEX[symbol.per]} * ({' * '.join(widths)})" if symbol.per in HEAD_INDEX else ""
+        entry = f"o_{axes[0]}[:, None] * {widths[1]} + o_{axes[1]}[None, :]"
+        place = " + ".join(part for part in (*self._places(symbol), index, entry) if part)
+        return self._load(name, axes, place, f"m_{axes[0]}[:, None] & m_{axes[1]}[None, :]")
 
     def _places(self, symbol: Symbol) -> list[str]:
         """The tensor of an argument, and where in it its own entries begin."""

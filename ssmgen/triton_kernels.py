@@ -404,6 +404,8 @@ class _Writer(Parts):
             narrows=tuple(self._narrow(n, weight) for n in narrow),
             K=K, V=V,
             has_shared=shared,
+            # what heads share is few long programs, of which a slice needs many
+            states_limit=256 if shared else 64,
             state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
             carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
             entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),

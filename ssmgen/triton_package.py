@@ -236,6 +236,7 @@ class TritonPackage:
     K: str
     V: str
     has_shared: bool
+    states_limit: int
     state_factors: str
     carried: str
     entering: str

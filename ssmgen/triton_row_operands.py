@@ -442,7 +442,8 @@ class RowOperands:
         self.texts.append(value.text)
         mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
         if symbol.kind == "param":
-            value = masked(site, value, (ROW, stored.axis) if stored.axis else (ROW,))
+            # behind the pairs nothing is stored, and no row is added to another column
+            value = masked(site, value, (ROW, stored.axis) if stored.axis not in ("", HALF) else (ROW,))
             if ROW not in value.axes:
                 raise UnsupportedOperand(f"`{stored.name}`, whose gradient is the same for all tokens")
             at = f"(place * H + i_h) * ({whole})"

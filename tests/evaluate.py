@@ -250,6 +250,9 @@ def _transitioned(term, states: dict[str, np.ndarray], env: Env) -> np.ndarray:
     for g in term.right:
         value = value @ generator(g, value.shape[1], env)
     for g in reversed(left):
+        if g.kind == "part":
+            value = evaluate(g.column, env) @ np.real(evaluate(g.row, env).T @ value)
+            continue
         value = generator(g, value.shape[0], env) @ value
     return evaluate(term.coefficient, env) * value
 
@@ -317,16 +320,16 @@ def derived_outputs(recurrence: Recurrence, env: Env) -> dict[str, np.ndarray]:
 
 
 def linear_part(recurrence: spec.Recurrence, env: Env) -> tuple[np.ndarray, np.ndarray]:
-    """A and B of `d vec/dt = A vec + B` over all states, by evaluating the dynamics on basis vectors."""
+    """A and B of `d vec/dt = A vec + B` over all states, `packed`, by evaluating the dynamics on basis vectors."""
     shapes = {s.name: shape_of(s.type, env) for s in recurrence.states}
     order = [s.name for s in recurrence.states]
-    total = sum(a * b for a, b in shapes.values())
+    total = len(packed(env.before, order))
     value_of = {d.state: d.value for d in recurrence.dynamics}
 
     def derivative(vector: np.ndarray) -> np.ndarray:
         states = unpacked(vector, shapes, order)
         at = replace(env, before=states, after=states)
-        return np.concatenate([np.asarray(evaluate(value_of[name], at)).ravel() for name in order])
+        return packed({name: evaluate(value_of[name], at) for name in order}, order, len(vector))
 
     zero = np.zeros(total)
     b = derivative(zero)
@@ -334,12 +337,16 @@ def linear_part(recurrence: spec.Recurrence, env: Env) -> tuple[np.ndarray, np.n
     return np.stack(columns, axis=1), b
 
 
-def packed(states: dict[str, np.ndarray], order: list[str]) -> np.ndarray:
-    return np.concatenate([states[name].ravel() for name in order])
+def packed(states: dict[str, np.ndarray], order: list[str], total: int = 0) -> np.ndarray:
+    """All entries; real parts before imaginary ones where a state is complex, or where that makes `total`."""
+    vector = np.concatenate([states[name].ravel() for name in order])
+    return np.concatenate([vector.real, vector.imag]) if np.iscomplexobj(vector) or len(vector) < total else vector
 
 
 def unpacked(vector: np.ndarray, shapes: dict[str, tuple[int, int]], order: list[str]) -> dict[str, np.ndarray]:
     found, at = {}, 0
+    half = sum(a * b for a, b in shapes.values())
+    vector = vector if len(vector) == half else vector[:half] + 1j * vector[half:]
     for name in order:
         rows, cols = shapes[name]
         found[name] = vector[at : at + rows * cols].reshape(rows, cols)

@@ -25,6 +25,7 @@ from ssmgen import cli  # noqa: E402
 from ssmgen.runtime import (  # noqa: E402
     bench,
     bench_accuracy,
+    bench_ahead,
     bench_clock,
     bench_decode,
     bench_first,
@@ -312,11 +313,31 @@ def test_a_gpu_is_measured_from_end_to_end(tmp_path, short, pretended, monkeypat
     monkeypatch.setattr(floors, "ENTRIES", {"cuda": 1 << 12})
     monkeypatch.setattr(floors, "WIDTH", {"cuda": 64})
     monkeypatch.setattr(bench, "SHAPES", {"cuda": ((2, 64, 2), (1, 128, 2))})
+    monkeypatch.setattr(bench_ahead, "compiled", lambda built, shapes, say: None)  # which compiles for the GPU that is here
     path = tmp_path / "times.json"
     assert commands.bench([(Source("kept.ssm", SPEC), {}, None)], "cuda", (), False, path) == 0
     report = json.loads(path.read_text())
     assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128] and len(report["decode"]) == 6
     assert report["device"]["copy_bytes_per_second"] > 0 and report["runs"][0]["rows"][0]["peak_bytes"] == 512
+
+
+def test_what_is_timed_is_compiled_before(tmp_path, monkeypatch):
+    launches = pytest.importorskip("ssmgen.runtime.launches")
+    pytest.importorskip("triton")
+    from ssmgen.runtime.targets import TARGETS
+
+    compiled = []
+    monkeypatch.setenv("SSMGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(launches, "here", lambda: TARGETS["sm_90"])
+    monkeypatch.setattr(bench_ahead, "compile_ahead", lambda given, workers: compiled.extend(given) or iter(()))
+    wide = SPEC.replace("N = 8, P = 4", "N = 64, P = 64")
+    one = subject(device="cuda", text=wide)
+    with launches._gpu(TARGETS["sm_90"], None), launches._pretence(sys.modules[f"{one.package.__name__}.op"].NAMESPACE):
+        bench_ahead.compiled([one], ((4, 8192, 16), (1, 32768, 16)), lambda words: None)
+    names = {launch.name for launch in compiled}
+    assert {"forward_kernel", "states_kernel", "gradients_kernel", "step_kernel"} <= names
+    assert {launch.configuration["H"] for launch in compiled} == {16, bench_accuracy.HEADS}
+    assert len([launch for launch in compiled if launch.name == "step_kernel"]) == 1, "each once"
 
 
 def test_the_reference_walks_few_tokens_on_a_gpu(pretended):

@@ -233,6 +233,21 @@ def test_parts_of_a_state_are_read_by_the_data(tmp_path):
     assert plan.convolution is None and "`w` depends on the token, an input" in plan.reasons[-1]
     with pytest.raises(SpecError, match="is inside `Re`"):
         check(Source("parts.ssm", PARTS.replace("Re(Q^T s)", "Re(Q^T s + w)")))
-    # the update's real part is not that of two factors
-    other = PARTS.replace("P (Re(Q^T s))", "P (Q^T s)")
-    assert str(check(Source("parts.ssm", other)).after("derive")["parts"]) != str(check(source).after("derive")["parts"])
+    # without the data's factor it is a convolution, and of entries that read each other one of numbers alone
+    still = PARTS.replace("tanh(w) * ", "").replace("  output", "  @form convolution\n  output").replace("u, w : scalar", "u : scalar")
+    assert schedule(check(Source("still.ssm", still)).after("classify")["parts"]).convolution.mixing == ("s_re", "s_im")
+    with pytest.raises(SpecError, match="has no form `convolution`") as raised:
+        check(Source("still.ssm", still.replace("u : scalar", "u : [N]")))
+    assert raised.value.diagnostics[0].primary.text == "the entries of `s` read each other"
+
+
+def test_two_directions(tmp_path):
+    """A = Lambda - P Q^*: nothing is proved of its poles, which is a warning, and the closed form of the step is the solution."""
+    text = (ROOT / "examples" / "s4.ssm").read_text(encoding="utf-8").replace("P, B, C :", "P, Q, B, C :").replace("P^H s", "0.1 * Q^H s")
+    source = Source("s4.ssm", text)
+    trace = check(source)
+    assert {w.slug for w in trace.warnings} == {"singular-step"}
+    assert schedule(trace.after("classify")["s4"]).convolution is None
+    folder, spec = write(text.replace("  output", "  @form convolution\n  output"), tmp_path)
+    report = verify_checks(folder, spec, {name: CHECKS[name] for name in ("reference = interpreter", "op = reference")})
+    assert report.passed, "\n".join(map(str, report.failures))

@@ -133,7 +133,20 @@ recurrence turning_vector {
   output o = h'
 }
 """
+ENTRIES = """
+recurrence entries {
+  dim    N = 24, P = 40
+  input  q, k : [N]; v : [P]; W : [N, P]; dt_raw : scalar
+  param  rate : [N, P] per head; bias : [N, P] per layer
+  gate   dt > 0 = softplus(dt_raw)
+  state  S : real [N, P]
+  dynamics dS/dt = -exp(rate) * S + tanh(W + bias) * (k v^T)
+  discretize zoh(dt)
+  output o = S'^T q
+}
+"""
 ODD = {
+    "entries": ENTRIES,
     "turning_values": TURNING_VALUES,
     "turning_vector": TURNING_VECTOR,
     "shared": SHARED,

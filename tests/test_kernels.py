@@ -261,7 +261,7 @@ def test_kernels_give_the_types_that_the_operators_promise(tmp_path):
     [
         ("if i_s == segments - 1:", "if i_s == segments:", {"S"}),
         ("tl.store(d_g_raw + row * H + i_h", "tl.store(rows + row * H + i_h", {"gradient of g_raw"}),
-        ("for i_n in range(i_s):", "for i_n in range(i_s - 1):", {"y", "S"}),
+        ("for i_n in range(i_s):", "for i_n in range(i_s - 1):", {"y", "S", "gradient of q", "gradient of g_raw"}),
     ],
 )
 def test_what_is_not_written_is_seen(written, instead, tensors, tmp_path):
@@ -374,6 +374,7 @@ def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
     assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
     assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384) == 16
     assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096) == 4, "slices begin at edges"
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 5120) == 3, "and hold no more than they may"
     assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
     launched = []
     monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)

@@ -124,7 +124,25 @@ recurrence imaginary {
 }"""
 
 
-@pytest.mark.parametrize("text", [LATTICE, IMAGINARY], ids=["rates along both axes, a step size a column", "numbers times i"])
+STACKED = """
+recurrence stacked(R = 2, n = 3) {
+  dim    N = 8, P = 6
+  input  q : [R, N]; k : [R, N]; v : [R, P]; b : [R]; dt_raw : scalar; ks : [n, N] per group; vs : [P]; u : [P]
+  param  A : scalar per head init 1; w : [R, N] per head
+  gate   dt > 0 = softplus(dt_raw)
+  let    kk : [R, N] = tanh(k) + w; s : [N] = sum r in 1..R: k[r]
+  state  S : real [N, P]
+  update S' = (1 - dt * exp(A)) * S + (sum r in 1..R: b[r] * kk[r] v[r]^T) + s u^T
+         for j in 1..n: S' = diag(tanh(ks[j])) S' + ks[j] vs^T
+  output o = sum r in 1..R: S'^T q[r] * b[r]
+}"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LATTICE, IMAGINARY, STACKED],
+    ids=["rates along both axes, a step size a column", "numbers times i", "rows of arguments, a decay of any sign, micro-steps"],
+)
 def test_what_a_token_makes_holds(text, tmp_path):
     folder, spec = write(text, tmp_path)
     holds(Subject(load(folder), spec, "cpu"))

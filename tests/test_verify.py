@@ -16,9 +16,13 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
+from ssmgen import compiler  # noqa: E402
+from ssmgen.runtime import jit, verify_apart  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.measure import largest, typical  # noqa: E402
-from ssmgen.runtime.verify import CHECKS, Report, verify, verify_checks  # noqa: E402
+from ssmgen.runtime.verify import CHECKS, Report, parts, verify, verify_checks  # noqa: E402
+from ssmgen.runtime.verify_kernels import SLACK  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.ssm"))
 
@@ -124,6 +128,42 @@ def test_the_same_folder_is_loaded_once(gated, tmp_path):
     assert load(copy) is not load(folder)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nothing")
+
+
+def test_the_parts_are_all_checks_of_all_dtypes():
+    assert {name for part in parts(16) for name in part} == set(CHECKS)
+    found = [(name, check.keywords["dtypes"]) for part in parts(16) for name, check in part.items() if hasattr(check, "keywords")]
+    for name in ("compilation", "kernels", "decode kernel"):
+        assert {dtype for one, dtypes in found if one == name for dtype in dtypes} == set(SLACK)
+
+
+def test_a_part_in_a_process_finds_what_it_does_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSMGEN_CACHE", str(tmp_path))
+    path = ROOT / "examples" / "echo.ssm"
+    source = Source(path.name, path.read_text(encoding="utf-8"))
+    (spec,) = compiler.check(source).after("resolve")[source.name].recurrences
+    monkeypatch.setattr(verify_apart, "parts", lambda cores: parts(cores)[:1])
+    shown = []
+    apart = verify_apart.verify(source, spec, device="cpu", cores=2, shown=shown.append)
+    here = verify_checks(jit.packages(source, {})[spec.name], spec, parts(2)[0])
+    assert apart.passed and apart.rows == here.rows == tuple(shown)
+
+
+def test_a_part_that_ends_has_failed_and_the_others_are_measured(gated):
+    _, spec = gated
+    program = """import json, sys
+part = json.load(sys.stdin)["part"]
+if part == 3:
+    sys.exit("an illegal access")
+print(json.dumps({"words": "at work"}))
+row = {"check": str(part), "compared": "", "error": float("inf") if part == 4 else 0.0, "tolerance": 0.0, "reason": ""}
+print(json.dumps({"row": row}))
+"""
+    said = []
+    report = verify_apart.verify(Source("a.ssm", ""), spec, device="cpu", cores=3, progress=said.append, program=("-c", program))
+    assert [row.check for row in report.rows] == ["0", "1", "2", "compilation to decode kernel", "4", "5", "6"]
+    assert {row.check for row in report.failures} == {"compilation to decode kernel", "4"} and said == ["at work"] * 6
+    assert report.rows[3].reason == "the process ended with code 1: an illegal access"
 
 
 @pytest.mark.slow

@@ -430,7 +430,9 @@ class _Discretizer:
             weights.append(_with_step(method.older, step, names))
         singular = ""
         if _removable(method.write):
-            singular = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name}), its series near 0 and 1 there"
+            quotient = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name})"
+            pairs = f"{quotient} of pairs, {name} = a + i w: over a^2 + w^2, with expm1({step}*a) and sin({step}*w/2)^2 above"
+            singular = pairs if self.hoisted else f"{quotient}, its series near 0 and 1 there"
         return DiscreteForm(
             self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names),
             tuple(self.contracting),

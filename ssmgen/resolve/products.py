@@ -250,7 +250,9 @@ def _complex_times_pairs(scope: Scope, left: Expr, right: Expr, span: Span) -> E
     if turning is None or not (left.type.is_scalar or left.type.is_column):
         return None
     pairs = Dim(turning.constant / 2, tuple((name, c / 2) for name, c in turning.terms))
-    if left.type.is_column and left.type.rows != pairs:
+    # one number for all pairs would turn the rows behind them as well
+    is_wide = left.type.is_scalar and turning != right.type.rows
+    if is_wide or (left.type.is_column and left.type.rows != pairs):
         scope.report.error(
             "shape-mismatch",
             f"`{_text(scope, left)}` is {scope.shape(left.type)}; the state has {pairs} = {scope.number(pairs)} turning pairs",

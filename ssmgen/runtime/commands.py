@@ -30,9 +30,10 @@ def consoles(width: int = 132):
 
 
 def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None) -> int:
-    """Verify every recurrence of a source; 1 when a row failed. table: of configurations, from `tune`."""
+    """Verify every recurrence of a source, on a GPU in a process a core; 1 when a row failed. table: of configurations, from `tune`."""
     import torch
 
+    from . import verify_apart
     from .verify import verify as verify_package
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,7 +51,11 @@ def verify(source: Source, device: str | None, path: Path | None, table: Path | 
             progress.print(words if row.passed else f"{words} ({row.reason})", markup=False, soft_wrap=True)
 
         with progress.status(spec.name) as status:
-            report = verify_package(packages[spec.name], spec, device=device, progress=status.update, shown=shown)
+            if device.startswith("cpu"):
+                report = verify_package(packages[spec.name], spec, device=device, progress=status.update, shown=shown)
+            else:
+                cores = os.cpu_count() or 1
+                report = verify_apart.verify(source, spec, device=device, cores=cores, table=table, progress=status.update, shown=shown)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")
@@ -73,7 +78,7 @@ def bench(
     import torch
 
     from . import bench as benching
-    from . import bench_table, floors
+    from . import bench_ahead, bench_table, floors
     from .bench_subject import subjects
     from .peers import load
 
@@ -91,6 +96,8 @@ def bench(
         rates = floors.rates(device)
         report = benching.describe(device, rates, [peer for own in peers for peer in own])
         console.print(bench_table.machine(report))
+        if device != "cpu" and cache is None:  # a first call compiles what it needs, and is timed
+            bench_ahead.compiled(built, shapes, status.update)
         for subject in built:
             try:
                 _measured(subject, shapes, rates, report, cache, console, status)

@@ -188,7 +188,7 @@ def measured(request: dict, said: Callable[[str], None], program: tuple[str, ...
         )  # fmt: skip
         process.stdin.write(json.dumps({**request, "done": done}))
         process.stdin.close()
-        begun: dict | None = None
+        begun, before = None, len(done)
         for answer in _answers(process):
             if "words" in answer:
                 said(answer["words"])
@@ -201,8 +201,10 @@ def measured(request: dict, said: Callable[[str], None], program: tuple[str, ...
             yield verdict_of(done[-1])
         if process.wait() == 0:
             return
-        if begun is None:
+        if begun is None and len(done) == before:
             raise RuntimeError(f"the process that measures ended with code {process.returncode}")
+        if begun is None:  # after a verdict: its GPU was lost to what it had judged
+            continue
         done.append({"candidate": begun, "error": f"the process ended with code {process.returncode}", "seconds": None})
         yield verdict_of(done[-1])
 

@@ -44,6 +44,19 @@ def main(request: dict) -> None:
             (verdict,) = judged([candidate], worker.judge, worker.clock)
         verdicts.append(verdict)
         _say({"state": "done", "candidate": as_json(candidate), "error": verdict.error, "seconds": verdict.seconds})
+        if verdict.error and not _has_gpu():
+            os._exit(1)  # what comes next is no fault of what is judged next: another process goes on
+
+
+def _has_gpu() -> bool:
+    """Whether this process can use its GPU still: after an illegal access it cannot."""
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def place(candidate: Candidate) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from .. import spec
 from .doctor import examine
 from .load import load
 from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
-from .verify_kernels import compilation, decode, kernels
+from .verify_kernels import SLACK, compilation, decode, kernels
 from .verify_modules import layers, module
 from .verify_subject import Subject
 
@@ -32,6 +33,20 @@ CHECKS = {
     "layers": layers,
 }
 """Every check, in order, by the name that progress shows."""
+
+
+def parts(cores: int) -> tuple[Mapping[str, Check], ...]:
+    """The checks in parts that need nothing of each other, each for a process: what a part launches it compiles first, those of one
+    dtype by their share of the cores."""
+    share = max(1, cores // len(SLACK))
+    small = partial(compilation, dtypes=(), workers=share)
+    found: list[Mapping[str, Check]] = [REFERENCE_CHECKS]
+    found += [{"compilation": small, **dict(list(OP_CHECKS.items())[half::2])} for half in range(2)]
+    for dtype in SLACK:
+        own = {"dtypes": (dtype,)}
+        compiled = partial(compilation, **own, is_small=False, workers=share)
+        found.append({"compilation": compiled, "kernels": partial(kernels, **own), "decode kernel": partial(decode, **own)})
+    return (*found, {"module": module, "layers": layers})
 
 
 @dataclass(frozen=True)
@@ -117,10 +132,10 @@ def verify_checks(
         for row in _rows(name, check, subject):
             rows.append(row)
             shown(row)
-    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, _known_bad(device))
+    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, known_bad(device))
 
 
-def _known_bad(device: str) -> tuple[str, ...]:
+def known_bad(device: str) -> tuple[str, ...]:
     """The reports that `doctor` has on the GPU; the processor compiles nothing."""
     if device.startswith("cpu"):
         return ()

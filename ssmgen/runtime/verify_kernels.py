@@ -7,6 +7,7 @@ gradients.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -129,8 +130,9 @@ def step_trials(subject: Subject) -> tuple[Trial, ...]:
     return tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own_sizes(subject), sizes_near(subject, ODD)) for batch in (1, 33, 128))
 
 
-def compilation(subject: Subject) -> Iterator[Row]:
-    """Everything that the checks below launch, compiled now, several at a time. On the processor nothing is.
+def compilation(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_small: bool = True, workers: int = 0) -> Iterator[Row]:
+    """Everything that the checks below launch in some dtypes, and, when `is_small`, those of the operator, compiled now, several at a
+    time: `workers` or one a core. On the processor nothing is.
 
     What fails is remembered in `subject.uncompiled`, by the call that needs it: it is not run.
     """
@@ -139,12 +141,13 @@ def compilation(subject: Subject) -> Iterator[Row]:
         return
     calls = []
     if fused:
-        calls += [(f"{dtype}, {trial.words}", differentiated(trial, dtype)) for dtype in SLACK for trial in trials(subject)]
+        calls += [(f"{dtype}, {trial.words}", differentiated(trial, dtype)) for dtype in dtypes for trial in trials(subject)]
+    if fused and is_small:
         calls += [
             ("small sizes", _small(dtype, start)) for dtype, start in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16",) * 2)
         ]
     if single:
-        calls += [(f"{dtype}, {trial.words}, a step", _stepped(trial, dtype)) for dtype in SLACK for trial in step_trials(subject)]
+        calls += [(f"{dtype}, {trial.words}, a step", _stepped(trial, dtype)) for dtype in dtypes for trial in step_trials(subject)]
     launches, users = {}, {}
     for words, run in calls:
         subject.say(f"what is launched for {words}")
@@ -153,7 +156,7 @@ def compilation(subject: Subject) -> Iterator[Row]:
         for key, launch in found.items():
             users.setdefault(id(launches.setdefault(key, launch)), []).append(words)
     failed, done = [], 0
-    for launch, outcome in compile_ahead(list(launches.values()), os.cpu_count() or 1):
+    for launch, outcome in compile_ahead(list(launches.values()), workers or os.cpu_count() or 1):
         done += 1
         subject.say(f"{done} of {len(launches)} kernels compiled")
         if isinstance(outcome, Failure):
@@ -196,16 +199,18 @@ def _small(dtype: str, states: str):
     return run
 
 
-def kernels(subject: Subject) -> Iterator[Row]:
+def kernels(subject: Subject, dtypes: Iterable[str] = tuple(SLACK)) -> Iterator[Row]:
     """Every configuration of the chunked kernels, both directions. On the processor nothing is launched."""
     module = subject.kernels("_kernels")
     if module is not None:
-        yield from _measured("kernels", subject, trials(subject), "", lambda trial, dtype: compare(subject, module, trial, dtype))
+        yield from _measured("kernels", subject, trials(subject), dtypes, "", lambda trial, dtype: compare(subject, module, trial, dtype))
 
 
-def _measured(check: str, subject: Subject, trials: Iterable[Trial], suffix: str, compared: Callable) -> Iterator[Row]:
+def _measured(
+    check: str, subject: Subject, trials: Iterable[Trial], dtypes: Iterable[str], suffix: str, compared: Callable
+) -> Iterator[Row]:
     """The rows of every trial in every dtype. One that does not compile or run has failed; the others are still measured."""
-    for dtype in SLACK:
+    for dtype in dtypes:
         found, failed = [], []
         for trial in trials:
             words = f"{dtype}, {trial.words}"
@@ -220,13 +225,13 @@ def _measured(check: str, subject: Subject, trials: Iterable[Trial], suffix: str
         yield from (*rows(check, found), *failed)
 
 
-def decode(subject: Subject) -> Iterator[Row]:
+def decode(subject: Subject, dtypes: Iterable[str] = tuple(SLACK)) -> Iterator[Row]:
     """Every configuration of the kernel for one token. On the processor nothing is launched."""
     module = subject.kernels("_decode")
     if module is not None:
         trials = step_trials(subject)
         yield from _measured(
-            "decode kernel", subject, trials, ", a step", lambda trial, dtype: compare_steps(subject, module, trial, dtype)
+            "decode kernel", subject, trials, dtypes, ", a step", lambda trial, dtype: compare_steps(subject, module, trial, dtype)
         )
 
 
@@ -238,7 +243,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
     import torch
 
     case, start, cut = _data(subject, trial, dtype)
-    if not module.fits(*_parts(case.arguments), *_parts(start[: len(subject.recurrence.states)])):
+    if not module.fits(*_taken_apart(subject, module, case.arguments), *_parts(start[: len(subject.recurrence.states)])):
         return []
     exact, wide = case.to(torch.float64), _to(start, torch.float64)
     ran: dict[str, Run] = {}
@@ -448,6 +453,21 @@ def _to(state: tuple, dtype) -> tuple:
 def _parts(tensors: tuple) -> tuple:
     """As operators take them: real and imaginary part by itself."""
     return tuple(part for x in tensors for part in ((x.real, x.imag) if x.is_complex() else (x,)))
+
+
+def _taken_apart(subject: Subject, module: ModuleType, tensors: tuple) -> tuple:
+    """Arguments as the kernels of `module` take them: also row by row, where the names say so."""
+    names = iter([name.rstrip("_") for name in inspect.signature(module.fits).parameters])
+    inputs, params = arguments_of(subject.recurrence)
+    found: list = []
+    for symbol, x in zip((*inputs, *params), tensors, strict=True):
+        own = symbol.name.rstrip("_")
+        is_whole = next(names) in (own, f"{own}_re")
+        parts = _parts((x,) if is_whole else x.unbind(-1 if symbol.type.is_column else -2))
+        found += parts
+        for _ in parts[1:]:
+            next(names)
+    return tuple(found)
 
 
 def _failure(check: str, compared: str, fault: Exception) -> Row:

@@ -21,12 +21,13 @@ from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
 from ..small import all_nodes, whole_factors
 from ..source import NOWHERE
-from ..spec import ONE, Delayed, MicroLoop, Ref, SumOver
+from ..spec import ONE, Delayed, Ref, Rot, SumOver, Type
 from . import members, scans, sequential
 from .exact import Log, Polynomial
-from .meaning import Complex, Functions, Meaning, complex_of, exponential
+from .meaning import Complex, Functions, Meaning, exponential
 from .programs import Grid, Runner
 from .sequential import Gradients, Tokens
+from .steps import flipped, summed, updated
 
 LENGTHS = ((1, 2), (3, 4), (4, 4), (5, 4), (11, 4), (3, 1))
 """(tokens, rows a chunk) of question 2: one token, one short of a chunk, a chunk, one more, several and a rest."""
@@ -306,7 +307,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
             if s.kind == "input":
                 values[s.name] = _random(s.type, sizes, functions, s.domain)
         token = Meaning(values, definitions, {}, sizes, functions)
-        states, after = history[-1], _update(recurrence, history[-1], token)
+        states, after = history[-1], updated(recurrence, history[-1], token)
         token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in after.items()}}
         expected = [value for o in spec.outputs for value in _rows_of_output(o, token)]
         # the walks take running maxima as values of the token
@@ -349,10 +350,16 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
 def _ahead(recurrence, states, token: Meaning, is_before: bool):
     """States that look ahead: with what the token writes at the next one, or with what the token before writes at this one."""
     found = dict(states)
+    symbols = recurrence.spec.symbols
     for ahead in recurrence.aheads:
         scale = token.scalar(ahead.coefficient) if is_before else token.values[ahead.name][0][0]
         for write in ahead.writes:
-            found[write.target] = _summed([found[write.target], *_written(recurrence, write, token, is_before, scale)])
+            own = [previous(e, symbols) if is_before and e is not None else e for e in (write.key, write.value)]
+            for number in range(1, 1 + (1 if write.rank is None else int(write.rank.value(token.sizes)))):
+                token.indices[write.index] = number
+                key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(e)] for e in own)
+                added = [[scale * a * b for b in value] for a in key]
+                found[write.target] = summed([found[write.target], added])
     return found
 
 
@@ -375,18 +382,20 @@ def _upright(recurrence, state, matrix, token: Meaning):
     for turning in recurrence.turnings:
         for name, side in turning.states:
             if name == state.name:
-                angle = Ref(turning.step.type, NOWHERE, turning.name)
-                matrix = _rotated(matrix, side, algebra.neg(angle) if side == "left" else angle, token)
+                size = state.type.rows if side == "left" else state.type.cols
+                angle = algebra.neg(Ref(turning.step.type, NOWHERE, turning.name))
+                turn = token.matrix(Rot(Type(size, size), NOWHERE, angle))
+                columns = matrix if side == "left" else flipped(matrix)
+                product = [
+                    [sum((a * b for a, b in zip(row, column, strict=True)), Fraction(0)) for column in zip(*columns)] for row in turn
+                ]
+                matrix = product if side == "left" else flipped(product)
     return matrix
-
-
-def _flipped(matrix):
-    return [list(column) for column in zip(*matrix)]
 
 
 def _scan(plan: Plan, kernels: Kernels) -> int:
     """Tokens of the spec's own equations against those of the program."""
-    program, pairs = kernels.scan, kernels.plan.classified.recurrence.pairs
+    program, taken_apart = kernels.scan, kernels.plan.classified.recurrence
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(11)
@@ -404,7 +413,7 @@ def _scan(plan: Plan, kernels: Kernels) -> int:
         return values | {s.name: _random(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
 
     try:
-        return scans.compare(plan, program, pairs, draw, lambda now, token: _update(recurrence, now, token), sizes, functions)
+        return scans.compare(plan, program, taken_apart, draw, lambda now, token: updated(recurrence, now, token), sizes, functions)
     except scans.Difference as difference:
         raise ValidationError(str(difference)) from None
 
@@ -467,109 +476,6 @@ def _in_domain(functions: Functions, domain) -> Fraction:
     if high < 1e300:
         return Fraction(high) - functions.number(positive=True)
     return functions.number()
-
-
-def _update(recurrence, states, token: Meaning):
-    """The states after a token: the spec's assignments in order, or the discretized terms where the spec has dynamics."""
-    spec = recurrence.written
-    if spec.update:
-        token.states = {(n, False): m for n, m in states.items()} | {(n, True): m for n, m in states.items()}
-        after = dict(states)
-        for item in spec.update:
-            loop = item if isinstance(item, MicroLoop) else MicroLoop("", ONE, (item,), item.span)
-            for number in range(1, int(loop.count.value(token.sizes)) + 1):
-                token.indices[loop.index] = number
-                for assignment in loop.body:
-                    value = token.matrix(assignment.value)
-                    token.states[assignment.state, True] = after[assignment.state] = value
-        return after
-    after = {}
-    for step in recurrence.upright.steps:
-        # what the token before wrote enters once more before the transitions act
-        entered = {s.name: _summed([states[s.name], *_writes(recurrence, step, s, token, 1)]) for s in spec.states}
-        for state in spec.states:
-            terms = []
-            for t in (t for t in step.transitions if t.target == state.name):
-                for number in range(1, (1 if t.rank is None else int(t.rank.value(token.sizes))) + 1):
-                    token.indices[t.index] = number
-                    scale = token.scalar(t.coefficient)
-                    terms.append(_mapped(t, [[scale * x for x in row] for row in entered[t.source]], token))
-            after[state.name] = _summed([*terms, *_writes(recurrence, step, state, token, 0)])
-    return after
-
-
-def _summed(terms):
-    return [[sum(cells, Fraction(0)) for cells in zip(*rows)] for rows in zip(*terms)]
-
-
-def _writes(recurrence, step, state, token: Meaning, tap: int):
-    """What a step writes to a state, term by term."""
-    for w in (w for w in step.writes if w.target == state.name and w.tap == tap):
-        for outer in _written(recurrence, w, token, bool(tap)):
-            yield outer if w.key is not None or w.weight is not None or state.type.is_scalar else [[x] for x in outer[0]]
-
-
-def _written(recurrence, w, token: Meaning, is_before: bool, scale=None):
-    """A write row by row: of the token before, with another coefficient than its own."""
-    of = (lambda e: previous(e, recurrence.spec.symbols)) if is_before else lambda e: e
-    for number in range(1, (1 if w.rank is None else int(w.rank.value(token.sizes))) + 1):
-        token.indices[w.index] = number
-        own = token.scalar(w.coefficient) if scale is None else scale
-        key, value = ([Fraction(1)] if e is None else [r[0] for r in token.matrix(of(e))] for e in (w.key, w.value))
-        outer = [[own * a * b for b in value] for a in key]
-        if w.weight is not None:
-            weights = token.matrix(of(w.weight))
-            key, value = (one * (size // len(one)) for one, size in ((key, len(weights)), (value, len(weights[0]))))
-            outer = [[own * a * b * x for b, x in zip(value, row, strict=True)] for a, row in zip(key, weights, strict=True)]
-        yield outer
-
-
-def _mapped(term, matrix, token: Meaning):
-    """A state under the factors of a term."""
-    for generator in reversed(term.left):
-        if generator.kind == "rotation":
-            matrix = _rotated(matrix, "left", generator.column, token)
-        elif generator.kind == "part":
-            row = [line[0] for line in token.matrix(generator.row)]
-            reads = [sum((a * line[j] for a, line in zip(row, matrix)), Fraction(0)) for j in range(len(matrix[0]))]
-            matrix = [[a[0] * complex_of(x).re for x in reads] for a in token.matrix(generator.column)]
-        elif generator.kind == "elementwise":
-            weights = token.matrix(generator.column)
-            matrix = [[x * w for x, w in zip(row, line)] for row, line in zip(matrix, weights)]
-        else:
-            matrix = _product_of(_square(generator, token), matrix)
-    for generator in term.right:
-        turns = generator.kind == "rotation"
-        matrix = _rotated(matrix, "right", generator.column, token) if turns else _product_of(matrix, _square(generator, token))
-    return matrix
-
-
-def _square(generator, token: Meaning):
-    """The matrix of a generator."""
-    column = token.matrix(generator.column)
-    if generator.kind == "diagonal":
-        return [[line[0] if i == j else Fraction(0) for j in range(len(column))] for i, line in enumerate(column)]
-    if generator.kind == "rank_one":
-        return [[a[0] * b[0] for b in token.matrix(generator.row)] for a in column]
-    if generator.kind == "dense":
-        return column
-    raise ValueError(f"no matrix of a {generator.kind}")
-
-
-def _product_of(left, right):
-    return [[sum((x * right[i][j] for i, x in enumerate(row)), Fraction(0)) for j in range(len(right[0]))] for row in left]
-
-
-def _rotated(matrix, side: str, angle, token: Meaning):
-    """Pairs of rows turned by an angle; of columns, the other way, as a rotation on the right does."""
-    lines = [list(row) for row in matrix] if side == "left" else _flipped(matrix)
-    angles = token.logarithms(angle)
-    for j, parts in enumerate(angles * (len(lines) // 2) if angle.type.is_scalar else angles):
-        cos, sin = token.functions.sum_of(parts if side == "left" else [(x, -times) for x, times in parts])
-        even, odd = lines[2 * j], lines[2 * j + 1]
-        lines[2 * j] = [cos * a - sin * b for a, b in zip(even, odd, strict=True)]
-        lines[2 * j + 1] = [sin * a + cos * b for a, b in zip(even, odd, strict=True)]
-    return lines if side == "left" else _flipped(lines)
 
 
 def _stack(walk: Walk, states):

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from ..expressions import key
 from ..plan import Plan
-from ..recurrence import Pair
+from ..recurrence import Recurrence
 from ..response import Convolution, Probe
 from ..scan import ScanProgram
 from ..spec import Expr
@@ -24,11 +24,11 @@ class Difference(Exception):
     """What differs, in words."""
 
 
-def compare(plan: Plan, program: ScanProgram, pairs: tuple[Pair, ...], draw, update, sizes, functions: Functions) -> int:
+def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, sizes, functions: Functions) -> int:
     """Run `TOKENS` tokens of both; gives how many numbers were compared.
 
-    draw(t): the values of every name at token t. update(states, token): the spec's states after it. `pairs`: the program's names for
-    the parts of complex names. Raises Difference.
+    draw(t): the values of every name at token t. update(states, token): the spec's states after it. `apart`: the recurrence
+    of the program, with its names for the parts of complex names and for rows. Raises Difference.
     """
     recurrence = plan.classified.recurrence
     spec = recurrence.written
@@ -37,21 +37,21 @@ def compare(plan: Plan, program: ScanProgram, pairs: tuple[Pair, ...], draw, upd
     lines = {b.name: b.value for b in bound}
     answers = None if program.convolution is None else _Answers(program, program.convolution)
     whole: dict[str, Matrix] = draw(None)
-    states = {name: m for name, m in _parted(whole, pairs).items() if name in dict(program.states)}
+    states = {name: m for name, m in _parted(whole, apart).items() if name in dict(program.states)}
     count = 0
     for t in range(TOKENS):
         values = draw(t)
         token = Meaning({k: v for k, v in values.items() if k not in whole}, definitions, {}, sizes, functions)
         later = update(whole, token)
         token.states = {**{(n, False): m for n, m in whole.items()}, **{(n, True): m for n, m in later.items()}}
-        after = {name: m for name, m in _parted(later, pairs).items() if name in states}
+        after = {name: m for name, m in _parted(later, apart).items() if name in states}
         # running maxima are values of the token
         values = values | {
             name: found for m in recurrence.maxima for name, found in ((m.before, whole[m.state]), (m.after, later[m.state]))
         }
         wanted = {**{f"{n}'": m for n, m in after.items()}, program.output.name: token.matrix(spec.outputs[0].value)}
         kept = {f"kept {n}": [[functions.number() for _ in row] for row in m] for n, m in states.items()}
-        values = _parted(values, pairs)
+        values = _parted(values, apart)
         own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
         for name, matrix in wanted.items():
             count += _same(f"`{name}` at token {t}", own.matrix(_ref(program, name)), matrix)
@@ -141,10 +141,13 @@ def _entrywise(a: Matrix, b: Matrix, c: Matrix | None = None, d: Matrix | None =
     return [[x + sign * y for x, y in zip(p, q, strict=True)] for p, q in zip(product, _entrywise(c, d), strict=True)]
 
 
-def _parted(values: dict[str, Matrix], pairs: tuple[Pair, ...]) -> dict[str, Matrix]:
-    """With the parts of complex values under their names."""
+def _parted(values: dict[str, Matrix], apart: Recurrence) -> dict[str, Matrix]:
+    """With rows, and the parts of complex values, under their names."""
     found = dict(values)
-    for pair in pairs:
+    for rows in apart.rows:
+        if rows.name in found:
+            found |= {name: [[x] for x in row] for name, row in zip(rows.rows, found.pop(rows.name), strict=True)}
+    for pair in apart.pairs:
         if pair.name in found:
             whole = [[complex_of(x) for x in row] for row in found.pop(pair.name)]
             found |= {pair.re: [[x.re for x in row] for row in whole], pair.im: [[x.im for x in row] for row in whole]}
