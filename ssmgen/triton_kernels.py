@@ -349,7 +349,7 @@ class _Writer(Parts):
             title=title_of(self.spec),
             equations=equations(self.spec),
             legend=self._legend(),
-            weights=_weights_text(self.has_decay, self.is_exclusive),
+            weights=(_weights_text(self.has_decay, self.is_exclusive), *self._rows_texts()),
             helpers=helpers(texts),
             has_decay=self.has_decay,
             needs_decay=needs_decay,
@@ -500,6 +500,17 @@ class _Writer(Parts):
         source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
         return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
 
+    def _rows_texts(self) -> list[str]:
+        """The legend's words on rows of one token."""
+        lines = []
+        if self.folded is not None:
+            lines.append(
+                f"A token has {self.folded.count} rows, BR of them on a tile; they see each other: i and j are those of their tokens."
+            )
+        if self.walk.own is not None:
+            lines.append("Of its own token a row reads own_j in the place of c_j.")
+        return lines
+
     def _inside(self, end: str, token: str = "") -> str:
         """Which rows of a tile hold something."""
         inside = f"{token or f't0 + {self.o_t}'} < {end}"
@@ -521,12 +532,13 @@ class _Writer(Parts):
     def _legend(self) -> tuple[str, ...]:
         """The chunk's equations."""
         c, ci = ("c_j ", "c_i ") if self.walk.coefficient is not None else ("", "")
+        has_own = self.walk.own is not None
         enter, leave = ("exp(Q_i) " if self.is_exclusive else "exp(G_i) ", "exp(G_C - G_i) ") if self.has_decay else ("", "")
         lines = [
             f"o_i  = sum_j M_ij {c}(q_i . k_j) v_j  + {enter}S^T q_i",
             f"dq_i = sum_j M_ij {c}(do_i . v_j) k_j + {enter}S do_i",
             f"dk_i = sum_j M_ji {ci}(v_i . do_j) q_j + {leave}{ci}D v_i",
-            f"dv_i = sum_j M_ji (k_i . q_j) do_j + {leave}D^T k_i",
+            f"dv_i = sum_j M_ji {ci * has_own}(k_i . q_j) do_j + {leave}{ci * has_own}D^T k_i",
         ]
         if self.gradients.needs_decay:
             later = "i > t for q, i >= t for k" if self.is_exclusive else "i >= t"

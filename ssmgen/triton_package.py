@@ -175,7 +175,7 @@ class TritonPackage:
     title: str
     equations: tuple[str, ...]
     legend: tuple[str, ...]
-    weights: str
+    weights: tuple[str, ...]
     helpers: tuple[str, ...]
     has_decay: bool
     needs_decay: bool

@@ -96,7 +96,7 @@ def test_simplifying_keeps_value_and_type(expr):
 @settings(max_examples=100, deadline=None)
 @given(plain_scalar())
 def test_factors_multiply_back(expr):
-    value = algebra.product(*factors(expr))
+    value = algebra.factored(algebra.product(*factors(expr)))
     np.testing.assert_allclose(ev.evaluate(value, environment()), ev.evaluate(expr, environment()), rtol=1e-8, atol=1e-8)
 
 
@@ -169,6 +169,11 @@ def test_equality_up_to_order():
     assert same(div(A, B), mul(A, div(const(1), B)))
     assert not same(matmul(M, U), matmul(transpose(M), U))
     assert key(A) != key(B)
+
+
+def test_what_all_terms_have_stands_in_front():
+    assert expr_text(algebra.factored(add(mul(A, mul(B, U)), neg(mul(C, mul(A, U)))))) == "a * u * (b - c)"
+    assert expr_text(algebra.factored(add(mul(A, U), mul(B, V)))) == "a * u + b * v"
 
 
 def test_quotient_takes_out_factors_or_says_no():

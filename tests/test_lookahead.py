@@ -101,4 +101,5 @@ def test_other_writes_of_the_token_before_stay_two(update):
 
 def test_the_fused_kernels_carry_it():
     files = build(Source("ahead.ssm", text("turning"))).packages["ahead"]
-    assert "M_ij = exp(Q_i - G_j), j < i" in files["kernels.py"]
+    assert "M_ij = exp(G_i - G_j), j <= i" in files["kernels.py"]
+    assert "Of its own token a row reads own_j in the place of c_j." in files["kernels.py"]
