@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from oracles import h3, s4  # noqa: E402
 
-from ssmgen import explain  # noqa: E402
+from ssmgen import algebra, explain  # noqa: E402
 from ssmgen.compiler import check  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
 from ssmgen.lower import lower  # noqa: E402
@@ -153,9 +153,9 @@ def test_another_convolution_is_not_validated():
     plan = schedule(check(source).after("classify")["grid"])
     validate(plan, lower(plan))
     drive, *rest = plan.convolution.drives
-    (state, _), *others = drive.weights
-    moved = replace(drive, weights=((state, plan.convolution.drives[-1].value), *others))
-    for wrong in (replace(drive, weights=((state, drive.value), *others)), moved):
+    (state, weight), *others = drive.weights
+    for wrong in (algebra.mul(algebra.const(2), weight), drive.value):
+        wrong = replace(drive, weights=((state, wrong), *others))
         other = replace(plan, convolution=replace(plan.convolution, drives=(wrong, *rest)))
         with pytest.raises(ValidationError):
             validate(other, lower(other))
