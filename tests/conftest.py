@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -11,6 +12,13 @@ from workers import pytest_runtestloop  # noqa: F401 (a hook: modules are dealt 
 
 # Tensors in tests are small: threads would only wait for each other. Set before torch is first imported, and inherited.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Hypothesis also draws constants of every module that is loaded, emitted packages among them: reading those takes longer than most
+# tests, and what a test draws would depend on which ran before it in its process.
+with contextlib.suppress(ImportError, AttributeError):
+    from hypothesis.internal.conjecture import providers
+
+    providers._get_local_constants = lambda: providers._local_constants
 
 ROOT = Path(__file__).resolve().parent.parent
 
