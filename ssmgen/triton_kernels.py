@@ -123,9 +123,6 @@ class _Writer(Parts):
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
                 stores.append(f"tl.store({self._read_place()}, b_o, mask=m_t[:, None] & m_p[None, :])")
-            else:
-                n = self.narrow.index(cut.column)
-                stores.append(f"tl.store(reads_{n} + row * H + i_h, b_u{n}, mask=m_t)")
         return walked, y, tuple(stores)
 
     def _sources(self) -> Walked:
@@ -137,8 +134,21 @@ class _Writer(Parts):
     def _queries(self) -> Walked:
         head, row = self._site()
         self._query(row), self._read_gradient(row)
-        self._narrow_gradients(row)
         return self._walked(head, row)
+
+    def _vectors(self) -> tuple[Walked, Walked, Walked]:
+        """What the kernels of vectors read: of what is written, of the gradients of reads, of reads."""
+        if not self.narrow:
+            return (Walked("", (), ()),) * 3
+        sums, self.sums = self.sums, set()
+        walked = []
+        for reads in ((self._key,), (self._query, self._narrow_gradients), (self._query, self._key)):
+            head, row = self._site()
+            for read in reads:
+                read(row)
+            walked.append(self._walked(head, row))
+        self.sums = sums  # the whole width stands here
+        return tuple(walked)
 
     def _narrow_gradients(self, site: Site) -> None:
         for n in range(len(self.narrow)):
@@ -153,6 +163,11 @@ class _Writer(Parts):
             value = row.named(f"b_d{n}", row.text(self._with_sums(row, expr)))
             self.texts.append(value.text)
             stores.append(f"tl.store(du_{n} + row * H + i_h, {value.text}, mask=m_t)")
+        if self._makes_read_gradient():
+            value = row.text(self.gradients.read, VALUE)
+            self.texts.append(value.text)
+            stores.append(f"# do = {legible(self.gradients.read)}")
+            stores.append(f"_store(do, row * H + i_h, {self.V}, o_p, m_t, {value.text})")
         sums, self.sums = self.sums, set()
         walked = self._walked(head, row)
         self.sums = sums  # the whole width stands here
@@ -286,6 +301,7 @@ class _Writer(Parts):
         self.sums = set()
         summary, queries = self._sources(), self._queries()
         self.whole |= self.sums
+        vectors = self._vectors()
         narrow_kernel, narrow_stores = self._read_gradient_kernel() if self.narrow else (Walked("", (), ()), ())
         apart = self._readout_gradient() if self.gradients.is_apart else (Walked("", (), ()), (), ())
         readout, y_store = self._readout() if self.gradients.is_apart else (Walked("", (), ()), "")
@@ -298,7 +314,11 @@ class _Writer(Parts):
             *others,
             *self.texts,
             y,
-            *(line.text for w in (forward, summary, queries, narrow_kernel, readout, apart[0], rows, gates) for line in (*w.head, *w.rows)),
+            *(
+                line.text
+                for w in (forward, summary, queries, narrow_kernel, readout, apart[0], rows, gates, *vectors)
+                for line in (*w.head, *w.rows)
+            ),
         ]
         columns = self.walk.columns
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
@@ -323,6 +343,8 @@ class _Writer(Parts):
         )
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
+        dy = "d_reads" if self.gradients.is_apart else "dy"
+        states_reads = reads if any("(reads" in line.text for line in queries.rows) else ""
         splits_reads = len(read_names) > 1
         names_of_states = {columns[self.wide].state: ""} | {columns[i].state: f"_{n}" for n, i in enumerate(self.narrow)}
         suffixes = [names_of_states[s.name] for s in self.spec.states]
@@ -358,7 +380,7 @@ class _Writer(Parts):
             has_own=self.walk.own is not None,
             late=self.late,
             is_apart=self.gradients.is_apart,
-            dy="d_reads" if self.gradients.is_apart else "dy",
+            dy=dy,
             has_output=not self.gradients.is_apart,
             readout=readout,
             readout_store=y_store,
@@ -380,13 +402,27 @@ class _Writer(Parts):
             m_token="m_t" if self.folded is None else "m_c",
             o_c="o_i" if self.folded is None else "o_c",
             has_narrow=bool(self.narrow),
-            has_vectors=bool(self.narrow) or self.has_decay,
+            has_kept_slots=bool(gate_stores) or bool(self.narrow),
+            kept_words=", and the vectors that enter every chunk" if self.narrow else "",
+            unkept=() if self.plan.stores_reads else tuple(self._narrow(n, weight) for n in narrow),
+            vector_keys=vectors[0],
+            vector_queries=vectors[1],
+            vector_reads=vectors[2],
+            vector_query_loads=self._gate_loads("Q"),
+            vector_read_loads=self._gate_loads("GQc"),
+            decay_pointer="decays, " if self.has_decay else "",
+            narrow_sums=each("sums"),
+            makes_do=self._makes_read_gradient(),
+            do_pointer="do, " if self._makes_read_gradient() else "",
+            states_gradient="do, " if self._makes_read_gradient() else f"{dy}, {states_reads}",
+            narrow_reads=each("reads"),
+            forward_reads=reads or each("reads"),
             has_rows=bool(row_stores),
             has_gates=bool(gate_stores),
             gates=gates,
             gate_stores=gate_stores,
             gate_rows="".join(f"{n}, " for n in self._gate_names()),
-            kept_target=_tuple_of([*self._gate_names(), "edges", *(f"edges_{n}" for n in narrow)]),
+            kept_target=_tuple_of([*self._gate_names(), "edges", *(f"states_{n}" for n in narrow)]),
             kept_sizes=self._kept_sizes(),
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
@@ -407,9 +443,6 @@ class _Writer(Parts):
             # what heads share is few long programs, of which a slice needs many
             states_limit=256 if shared else 64,
             state_factors=" * ".join(w for w in (K, V) if w != "1") or "1",
-            carried=_row([f"torch.empty(sequences, H, {w}, device=device)" for w in (f"{self.K}, {self.V}", *(self.K for _ in narrow))]),
-            entering=_row(["moved", *(f"moved_{n}" for n in narrow)]),
-            leaving=_row(["d_initial", *(f"d_initial_{n}" for n in narrow)]),
             known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
             row=self._token(self.o_t),
@@ -462,10 +495,8 @@ class _Writer(Parts):
             row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self.tokens.symbols[g.name].kind == "input"),
             part_outputs="".join(p.outputs for p in parts),
             gradient_pointers=gradient_pointers,
-            narrow_parts=each("part"), narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
-            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_edges=each("edges"),
-            narrow_d_initials=each("d_initial"),
-            no_parts=", ".join(["final"] * (len(self.narrow) + 2)),
+            narrow_initials=each("initial"), narrow_finals=each("final"), narrow_gradients=each("du"),
+            narrow_moved=each("moved"), narrow_states=each("states"), narrow_adjoints=each("adjoints"), narrow_d_initials=each("d_initial"),
             state_list=", ".join(f"initial{s}" for s in suffixes),
             state_gradient_list=", ".join(f"moved{s}" for s in suffixes),
             constants="".join(f", {pointer(n)}" for n, _ in self.spec.constants),
@@ -520,10 +551,10 @@ class _Writer(Parts):
         return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
 
     def _kept_sizes(self) -> str:
-        """The sizes of the parts of what backward is given: gates, states at edges, their narrow columns."""
+        """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
         gates, narrow = len(self._gate_names()), len(self.narrow)
         wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
-        return _row([*(["slots * H * BT"] * gates), wide, *(["4 * _count(edges * K, 4)"] * narrow)])
+        return _row([*(["slots * H * BT"] * gates), wide, *(["4 * _count(slots * H * K, 4)"] * narrow)])
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"

@@ -190,10 +190,17 @@ class Operands:
         elif expr == Ref(expr.type, expr.span, MADE + "dy"):
             site.add("b_do", f"{dy_tile(self.V)}.to(DOT)", "", shape)
             site.made[MADE + "dy", VALUE] = loaded("b_do.to(tl.float32)", axes)
+        elif self._makes_read_gradient():
+            site.add("b_do", f"_tile(do, row * H + i_h, {self.V}, BV, o_p, m_t).to(DOT)", "", shape)
         else:
             value = masked(site, site.text(expr, VALUE), axes)
             site.add("b_do", f"{value.at(ATOM)}.to(DOT)", f"do = {legible(expr)}", shape)
         return "b_do"
+
+    def _makes_read_gradient(self) -> bool:
+        """Whether the kernel that goes before the walks backward leaves the gradient of what was read: it has all of it at hand."""
+        expr = self.gradients.read
+        return bool(self.narrow) and expr != Ref(expr.type, expr.span, MADE + "dy")
 
     def _backward_loads(self) -> dict:
         """How a backward kernel gets the output's gradient and what was read."""

@@ -211,7 +211,21 @@ class TritonPackage:
     per_row: str
     token_place: str
     has_narrow: bool
-    has_vectors: bool
+    has_kept_slots: bool
+    kept_words: str
+    unkept: tuple[Narrow, ...]
+    vector_keys: Walked
+    vector_queries: Walked
+    vector_reads: Walked
+    vector_query_loads: tuple[str, ...]
+    vector_read_loads: tuple[str, ...]
+    decay_pointer: str
+    narrow_sums: str
+    makes_do: bool
+    do_pointer: str
+    states_gradient: str
+    narrow_reads: str
+    forward_reads: str
     has_rows: bool
     has_gates: bool
     gates: Walked
@@ -238,9 +252,6 @@ class TritonPackage:
     has_shared: bool
     states_limit: int
     state_factors: str
-    carried: str
-    entering: str
-    leaving: str
     known_widths: str
     state_shape: str
     row: str
@@ -288,16 +299,13 @@ class TritonPackage:
     row_outputs: str
     part_outputs: str
     gradient_pointers: str
-    narrow_parts: str
     narrow_initials: str
     narrow_finals: str
     narrow_gradients: str
     narrow_moved: str
     narrow_states: str
     narrow_adjoints: str
-    narrow_edges: str
     narrow_d_initials: str
-    no_parts: str
     state_list: str
     state_gradient_list: str
     constants: str

@@ -113,7 +113,7 @@ class Parts(Operands):
             self.whole.add(out)
         source_sums = []
         for n in range(len(self.narrow) if name == "value" and needs_narrow else 0):
-            state = f"tl.sum({x}.to(tl.float32) * tl.load(adjoints_{n} + i_e * {atom(self.K)} + o_n, mask=m_n, other=0.0)[None, :], 1)"
+            state = f"tl.sum({x}.to(tl.float32) * tl.load(adjoints_{n} + i_s * {atom(self.K)} + o_n, mask=m_n, other=0.0)[None, :], 1)"
             source_sums.append(CodeLine("", f"b_m{n}", f"{state} * b_fade" if self.has_decay else state, "[BT]"))
             if self.gradients.needs_source:
                 source_sums.append(CodeLine("", f"b_du{n}", f"tl.sum(b_a * b_d{n}[None, :], 1) + b_m{n}", "[BT]"))
@@ -141,7 +141,7 @@ class Parts(Operands):
             pointers=self._pointers(head),
             outputs="".join(f"{b}, " for b in buffers),
             index="i_g" if is_shared else "i_h",
-            uses_slot=bool(self._gate_names()) or any("i_s" in line for line in stores),
+            uses_slot=bool(self._gate_names() or narrow or source_sums) or any("i_s" in line for line in stores),
             when="", program="",  # `_numbered` knows
             blocks="BK, BV" if is_shared else "CK, BV" if is_key_side else "BK, CV",
             is_shared=is_shared,
@@ -276,7 +276,7 @@ class Parts(Operands):
         lines, moved = [], []
         for n in range(len(self.narrow)):
             weight = self._weight_of(n)
-            at = f"i_e * {atom(self.K)} + o_n, mask=m_n, other=0.0)"
+            at = f"i_s * {atom(self.K)} + o_n, mask=m_n, other=0.0)"
             target = {"query": "b_dq", "key": "b_dk"}.get(name) if is_shared else "b_o"
             if name == "query":
                 factor = f"b_d{n}" + (f" * {'b_fade' if self.has_decay else 'scale'}" if is_shared else "")
@@ -298,7 +298,7 @@ class Parts(Operands):
         """What the narrow columns add to q_i . S do_i where that is taken on the value side."""
         if not is_shared:
             return ()
-        at = f"i_e * {atom(self.K)} + o_n, mask=m_n, other=0.0)"
+        at = f"i_s * {atom(self.K)} + o_n, mask=m_n, other=0.0)"
         return tuple(
             f"b_dot += b_d{n} * tl.sum(b_q.to(tl.float32) * tl.load(states_{n} + {at}[None, :], 1)" for n in range(len(self.narrow))
         )
