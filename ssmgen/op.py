@@ -6,21 +6,20 @@ arguments, and says what calls what.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
 from .backends.torch_text import helpers, identifier
-from .dense import outer_of
 from .dense_text import DenseText, dense_text
 from .gauges import immaterial, scalings
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_convolution import ConvolutionText, ConvolutionWriter
+from .op_outer import Outer
 from .op_scan import NO_READOUT, ScanText, ScanWriter
-from .op_shapes import Shapes, alike, layout, number, unasked
+from .op_shapes import alike, layout, number, unasked
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
 from .plan import Plan
 from .previous_text import Angle, Lookahead, Maximum, Previous, angles, lookaheads, maxima, previous_values
@@ -598,32 +597,6 @@ class _Writer(WalkWriter):
 
     def _lane(self) -> str:
         return "C" if any(state.per == "channel" for state in self.spec.states) else "H"
-
-
-class Outer(Shapes):
-    """The arguments and states of what users call: those of the recurrence with its products of matrices."""
-
-    def __init__(self, plan: Plan):
-        classified = outer_of(plan.classified)
-        self.plan, self.tokens, self.spec = replace(plan, classified=classified), TokenWriter(classified), classified.recurrence.spec
-        self.pairs = classified.recurrence.pairs
-        self.public = self._public()
-        self.inputs = [s for s in self.public if s.kind == "input"]
-        self.states = [identifier(s.name) for s in self.spec.states]
-        self.sizes = {line.target: self._of_whole(line.text) for line in self.tokens.sizes()}
-        self.output = classified.outputs[0][1].type
-        self.first = identifier(self.inputs[0].name)
-        found = next((s for s in self.inputs if s.type == self.output), next((s for s in self.inputs if not s.type.is_scalar), None))
-        self.like = self.first if found is None else identifier(found.name)
-
-    def _heads(self) -> str:
-        return self._of_whole(super()._heads())
-
-    def _of_whole(self, text: str) -> str:
-        """The text with complex arguments in place of their parts."""
-        for pair in self.pairs:
-            text = re.sub(rf"\b({identifier(pair.re)}|{identifier(pair.im)})\b", identifier(pair.name), text)
-        return text
 
 
 # --- functions that say nothing ---
