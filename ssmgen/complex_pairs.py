@@ -41,7 +41,7 @@ def over_pairs(classified: Classified) -> Classified:
     """A classified scan over single rows, and over real and imaginary parts; itself where nothing is complex."""
     classified = over_rows(classified)
     recurrence, scan = pairs_of(classified.recurrence, classified.scan)
-    return replace(classified, recurrence=recurrence, scan=scan, outputs=(scan.output,))
+    return replace(classified, recurrence=recurrence, scan=scan, outputs=scan.outputs)
 
 
 def pairs_of(recurrence: Recurrence, scan: Scan) -> tuple[Recurrence, Scan]:
@@ -49,7 +49,8 @@ def pairs_of(recurrence: Recurrence, scan: Scan) -> tuple[Recurrence, Scan]:
 
     Raises NoParts for an output that is complex, and for functions and powers that have no parts here.
     """
-    exprs = [*(s.value for s in scan.steps), scan.output[1], *(s.definition for s in recurrence.spec.symbols if s.definition is not None)]
+    exprs = [*(s.value for s in scan.steps), *(value for _, value in scan.outputs)]
+    exprs += [s.definition for s in recurrence.spec.symbols if s.definition is not None]
     if all(node.type.field == "real" for expr in exprs for node in nodes(expr)):
         return recurrence, scan
     return _Pairs(recurrence).rewritten(scan)
@@ -83,17 +84,17 @@ class _Pairs:
             for name in self.parts_of.get(state.name, (state.name,))
         )
         steps = tuple(part for step in scan.steps for part in self._step(step))
-        output = (scan.output[0], self._real(scan.output[1]))
+        outputs = tuple((name, self._real(value)) for name, value in scan.outputs)
         declared = [held.name for held in (*self.spec.symbols, *self.spec.states) if held.name in self.parts_of]
         named = {part: name for name, parts in self.parts_of.items() for part in parts}
         recurrence = replace(
             self.recurrence,
-            spec=replace(equations_of(self.spec, steps, output, named), symbols=symbols, states=states),
+            spec=replace(equations_of(self.spec, steps, outputs, named), symbols=symbols, states=states),
             hoisted=(*hoisted, *self.made),
             whole=self.recurrence.written,
             pairs=tuple(Pair(name, *self.parts_of[name]) for name in declared),
         )
-        return recurrence, replace(scan, steps=steps, output=output)
+        return recurrence, replace(scan, steps=steps, outputs=outputs)
 
     def _fresh(self, name: str) -> str:
         while name in self.taken:

@@ -33,7 +33,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
     # kernels give one column a token, from states that do not feed each other
     has_rows = any(output.index is not None for output in spec.outputs)
-    decode = None if has_rows else decode_package(recurrence)
+    inner = kernels.plan.classified.recurrence
+    # products of matrices stand outside of a step as well
+    decode = decode_package(inner) if inner.dense is not None else None if has_rows else decode_package(recurrence)
     has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
     fused = triton_package(kernels) if has_chunks else None
     rows = rows_package(kernels) if has_chunks and fused is None else None
@@ -44,7 +46,7 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running, joins_reads)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
-    is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs and not recurrence.rows
+    is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs and not recurrence.rows and inner.dense is None
     launches = layer_launches(recurrence, layers) if is_whole else {}
     lengths = lengths_file(recurrence, module_file(spec, layers).layers)
     files = {

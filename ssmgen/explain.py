@@ -10,6 +10,7 @@ from textwrap import fill, indent
 from . import compiler, kernel_text, layer_text, scan_text
 from .complex_pairs import over_pairs
 from .decode_words import layer_words, recurrence_words
+from .dense import apart
 from .layer_spec import Layer
 from .lengths import frame_words
 from .plan import AXES, Classified, Cost, Plan
@@ -18,7 +19,7 @@ from .recurrence_text import equations
 from .response_text import convolution_lines
 from .source import Source
 from .spec import Recurrence
-from .spec_text import number_text
+from .spec_text import expr_text, number_text
 from .stability import Stability, stability
 
 BALANCE = (150, 300)
@@ -76,7 +77,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("ranges proved", _ranges(spec)),
         ("stability", [line for each in stability(derived) for line in _stability(each)]),
         ("chunk form", [] if kernels is None else [*frame_lines(classified), *(line for walk in kernels.walks for line in _chunk(walk))]),
-        ("scan form", [] if kernels is None or kernels.scan is None else _scan(kernels.scan)),
+        ("scan form", [] if kernels is None or kernels.scan is None else _scan(kernels)),
         ("convolution form", [] if plan is None or plan.convolution is None else convolution_lines(plan.convolution)),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
@@ -139,15 +140,23 @@ def _chunk(walk) -> list[str]:
 
 
 def _how(plan: Plan) -> list[str]:
-    classified = over_pairs(plan.classified) if plan.form == "scan" else plan.classified
-    token = recurrence_words(classified.recurrence.upright)
+    classified = apart(over_pairs(plan.classified)) if plan.form == "scan" else plan.classified
+    # products of matrices stand outside of a step as well
+    recurrence = classified.recurrence if classified.recurrence.dense is not None else classified.recurrence.upright
+    token = recurrence_words(recurrence)
+    if token and classified.recurrence.dense is not None:
+        token += "; products of matrices are torch operations"
     return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
 
 
-def _scan(program) -> list[str]:
+def _scan(kernels) -> list[str]:
+    program, dense = kernels.scan, kernels.plan.classified.recurrence.dense
+    before, behind = ([], []) if dense is None else (dense.before, dense.outputs)
     forward, gradient = scan_text.forward_lines(program), scan_text.gradient_lines(program)
     lines = ["a token" if program.mixes else "a token, every entry of the state by itself", *(f"  {line}" for line in forward)]
-    return [*lines, "from the right, D what reaches a state from later tokens", *(f"  {line}" for line in gradient)]
+    lines += ["from the right, D what reaches a state from later tokens", *(f"  {line}" for line in gradient)]
+    around = (("of all tokens, before the scan", before), ("and behind it", behind))
+    return [*lines, *(line for title, values in around if values for line in (title, *(f"  {n} = {expr_text(v)}" for n, v in values)))]
 
 
 def _reasons(plan: Plan) -> list[tuple[str, str]]:

@@ -55,6 +55,18 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def is_full_product(expr: Expr) -> bool:
+    """A product, no number, with a matrix that may have an entry for every row and column: made of a name of its shape."""
+    if not isinstance(expr, MatMul) or expr.type.is_scalar or isinstance(expr.left, Diag) or isinstance(expr.right, Diag):
+        return False
+    for type, side in ((side.type, side) for side in (expr.left, expr.right)):
+        shapes = (type, replace(type, rows=type.cols, cols=type.rows))
+        is_matrix = not (type.is_scalar or type.is_column or type.is_row)
+        if is_matrix and any(isinstance(n, (Ref, StateRef)) and n.type in shapes for n in nodes(side)):
+            return True
+    return False
+
+
 def nodes(expr: Expr):
     """Every node, parents first, left to right."""
     yield expr

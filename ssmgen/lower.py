@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .complex_pairs import over_pairs
+from .dense import apart
 from .features import values
 from .kernel import (
     KEY,
@@ -57,8 +58,9 @@ from .reverse import gradient
 def lower(plan: Plan) -> Kernels:
     """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
     if plan.form == "scan":
-        plan = replace(plan, classified=over_pairs(plan.classified))
+        plan = replace(plan, classified=apart(over_pairs(plan.classified)))
         return Kernels(plan, (), lower_scan(plan))
+    plan = replace(plan, classified=apart(plan.classified))
     return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))
 
 

@@ -15,7 +15,7 @@ from .gauges import immaterial
 from .plan import Plan
 from .response import Convolution, values_of
 from .rows import sizes_of, unrolled
-from .scan import Binding, ScanProgram, needed
+from .scan import Binding, ScanProgram, needed, output_gradients
 from .small import arguments_of
 from .source import NOWHERE
 from .spec import Apply, Const, Delayed, Diag, Expr, Identity, Ref
@@ -56,28 +56,30 @@ class _Lowering:
         return algebra.rewrite(unrolled(expr, None, 0, self.sizes), named)
 
     def program(self) -> ScanProgram:
-        steps, output = self.scan.steps, self.scan.output
+        steps, outputs = self.scan.steps, self.scan.outputs
         update = tuple(Binding(s.name, self._lifted(s.value)) for s in steps)
         carried = tuple(Binding(f"kept {s.name}", self._lifted(s.kept)) for s in steps)
-        readout = Binding(f"out {output[0]}", self._lifted(output[1]))
+        is_named = len({name for name, _ in outputs}) == len(outputs)
+        rows = [""] * len(outputs) if is_named else [f" {number}" for number in range(1, len(outputs) + 1)]
+        readouts = tuple(Binding(f"out {name}{row}", self._lifted(value)) for row, (name, value) in zip(rows, outputs, strict=True))
         convolution = None if self.answers is None else self._convolution(self.answers)
         answers = values_of(convolution) if convolution is not None else []
-        token = needed(tuple(self.token), [b.value for b in (*update, *carried, readout)])
-        gradient, found = self._reverse((*token, *update), readout)
+        token = needed(tuple(self.token), [b.value for b in (*update, *carried, *readouts)])
+        gradient, found = self._reverse((*token, *update), readouts)
         adjoint = tuple(Binding(f"before {n}", algebra.add(*found[n]) if n in found else algebra.const(0, t)) for n, t in self.states)
         arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n) and n not in self.immaterial)
         still = {b.name for b in self.statics} | set(self.params)
         sums = tuple(Binding(f"sum {n}", algebra.add(*found[n])) for n in found if n in still)
         gradient = needed(gradient, [b.value for b in (*adjoint, *arguments, *sums)])
         own = {f"{name}'" for name, _ in self.states}
-        used = [b.value for b in (*token, *update, *carried, readout, *gradient, *adjoint, *arguments, *sums)]
+        used = [b.value for b in (*token, *update, *carried, *readouts, *gradient, *adjoint, *arguments, *sums)]
         statics = needed(tuple(self.statics), used)
         # what the convolution alone reads stands in its own lines
         lines = tuple(b for b in needed((*self.statics, *self.token), answers) if b not in statics)
         static_gradient, parameters = self._through_statics(statics, {b.name.removeprefix("sum "): b.value for b in sums})
         assert own <= {b.name for b in update}
         return ScanProgram(
-            self.states, statics, token, update, carried, readout, gradient, adjoint, arguments, sums, static_gradient, parameters,
+            self.states, statics, token, update, carried, readouts, gradient, adjoint, arguments, sums, static_gradient, parameters,
             self._pairs(), self.scan.mixes, convolution, lines,
         )  # fmt: skip
 
@@ -198,14 +200,15 @@ class _Lowering:
 
     # --- gradients ---
 
-    def _reverse(self, lines: tuple[Binding, ...], output: Binding):
+    def _reverse(self, lines: tuple[Binding, ...], outputs: tuple[Binding, ...]):
         """(lines of the gradient, contributions to names that are not lines)."""
         found: dict[str, list[Expr]] = {}
         after = {f"{name}'": Ref(type, NOWHERE, f"D {name}") for name, type in self.states}
         for name, seed in after.items():
             found[name] = [seed]
-        for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, "d y")):
-            found.setdefault(inner, []).append(part)
+        for output, seed in zip(outputs, output_gradients(len(outputs)), strict=True):
+            for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, seed)):
+                found.setdefault(inner, []).append(part)
         return _through(lines, found, names_exponents=True), found
 
     def _through_statics(self, statics: tuple[Binding, ...], sums: dict[str, Expr]):

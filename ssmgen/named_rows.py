@@ -28,12 +28,13 @@ class NoRows(Exception):
 def over_rows(classified: Classified) -> Classified:
     """A classified scan over single rows; itself where no row is read by itself."""
     recurrence, scan = rows_apart(classified.recurrence, classified.scan)
-    return replace(classified, recurrence=recurrence, scan=scan, outputs=(scan.output,))
+    return replace(classified, recurrence=recurrence, scan=scan, outputs=scan.outputs)
 
 
 def rows_apart(recurrence: Recurrence, scan: Scan) -> tuple[Recurrence, Scan]:
     """A recurrence and its scan over single rows, the text's own kept as `whole`. Raises NoRows."""
-    exprs = [*(s.value for s in scan.steps), scan.output[1], *(s.definition for s in recurrence.spec.symbols if s.definition is not None)]
+    exprs = [*(s.value for s in scan.steps), *(value for _, value in scan.outputs)]
+    exprs += [s.definition for s in recurrence.spec.symbols if s.definition is not None]
     if not any(isinstance(node, Element) for expr in exprs for node in nodes(expr)):
         return recurrence, scan
     return _Rows(recurrence, exprs).rewritten(scan)
@@ -72,8 +73,8 @@ class _Rows:
     def rewritten(self, scan: Scan) -> tuple[Recurrence, Scan]:
         symbols = tuple(part for symbol in self.spec.symbols for part in self._symbol(symbol))
         steps = tuple(ScanStep(s.state, s.name, self._named(s.value), self._named(s.kept)) for s in scan.steps)
-        output = (scan.output[0], self._named(scan.output[1]))
-        spec = replace(equations_of(self.spec, steps, output, {}), symbols=symbols)
+        outputs = tuple((name, self._named(value)) for name, value in scan.outputs)
+        spec = replace(equations_of(self.spec, steps, outputs, {}), symbols=symbols)
         own = replace(
             self.recurrence,
             spec=spec,
@@ -81,7 +82,7 @@ class _Rows:
             whole=self.recurrence.written,
             rows=tuple(RowNames(name, names) for name, names in self.names_of.items() if self.symbols[name].definition is None),
         )
-        return own, Scan(steps, output)
+        return own, replace(scan, steps=steps, outputs=outputs)
 
     def _symbol(self, symbol: Symbol) -> list[Symbol]:
         if symbol.name not in self.names_of:

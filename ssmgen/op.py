@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from .aliases import shared_gradients
 from .backends.torch_chunk import has_pairs
 from .backends.torch_text import helpers, identifier
+from .dense_text import DenseText, dense_text
 from .gauges import immaterial, scalings
 from .head_text import equations, sources, title_of
 from .kernel import Kernels, programs
 from .line_text import broken_function
 from .op_convolution import ConvolutionText, ConvolutionWriter
+from .op_outer import Outer
 from .op_scan import NO_READOUT, ScanText, ScanWriter
 from .op_shapes import alike, layout, number, unasked
 from .op_walk import WalkText, WalkWriter, as_target, as_tuple, is_plain
@@ -59,6 +61,7 @@ class OpPackage:
     arguments: tuple[Argument, ...]
     constants: tuple[Constant, ...]
     first: str
+    given_first: str  # of those that users give
     helpers: tuple[str, ...]
     walks: tuple[WalkText, ...]
     scan: ScanText | None
@@ -146,6 +149,8 @@ class OpPackage:
     maxima: tuple[Maximum, ...]
     gauges: tuple[Scaling, ...]
     has_gauges: bool
+    dense: DenseText | None  # products of matrices around a scan
+    has_dense: bool
     running: tuple[Running, ...]  # maxima and angles that kernels make
     has_running: bool
     given: str
@@ -197,15 +202,17 @@ class _Writer(WalkWriter):
         self.recurrence = self.plan.classified.recurrence
         self.spec: Spec = self.recurrence.spec
         self.tokens = TokenWriter(self.plan.classified)
+        # what users call takes the arguments of the whole recurrence
+        self.outer = Outer(self.plan)
         self.names = [identifier(s.name) for s in self.tokens.arguments]
-        self.angles = angles(self.tokens)
+        self.angles = angles(self.outer.tokens)
         self.pairs = self.recurrence.pairs
         self.immaterial = {identifier(n) for n in immaterial(self.recurrence)}
         self.inputs = [s for s in self.tokens.given if s.kind == "input"]
         self.states = [identifier(s.name) for s in self.spec.states]
         self.constants = [identifier(n) for n, _ in self.spec.constants]
         self.sizes = {line.target: line.text for line in self.tokens.sizes()}
-        self.aheads = lookaheads(self.tokens, self._heads())
+        self.aheads = lookaheads(self.outer.tokens, self.outer._heads())
         walks = self.plan.classified.walks
         self.scan = None
         if kernels.scan is not None:
@@ -235,6 +242,7 @@ class _Writer(WalkWriter):
         turned = [Line("", state, text) for a in self.angles for state, text in a.states]
         # a maximum that only scales states has its gradient through the states alone
         scaling = scalings(self.recurrence)
+        dense = dense_text(self.plan.classified, self.outer.tokens, self.outer.like)
         functions = [
             readout,
             readout_backward,
@@ -242,6 +250,8 @@ class _Writer(WalkWriter):
             *(a.function for a in (*self.angles, *self.aheads)),
             *(e.function for a in self.aheads for e in a.entries),
         ]
+        around = [f for f in (dense.before, dense.behind) if f.returns] if dense is not None else []
+        functions += around
         text = " ".join([*(line.text for f in functions for line in f.lines), *(r.text for f in functions for r in f.returns)])
         text += " ".join(line.text for line in turned)
         tensors = [*self.names, *self.states]
@@ -250,14 +260,15 @@ class _Writer(WalkWriter):
         step_names = [identifier(s.name) for s in step_arguments]
         step_tensors = [*step_names, *self.states]
         position = ["position"] if self.plan.uses_position else []
-        previous = previous_values(self.tokens)
-        running = maxima(self.tokens)
+        previous = previous_values(self.outer.tokens)
+        running = maxima(self.outer.tokens)
         first = identifier(self.inputs[0].name)
         made = self.running.values if self.running is not None else ()
         values = tuple(running_text(value, first, self._dim) for value in made)
         calls = {value.name: value.call for value in values}
         carried = [*(p.name for p in previous), *(m.state for m in running)]
-        given = [identifier(s.name) for s in self.tokens.given]
+        given = [identifier(s.name) for s in self.outer.tokens.given]
+        public = [identifier(s.name) for s in self.outer.public]
         reads = [m for w in walks for m in w.moved_reads.split(", ")]
         gates = ["gates"] if self.has_kernels else []
         kept_reads = ["reads"] if self.joins_reads else reads if self.plan.stores_reads else []
@@ -282,7 +293,8 @@ class _Writer(WalkWriter):
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         called = [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered()]
         moved = ["dy", *(self._d(s) for s in self.states)]
-        rank = [str(self.spec.outputs[0].count)] if self.tokens.has_rows else []
+        rank = [str(self.outer.spec.outputs[0].count)] if self.outer.tokens.has_rows else []
+        output = self.outer.output
         return OpPackage(
             name=self.spec.name,
             title=title_of(self.spec),
@@ -290,10 +302,11 @@ class _Writer(WalkWriter):
             equations=equations(self.recurrence.worded),
             namespace=self.namespace,
             chunk=self.plan.chunk,
-            arguments=tuple(Argument(identifier(s.name), layout(s)) for s in self._public()),
+            arguments=tuple(Argument(identifier(s.name), layout(s)) for s in self.outer.public),
             constants=tuple(Constant(identifier(n), number(v)) for n, v in self.spec.constants),
             first=identifier(self.inputs[0].name),
-            helpers=scan.helpers if scan else helpers(text),
+            given_first=self.outer.first,
+            helpers=_united(scan.helpers, helpers(_texts(around))) if scan else helpers(text),
             walks=walks,
             scan=scan,
             convolution=convolution,
@@ -310,7 +323,8 @@ class _Writer(WalkWriter):
             uses_functional=scan is None
             or convolution is not None
             or bool(running)
-            or any("F." in line for f in scan.functions for line in (*f.lines, f.returns)),
+            or any("F." in line for f in scan.functions for line in (*f.lines, f.returns))
+            or "F." in _texts(around),
             readout=readout,
             readout_backward=readout_backward,
             has_readout=not _is_identity(readout),
@@ -319,8 +333,8 @@ class _Writer(WalkWriter):
             readout_backward_call=_call(readout_backward),
             reads=", ".join(reads),
             read_gradients=", ".join([*(f"d_{r}" for r in reads), *(["*from_readout"] if readout_backward.gives else [])]),
-            output_layout=f"[{', '.join(['B', 'T', self._lane(), *rank, *([] if self.output.is_scalar else [_vector(self.output)])])}]",
-            output_like=like,
+            output_layout=f"[{', '.join(['B', 'T', self._lane(), *rank, *([] if output.is_scalar else [_vector(output)])])}]",
+            output_like=self.outer.like,
             output_cast=f".to(kinds[{self.names.index(like)}])",
             uses_math=scan.uses_math if scan else "math." in text or bool(self.angles),
             has_groups=self.has_groups,
@@ -404,15 +418,15 @@ class _Writer(WalkWriter):
             ),
             step_states=as_tuple([*self.states, *position]),
             step_held=as_tuple([f"{s}[rows]" for s in (*self.states, *position)]),
-            argument_names=", ".join(identifier(s.name) for s in self.tokens.given),
+            argument_names=", ".join(f"{s}.real" if s in {identifier(p.name) for p in self.pairs} else s for s in public),
             argument_names_all=", ".join(self.names),
             row_check=self._row_check(),
             row_words=f"{self.spec.name} is built for {self._row_sizes()}: `ssmgen build --dim` makes it for other numbers",
-            zero_states=tuple(self._zero_states()),
+            zero_states=tuple(self.outer._zero_states()),
             call_results=", ".join(["y", *self.states, *(["*_"] if kept else [])]),
-            argument_parts=tuple(self._parts()),
-            parts=tuple(self._parts("initial_state")),
-            step_parts=tuple(self._parts("state")),
+            argument_parts=tuple(self.outer._parts()),
+            parts=tuple(self.outer._parts("initial_state")),
+            step_parts=tuple(self.outer._parts("state")),
             has_pairs_of_reals=bool(self.pairs),
             call=", ".join([*called, *position, *settings]),
             state_results=", ".join(
@@ -433,6 +447,8 @@ class _Writer(WalkWriter):
             has_gauges=bool(scaling),
             running=values,
             has_running=bool(values),
+            dense=dense,
+            has_dense=dense is not None,
             given=", ".join(given),
             has_angles=bool(self.angles),
             has_angles_alone=bool(self.angles) and not carried,
@@ -584,6 +600,15 @@ class _Writer(WalkWriter):
 
 
 # --- functions that say nothing ---
+
+
+def _texts(functions: list[TokenFunction]) -> str:
+    return " ".join(part.text for f in functions for part in (*f.lines, *f.returns))
+
+
+def _united(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    """Helpers of several texts, each once."""
+    return tuple(dict.fromkeys(helper for group in groups for helper in group))
 
 
 def _is_identity(function: TokenFunction) -> bool:

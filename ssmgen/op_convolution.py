@@ -77,7 +77,7 @@ class ConvolutionWriter:
         return ConvolutionText(LENGTH, LEVELS, function, has_shift, not all(mixes), any(mixes), tuple(self._call()))
 
     def _call(self) -> list[str]:
-        writer, output = self.writer, self.writer.program.output.value.type
+        writer, output = self.writer, self.writer.program.outputs[0].value.type
         shape = writer.output_shape().replace("rows[0].", "at.")
         tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
         return [

@@ -11,9 +11,10 @@ from .backends.eager_text import Names
 from .backends.torch_text import identifier
 from .expressions import nodes
 from .reference_token import Scope
-from .scan import Binding, ScanProgram, needed
+from .scan import Binding, ScanProgram, needed, seeds
 from .scan_text import value_text, word
-from .spec import ONE, Add, Apply, Const, Expr, MatMul, Ref, Symbol
+from .source import NOWHERE
+from .spec import ONE, Add, Apply, Const, Dim, Expr, MatMul, Ref, Symbol
 from .tokens import Returned, TokenFunction, TokenWriter, level
 
 NO_READOUT = TokenFunction("", "y", "", (), (Returned("y", ""),), is_single=True)
@@ -83,7 +84,7 @@ class ScanWriter:
         self.inputs = [s for s in tokens.arguments if s.kind != "param"]
         self.params = [s for s in tokens.arguments if s.kind == "param"]
         self.fixed = {b.name for b in program.statics}
-        values = (*program.statics, *program.token, *program.update, *program.carried, program.output)
+        values = (*program.statics, *program.token, *program.update, *program.carried, *program.outputs)
         values += (*program.gradient, *program.adjoint, *program.arguments, *program.sums, *program.static_gradient, *program.parameters)
         self.values = [b.value for b in values]
         found = [n for value in self.values for n in nodes(value)]
@@ -111,9 +112,10 @@ class ScanWriter:
         for name, state in zip((s for s, _ in self.program.states), self.states, strict=True):
             for said, text in ((name, state), (f"D {name}", f"D_{state}"), (f"kept {name}", f"kept_{state}")):
                 self.own[said] = text
-        self.own["d y"] = "dy"
-        taken |= set(self.own.values())
-        bound = (*self.program.statics, *self.program.token, *self.program.update, *self.program.carried, self.program.output)
+        self.seeds = {seed: seed.replace("d y", "dy").replace(" ", "_") for seed in seeds(self.program)}
+        self.own |= self.seeds
+        taken |= {"dy", *self.own.values()}
+        bound = (*self.program.statics, *self.program.token, *self.program.update, *self.program.carried, *self.program.outputs)
         bound += (*self.program.gradient, *self.program.sums, *self.program.static_gradient)
         names = [binding.name for binding in bound]
         answers = self.program.convolution
@@ -174,9 +176,13 @@ class ScanWriter:
         )
 
     def output_shape(self) -> str:
-        """Rows and columns of the output of a token."""
-        output = self.program.output.value.type
-        return f"{self._size(output.rows)}, {self._size(output.cols)}"
+        """The two axes of the output of a token."""
+        return ", ".join(map(self._size, self._output_sizes()))
+
+    def _output_sizes(self) -> tuple:
+        """Of a row's output; several rows stand side by side on the second axis, which columns and numbers leave free."""
+        type, count = self.program.outputs[0].value.type, len(self.program.outputs)
+        return type.rows, type.cols if count == 1 else Dim(count)
 
     def _own_count(self, fixed: list[str]) -> int:
         return len(self.inputs) + self.has_position + len(self.params) + len(fixed)
@@ -222,6 +228,8 @@ class ScanWriter:
             if tuple_name in arguments and words & {f"{prefix}{s}" for s in self.states}:
                 own = [f"{prefix}{s}" for s in self.states]
                 head.append(f"{own[0]}, = {tuple_name}" if len(own) == 1 else f"{', '.join(own)} = {tuple_name}")
+        if len(self.seeds) > 1 and "dy" in arguments and words & {*self.seeds.values()}:
+            head.append(f"{', '.join(self.seeds.values())} = dy.split(1, -1)")
         for size in self.sizes:
             if size in words and "at" in arguments:
                 head.append(f"{size} = at.{size}")
@@ -254,6 +262,11 @@ class ScanWriter:
         self.static_extra = extra
         return ScanFunction("_statics", ", ".join([*arguments, *extra]), "What is the same for every token.", tuple(lines), values)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the output has several rows."""
+        return self.tokens.has_rows
+
     def _bare(self) -> dict[str, str]:
         """Names as `_statics` has them: arguments of its own."""
         bare = {s.name: self._field(s.name) for s in self.params} | {n: n for n in (*self.indices, *self.counts)}
@@ -269,15 +282,17 @@ class ScanWriter:
     def _token(self) -> ScanFunction:
         program = self.program
         bindings = (*program.token, *program.update)
-        output = program.output
-        last = [Ref(t, output.value.span, f"{n}'") for n, t in program.states]
-        lines = self._lines((*needed(bindings, [output.value, *last]), output))
+        outputs = program.outputs
+        last = [Ref(t, NOWHERE, f"{n}'") for n, t in program.states]
+        lines = self._lines((*needed(bindings, [*(o.value for o in outputs), *last]), *outputs))
+        own = [self.own[o.name] for o in outputs]
+        output = own[0] if len(own) == 1 else f"torch.cat(torch.broadcast_tensors({', '.join(own)}), -1)"
         return self._function(
             "_token",
             ["at", "states"],
             "One token: its output, and the states after it.",
             lines,
-            f"{self.own[output.name]}, {self._after()}",
+            f"{output}, {self._after()}",
         )
 
     def _adjoint(self) -> ScanFunction:
@@ -391,8 +406,10 @@ class ScanWriter:
         return self._tupled([_wide(name, type) for name, (_, type) in zip(names, self.program.states, strict=True)])
 
     def _forward_lines(self) -> list[str]:
-        output = self.program.output.value.type
+        output = self.program.outputs[0].value.type
         tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
+        if self.has_rows:
+            tail = "[..., 0, :]" if output.is_scalar else ".mT"
         return [
             self._rows_call(),
             f"y, final = _scan_forward(rows, {self._states(self.states)}, T, chunks)",
@@ -405,10 +422,11 @@ class ScanWriter:
         return [f"{name} = {text}" for name, text in zip(names, texts, strict=True)]
 
     def _backward_lines(self) -> list[str]:
-        output = self.program.output.value.type
+        output = self.program.outputs[0].value.type
+        rows = "dy[..., None, :]" if output.is_scalar else "dy.mT"
         lines = [
             self._rows_call(),
-            f"dy = {_wide('dy', output)}",
+            f"dy = {rows if self.has_rows else _wide('dy', output)}",
             *self._backward_call(),
         ]
         if self.program.parameters:
@@ -449,14 +467,16 @@ class ScanWriter:
             [_wide(f"{s}.to(dtype)", t) + ".unsqueeze(2)" for s, (_, t) in zip(self.states, self.program.states, strict=True)]
         )
         first = identifier(self.inputs[0].name)
-        output = self.program.output.value.type
+        output, sizes = self.program.outputs[0].value.type, ", ".join(map(self._size, self._output_sizes()))
         narrow = "[:, :, 0, 0, 0]" if output.is_scalar else "[:, :, 0, :, 0]" if output.is_column else "[:, :, 0]"
+        if self.has_rows:
+            narrow = "[:, :, 0, 0]" if output.is_scalar else "[:, :, 0].mT.contiguous()"
         lines = [
             f"chunks = _chunks(1, 1, None, {first}.device)",
             f"rows = _rows({', '.join([*inputs, *params, *extra])}, {self.states[0]}.shape[1], chunks)",
             f"held = {held}",
             "y, after = _token(rows[0], held)",
-            f"y = y.expand(*held[0].shape[:3], {self._size(output.rows)}, {self._size(output.cols)}){narrow}",
+            f"y = y.expand(*held[0].shape[:3], {sizes}){narrow}",
         ]
         for i, (state, (_, type)) in enumerate(zip(self.states, self.program.states, strict=True)):
             lines.append(f"{state}.copy_({_narrow(f'after[{i}].expand_as(held[{i}])[:, :, 0]', type)})")

@@ -167,15 +167,15 @@ class ScanStep:
 
 @dataclass(frozen=True)
 class Scan:
-    """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`.
+    """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`, one a row.
 
-    `mixes`: rank-one terms lead from entry to entry, so that tokens are walked one after the other.
+    `mixes`: a matrix leads from entry to entry, so that tokens are walked one after the other.
 
     All names are `Ref`s here: the state before the token `S`, after it `S'`, the value that the token before had `x[-1]`.
     """
 
     steps: tuple[ScanStep, ...]
-    output: tuple[str, Expr]
+    outputs: tuple[tuple[str, Expr], ...]
     mixes: bool = False
 
 

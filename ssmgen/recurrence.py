@@ -193,6 +193,21 @@ class RowNames:
 
 
 @dataclass(frozen=True)
+class Dense:
+    """Products of matrices that stand outside of a scan.
+
+    `before`: (name, product), inputs of the scan. `reads`: the names of the rows of the scan's output, where a matrix takes them:
+    `outputs` are then the recurrence's over those names; empty where the scan gives the output itself. `bent`: those of `before` of
+    which a function is taken, which their rounding would be in.
+    """
+
+    before: tuple[tuple[str, Expr], ...]
+    reads: tuple[str, ...]
+    outputs: tuple[tuple[str, Expr], ...]
+    bent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Ahead:
     """The coefficient with which what a token writes comes back at the next one, as a value of the token: `Ref(name)`.
 
@@ -220,7 +235,8 @@ class Recurrence:
     `spec` is its part that is affine in the states; `written` the whole of it, where running maxima stand apart as `maxima` and
     complex names as `pairs` of real ones.
     In a frame that turns along no rotation is left: `turnings` are its angles. States that look ahead are written once a token:
-    `aheads` are by how much more, `owns` by how much a token reads its own. `upright` is the recurrence as it was derived.
+    `aheads` are by how much more, `owns` by how much a token reads its own. Products of matrices that stand outside of a scan are
+    `dense`. `upright` is the recurrence as it was derived.
     """
 
     spec: Spec
@@ -239,6 +255,7 @@ class Recurrence:
     owns: tuple[Own, ...] = ()
     incomplete: tuple[tuple[str, Expr], ...] = ()  # the outputs without what `owns` are of
     unturned: Recurrence | None = None  # the recurrence of the states as they are; None where it is this one
+    dense: Dense | None = None  # where products stand outside of the scan
     pairs: tuple[Pair, ...] = ()  # of symbols and states, where `spec` is over real and imaginary parts
     rows: tuple[RowNames, ...] = ()  # of arguments, where `spec` is over single rows
 

@@ -4,8 +4,8 @@
     y  = g(S, S', token)
 
 A program is straight lines of bindings over names: arguments of the operator (`x[-1]` is one), a state before the token `S`
-and after it `S'`, the gradient `D S` that reaches a state from later tokens, and that of the output, `d y`. A back end prints the
-lines as batched tensor code or as the body of a loop over tokens.
+and after it `S'`, the gradient `D S` that reaches a state from later tokens, and that of the output, `d y`, or `d y 1`, `d y 2` of its
+rows. A back end prints the lines as batched tensor code or as the body of a loop over tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ScanProgram:
     token: tuple[Binding, ...]
     update: tuple[Binding, ...]
     carried: tuple[Binding, ...]
-    output: Binding
+    outputs: tuple[Binding, ...]  # one, or one a row
     gradient: tuple[Binding, ...]
     adjoint: tuple[Binding, ...]
     arguments: tuple[Binding, ...]
@@ -64,14 +64,24 @@ class ScanProgram:
     def verify(self) -> None:
         """Raise AssertionError unless every name is bound once and after what it is made of."""
         bound: set[str] = set()
-        for binding in (*self.statics, *self.token, *self.update, *self.carried, self.output, *self.gradient, *self.static_gradient):
+        for binding in (*self.statics, *self.token, *self.update, *self.carried, *self.outputs, *self.gradient, *self.static_gradient):
             assert binding.name not in bound, binding.name
             bound.add(binding.name)
         known: set[str] = set()
-        for binding in (*self.statics, *self.token, *self.update, *self.carried, self.output, *self.gradient, *self.adjoint):
+        for binding in (*self.statics, *self.token, *self.update, *self.carried, *self.outputs, *self.gradient, *self.adjoint):
             used = {n.name for n in nodes(binding.value) if isinstance(n, Ref)} & bound
             assert used <= known, (binding.name, used - known)
             known.add(binding.name)
+
+
+def seeds(program: ScanProgram) -> list[str]:
+    """The names of the gradients of the outputs."""
+    return output_gradients(len(program.outputs))
+
+
+def output_gradients(count: int) -> list[str]:
+    """The names of the gradients of so many outputs."""
+    return ["d y"] if count == 1 else [f"d y {number}" for number in range(1, count + 1)]
 
 
 def needed(bindings: tuple[Binding, ...], roots: list[Expr]) -> tuple[Binding, ...]:

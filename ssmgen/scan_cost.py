@@ -26,7 +26,7 @@ def scan_cost(classified: Classified) -> Cost:
     states = [entries(s.type) for s in spec.states]
     work: dict[str, int] = {}
     values: dict[str, int] = {}
-    for expr in (*(step.value for step in classified.scan.steps), classified.scan.output[1]):
+    for expr in (*(step.value for step in classified.scan.steps), *(value for _, value in classified.scan.outputs)):
         for node in nodes(expr):
             count = len(node.terms) - 1 if isinstance(node, Add) else int(isinstance(node, (Mul, Div)))
             inner = node.type
@@ -38,7 +38,7 @@ def scan_cost(classified: Classified) -> Cost:
                 text, value = entries(inner)
                 work[text], values[text] = work.get(text, 0) + count, value
     moved = [entries(s.type) for s in spec.symbols if s.kind == "input" and s.definition is None]
-    moved.append(entries(classified.scan.output[1].type))
+    moved += [entries(value.type) for _, value in classified.scan.outputs]
     tally: dict[str, int] = {}
     for text, value in moved:
         tally[text], values[text] = tally.get(text, 0) + 1, value

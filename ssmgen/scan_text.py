@@ -12,7 +12,7 @@ def scan_text(program: ScanProgram) -> str:
     """Forward and gradient, line by line."""
     parts = (
         ("for every token the same", program.statics),
-        ("a token", (*program.token, *program.update, program.output)),
+        ("a token", (*program.token, *program.update, *program.outputs)),
         ("what is left of a state", program.carried),
         ("gradient", (*program.gradient, *program.adjoint, *program.arguments, *program.sums)),
         ("gradient of what is the same for every token", (*program.static_gradient, *program.parameters)),
@@ -22,7 +22,7 @@ def scan_text(program: ScanProgram) -> str:
 
 def forward_lines(program: ScanProgram) -> list[str]:
     """What a program of a back end runs for every token."""
-    return _lines((*program.statics, *program.token, *program.update, program.output))
+    return _lines((*program.statics, *program.token, *program.update, *program.outputs))
 
 
 def gradient_lines(program: ScanProgram) -> list[str]:

@@ -16,8 +16,11 @@ from .rows import Problem, sizes_of, unrolled
 from .source import NOWHERE
 from .spec import Delayed, Diag, Expr, Ref, Type
 
-CARRIED = ("diagonal", "elementwise", "rank_one", "part")
-"""Factors of a state that a scan has; the last leads from entry to entry."""
+CARRIED = ("diagonal", "elementwise", "rank_one", "part", "dense")
+"""Factors of a state that a scan has."""
+
+MIXING = ("rank_one", "part", "dense")
+"""Those that lead from entry to entry."""
 
 
 def scan_of(recurrence: Recurrence) -> Scan | Problem:
@@ -56,9 +59,9 @@ class _Scans:
         def named(node: Expr) -> Expr | None:
             return reads.get(node.name) if isinstance(node, Ref) else None
 
-        name, value = self.recurrence.outputs[0]
-        mixes = any(g.kind in ("rank_one", "part") for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
-        scan = Scan(tuple(steps), (name, self._flat(algebra.rewrite(self._flat(value), named))), mixes)
+        outputs = tuple((name, self._flat(algebra.rewrite(self._flat(value), named))) for name, value in self.recurrence.outputs)
+        mixes = any(g.kind in MIXING for step in self.recurrence.steps for t in step.transitions for g in (*t.left, *t.right))
+        scan = Scan(tuple(steps), outputs, mixes)
         try:
             pairs_of(*rows_apart(self.recurrence, scan))
         except NoParts as found:
@@ -153,7 +156,7 @@ class _Scans:
             f"no kernel for `{self.spec.name}`: this term {what} while entries of the state fade apart",
             term.span,
             what,
-            "a scan multiplies every entry of a state by a factor, s' = a s + b, and may add rank-one terms: it has no other matrices",
+            "a scan multiplies every entry of a state by a factor, s' = a s + b, and may add what matrices make of it: it has no rotations",
             "drop the term, or let the decay depend on the key alone, `diag(w) S`, for a state of a head",
         )
 
@@ -179,6 +182,8 @@ class _Scans:
 def _mapped(generator: Generator, at, value: Expr, *, is_left: bool) -> Expr:
     """A factor of a state times a value in the state's shape; `at` writes its expressions out."""
     column = at(generator.column)
+    if generator.kind == "dense":
+        return algebra.matmul(column, value) if is_left else algebra.matmul(value, column)
     if generator.kind == "part":
         return algebra.mul(column, algebra.apply("Re", algebra.matmul(algebra.transpose(at(generator.row)), value)))
     if generator.kind == "rank_one":

@@ -11,8 +11,8 @@ from .spec import Assignment, Delayed, Expr, Ref, StateRef
 from .spec import Recurrence as Spec
 
 
-def equations_of(spec: Spec, steps: tuple[ScanStep, ...], output: tuple[str, Expr], named: Mapping[str, str]) -> Spec:
-    """The spec with the token's steps as its update, those before the last written into it, and the output over them.
+def equations_of(spec: Spec, steps: tuple[ScanStep, ...], outputs: tuple[tuple[str, Expr], ...], named: Mapping[str, str]) -> Spec:
+    """The spec with the token's steps as its update, those before the last written into it, and the outputs over them, one a row.
 
     named: the state of the text that a state of the steps is a part of.
     """
@@ -34,5 +34,5 @@ def equations_of(spec: Spec, steps: tuple[ScanStep, ...], output: tuple[str, Exp
         earlier[step.name] = algebra.rewrite(step.value, written)
     span_of = {state: spans.get(named.get(state, state), spec.span) for state in types}
     update = tuple(Assignment(state, earlier.pop(f"{state}'"), span_of[state]) for state in types)
-    first = replace(spec.outputs[0], value=algebra.rewrite(output[1], written), index=None, count=None)
-    return replace(spec, update=update, dynamics=(), discretization=None, outputs=(first,))
+    rows = tuple(replace(spec.outputs[0], value=algebra.rewrite(value, written)) for _, value in outputs)
+    return replace(spec, update=update, dynamics=(), discretization=None, outputs=rows)

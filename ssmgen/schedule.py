@@ -73,7 +73,7 @@ def _scan(classified: Classified) -> Plan:
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
     if classified.scan.mixes:
-        reasons.append("entries read each other through a term of rank one: a scan walks token after token, and has no kernels")
+        reasons.append("entries read each other through a matrix: a scan walks token after token, and has no kernels")
         reasons.append("backward keeps the inputs; states come again from every 8th")
     else:
         reasons.append(

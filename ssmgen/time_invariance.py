@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import algebra
 from .complex_pairs import over_pairs
 from .diagnostics import Diagnostic, Label, Severity
-from .expressions import key, nodes
+from .expressions import is_full_product, key, nodes
 from .plan import Classified
 from .recurrence import Recurrence
 from .response import Convolution, Drive, Probe
@@ -104,7 +104,7 @@ def _asked(classified: Classified) -> tuple[Label, ...]:
 
 def obstacle(classified: Classified) -> Diagnostic | None:
     """Why the scan does not run as a convolution: what `varying` finds, or entries that read each other and are not one column."""
-    found = varying(classified)
+    found = varying(classified) or _beside_matrices(classified)
     if found is not None or not classified.scan.mixes:
         return found
     convolution = convolution_of(over_pairs(classified))
@@ -123,6 +123,26 @@ def obstacle(classified: Classified) -> Diagnostic | None:
         Label(dict(classified.recurrence.written.option_spans).get("form", states[name].span), f"the entries of `{name}` read each other"),
         (),
         "of such a state a convolution answers numbers with numbers: one column, written `x * B` and read `C . s`, x a number a token",
+        "write `@form scan`, or leave the option out",
+    )
+
+
+def _beside_matrices(classified: Classified) -> Diagnostic | None:
+    """Of what matrices write and read, or of several rows, a convolution would be one of every entry of the state."""
+    spec, scan = classified.recurrence.spec, classified.scan
+    definitions = [s.definition for s in spec.symbols if s.definition is not None] + [value for _, value in classified.recurrence.hoisted]
+    values = [*(s.value for s in scan.steps), *(value for _, value in scan.outputs), *definitions]
+    product = next((n for value in values for n in nodes(value) if is_full_product(n)), None)
+    if product is None and len(scan.outputs) == 1:
+        return None
+    span = spec.outputs[0].span if product is None else product.span
+    return Diagnostic(
+        "unavailable-form",
+        Severity.ERROR,
+        f"`{spec.name}` has no form `convolution`",
+        Label(dict(classified.recurrence.written.option_spans).get("form", span), "several values of the state leave the scan"),
+        (),
+        "matrices take and give every entry of a state: each would be a convolution by itself, which costs more than its scan",
         "write `@form scan`, or leave the option out",
     )
 
@@ -174,7 +194,7 @@ class _Responses:
                 slot = (key(value), str(value.type), str(weight.type))
                 _, weights = drives.setdefault(slot, (value, {}))
                 weights[name] = algebra.add(weights[name], weight) if name in weights else weight
-        output = self._probed(self.scan.output[1])
+        output = self._probed(self.scan.outputs[0][1])
         return Convolution(
             tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), output,
             tuple(name for name in self.types if name in mixing),

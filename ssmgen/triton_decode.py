@@ -340,23 +340,25 @@ class TokenWriter:
                 raise UnsupportedOperand(f"the state `{state.name}` on a tile")
             self.current[state.name] = f"b_{identifier(state.name)}"
             self.known[state.name, axes] = loaded(self.current[state.name], tuple(axes))
-        output = self.spec.outputs[0]
-        if output.index is not None:
+        outputs = self.spec.outputs
+        if outputs[0].count is not None and outputs[0].count.value(self.counts) != len(outputs):
             raise UnsupportedOperand("an output of several rows")
-        result = self._unrolled(output.value)
+        results = [self._unrolled(output.value) for output in outputs]
+        self.rows = [self.output if len(outputs) == 1 else self._fresh(f"{self.output}_{n}") for n in range(1, len(outputs) + 1)]
         assignments = list(self._assignments())
         for place, (state, value, above) in enumerate(assignments):
             axes = self._state_axes(self.spec.state(state).type)
             target = self.current[state]
-            is_read = any(self._reads(later, state, False) for later in (*(v for _, v, _ in assignments[place + 1 :]), result))
+            is_read = any(self._reads(later, state, False) for later in (*(v for _, v, _ in assignments[place + 1 :]), *results))
             if is_read and target == f"b_{identifier(state)}":
                 target = self._fresh(f"{target}_next")
             text = self._assign(target, value, axes, above)
             self.current[state] = target
             self.known = {key: known for key, known in self.known.items() if not self._is_moved(key[0], state)}
             self.known[f"{state}'", axes] = text
-        self.output_axes = "" if result.type.is_scalar else self._output_axis(result)
-        self._assign(f"b_{self.output}", result, self.output_axes, self._quoted(output.name, output.value, output.span))
+        self.output_axes = "" if results[0].type.is_scalar else self._output_axis(results[0])
+        for row, output, result in zip(self.rows, outputs, results, strict=True):
+            self._assign(f"b_{row}", result, self.output_axes, self._quoted(output.name, output.value, output.span))
 
     def _output_axis(self, value: Expr) -> str:
         """The value axis where the output can be had there, as `S^T q` of a square state can."""
@@ -387,13 +389,15 @@ class TokenWriter:
         """Everything decode.py says."""
         self._token()
         states = {s.name: self._state_axes(s.type) for s in self.spec.states}
-        steps = _needed(self.steps, {*self.current.values(), f"b_{self.output}"})
+        steps = _needed(self.steps, {*self.current.values(), *(f"b_{row}" for row in self.rows)})
         used = _words(line.text for line in steps)
         loads = [line for line in self.loads.values() if line.target in used]
         state_texts = [self._state_text(name, axes) for name, axes in states.items()]
         width = self._size_text(self.size_of[self.output_axes], ATOM) if self.output_axes else ""
         row = f"i_b * {self.heads} + i_h"
-        place = f"({row}) * {width} + o_{self.output_axes}" if width else row
+        places = [row] if len(self.rows) == 1 else [f"({row}) * {len(self.rows)} + {n}" for n in range(len(self.rows))]
+        places = [f"({place}) * {width} + o_{self.output_axes}" if width else place for place in places]
+        place = " ".join(places)
         words = _words([*(line.text for line in (*loads, *steps)), *(f"{t.place} {t.mask}" for t in state_texts), place])
         axes = [axis for axis in (KEY, HALF, VALUE) if {f"o_{axis}", f"m_{axis}"} & words]
         # a state without the value axis would be read by one block of columns after another has moved it on
@@ -431,7 +435,7 @@ class TokenWriter:
             legend=self._legend(compiled),
             indices=indices,
             output=self.output,
-            output_place=f"{self.output} + {place}",
+            rows=tuple(Line(name, f"{self.output} + {place}") for name, place in zip(self.rows, places, strict=True)),
             output_mask=f", mask=m_{self.output_axes}" if width else "",
             output_zeros=f"tl.zeros(({self.blocks[self.output_axes]},), tl.float32)" if width else "0.0",
             slots=self.slots,
@@ -457,7 +461,7 @@ class TokenWriter:
             ),
             moved=tuple(Line(own, name) for name, own in copied),
             sizes=sizes,
-            shape=", ".join(text for text in (rows, self.heads, width) if text),
+            shape=", ".join(text for text in (rows, self.heads, "" if len(self.rows) == 1 else str(len(self.rows)), width) if text),
             like=self._like(),
             grid=f"({rows} * {self.heads}, triton.cdiv({columns}, {self.blocks[VALUE]}))" if is_split else f"({rows} * {self.heads},)",
             handed=(

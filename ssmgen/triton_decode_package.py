@@ -51,7 +51,7 @@ class DecodePackage:
     legend: str
     indices: tuple[Line, ...]
     output: str
-    output_place: str
+    rows: tuple[Line, ...]  # of the output, with their places
     output_mask: str
     output_zeros: str
     slots: str

@@ -22,7 +22,7 @@ from .scan import Binding, ScanProgram, needed
 from .source import NOWHERE
 from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
 from .tokens import TokenWriter
-from .triton_scan_package import Gradient, LaneSum, ScanPackage, State
+from .triton_scan_package import Gradient, LaneSum, Row, ScanPackage, State
 from .triton_scan_site import Lanes, ScanSite, plain, pointer, shared
 from .triton_site import CodeLine
 
@@ -82,7 +82,7 @@ class _Writer:
         """The lines of a kernel that lead to `roots`: what it makes once, and of every token."""
         site = ScanSite(self.tokens, self.lanes, self.program)
         if reads_output_gradient:
-            site.bind_output_gradient(self.program.output.value.type)
+            site.bind_output_gradients()
         lines = needed((*self.program.statics, *bindings), roots)
         fixed = {b.name for b in self.program.statics}
         for binding in lines:
@@ -114,11 +114,11 @@ class _Writer:
         summary, texts = site.finished(), [*site.texts]
         summary_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
 
-        site = self._pass([program.output.value, *self._next()], forward_lines)
-        output = site.spread(program.output.value, self.lanes.output(program.output.value.type))
+        site = self._pass([*(o.value for o in program.outputs), *self._next()], forward_lines)
+        outputs = self._outputs(site)
         walk_next = self._advance(site, "", "s")
         walk = site.finished()
-        texts += [*site.texts, output]
+        texts += [*site.texts, *(row.text for row in outputs)]
         if site.sums_lanes:
             raise UnsupportedOperand("a token reads across lanes")
 
@@ -160,7 +160,8 @@ class _Writer:
         sizes = {line.target: line.text for line in self.tokens.sizes()}
         names = [n for n in self._sizes() if n in sizes]
         inputs = [s for s in self.tokens.arguments if s.kind != "param"]
-        output_type = program.output.value.type
+        output_type = program.outputs[0].value.type
+        rows = [str(len(outputs))] if self.tokens.has_rows else []
         like = next((s for s in inputs if s.type == output_type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
         group = next((s for s in self.tokens.arguments if s.per == "group"), None)
         everything = (*gradients, *parameters)
@@ -184,7 +185,7 @@ class _Writer:
             entered=self._carried("b_s", "b_left_", "b_part_", is_adjoint=False),
             reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
             summary=summary, summary_next=summary_next,
-            walk=walk, output=output, walk_next=walk_next, output_place=self.lanes.place(output_type, "row"),
+            walk=walk, outputs=outputs, walk_next=walk_next,
             asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
             again=again, again_next=again_next,
             gradient=gradient, stores=tuple(stores), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
@@ -211,13 +212,22 @@ class _Writer:
             backward_programs=BACKWARD,
             enough=ENOUGH,
             finals="".join(f"final_{n}, " for n in range(len(program.states))).rstrip(),
-            output_shape="batch, T, H" + ("" if output_type.is_scalar else f", {self.lanes.size_text(output_type.rows)}"),
+            output_shape=", ".join(["batch, T, H", *rows, *([] if output_type.is_scalar else [self.lanes.size_text(output_type.rows)])]),
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
             held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
             few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
+
+    def _outputs(self, site: ScanSite) -> tuple[Row, ...]:
+        """The rows of the output; without a number where there is one."""
+        found, count = [], len(self.program.outputs)
+        for number, output in enumerate(self.program.outputs):
+            type, tail = output.value.type, "" if count == 1 else f"_{number + 1}"
+            text = site.spread(output.value, self.lanes.output(type))
+            found.append(Row(f"one{tail}", text, f"made{tail}", self.lanes.output_place(type, number, count)))
+        return tuple(found)
 
     def _entries(self) -> str:
         """How many numbers the states of a lane have."""
@@ -232,7 +242,7 @@ class _Writer:
         return f"{pointer(symbol.name)}{dot}{rest}" if symbol is not None else text
 
     def _sizes(self) -> list[str]:
-        types = [*(t for _, t in self.program.states), *(s.type for s in self.tokens.arguments), self.program.output.value.type]
+        types = [*(t for _, t in self.program.states), *(s.type for s in self.tokens.arguments), self.program.outputs[0].value.type]
         found = [n for t in types for size in (t.rows, t.cols) for n, _ in size.terms]
         return list(dict.fromkeys(identifier(n) for n in found))
 
@@ -292,7 +302,7 @@ class _Writer:
         program = self.program
         known = {b.name: b.value.type for b in program.gradient}
         for state, _ in program.states:
-            readers = [b for b in (*program.token, *program.update, program.output) if self._names(b.value) & {state}]
+            readers = [b for b in (*program.token, *program.update, *program.outputs) if self._names(b.value) & {state}]
             together = [p for p in self._groups() if any(program.states[n][0] == state for n in p)][0]
             if any(b.name not in {f"{program.states[n][0]}'" for n in together} for b in readers) or f"d {state}'" not in known:
                 return None
@@ -482,7 +492,7 @@ def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:
     Raises UnsupportedOperand where a state fits neither.
     """
     types = [t for _, t in program.states]
-    output = program.output.value.type
+    output = program.outputs[0].value.type
     if output.is_scalar:
         if any(not (t.is_scalar or t.is_column) for t in types):
             raise UnsupportedOperand("a matrix that is read as a number")

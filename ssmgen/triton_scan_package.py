@@ -27,7 +27,7 @@ class Pass:
     ahead: tuple[Load, ...]  # of its lanes: loaded for a whole block of tokens at once
     beside: tuple[Load, ...]  # of all lanes: from a cache when the token's turn comes
     lines: tuple[CodeLine, ...]
-    has_gradient: bool  # of the output
+    gradients: tuple[str, ...]  # of the outputs
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,16 @@ class State:
     dims: str
     mask: str
     one: str  # of what a state is multiplied by
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the output: its name, its value, the tokens of a block that have been made, and its place."""
+
+    name: str
+    text: str
+    made: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -86,9 +96,8 @@ class ScanPackage:
     summary: Pass
     summary_next: tuple[str, ...]
     walk: Pass
-    output: str
+    outputs: tuple[Row, ...]
     walk_next: tuple[str, ...]
-    output_place: str
     asking: Pass
     asks_states: bool  # what outputs ask of a state depends on it
     pulled: tuple[str, ...]

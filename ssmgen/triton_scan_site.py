@@ -10,7 +10,7 @@ from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import Text, added, loaded, size_text
 from .kernel import KEY, ROW
-from .scan import Binding, ScanProgram
+from .scan import Binding, ScanProgram, seeds
 from .scan_text import value_text, word
 from .spec import ONE, Add, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
@@ -27,7 +27,7 @@ WORDS = frozenset(
 )
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(part|left|asked|aside|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
+_MADE = re.compile(r"(made|one|part|left|asked|aside|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""
@@ -104,6 +104,14 @@ class Lanes:
         """Where a value of every head, or channel, lies; `base` numbers its rows."""
         return self.address(base, "h", type)
 
+    def output_place(self, type: Type, number: int, count: int) -> str:
+        """Where a row of the output of every head, or channel, lies, one of `count`."""
+        if count == 1:
+            return self.place(type, "row")
+        if not self.by_head:
+            return f"(row * H + o_l) * {count} + {number}"
+        return f"((row * H + i_h) * {count} + {number}) * {self.width} + o_l"
+
     def address(self, base: str, own: str, type: Type) -> str:
         """The offset of an entry in a tensor whose rows `base` numbers (empty: it has none), for a level of heads."""
         axes = self.asked(type)
@@ -170,6 +178,7 @@ class ScanSite:
         self.head: list[CodeLine] = []
         self.lines: list[CodeLine] = []
         self.loads: list[tuple[tuple[str, ...], Load]] = []
+        self.gradients: list[str] = []
         self.arguments: dict[str, None] = {}
         self.bound: dict[tuple[str, str], Text] = {}
         self.sums_lanes = False
@@ -229,11 +238,16 @@ class ScanSite:
     def _words(self, axes: tuple[str, ...]) -> str:
         return f"  # [{', '.join('BL' if a == ROW else 'BN' for a in axes)}]" if axes else ""
 
-    def bind_output_gradient(self, type: Type) -> None:
-        """The gradient of the output at this token, zero where there is no token."""
-        axes = self.lanes.output(type)
-        self.loads.append((axes, Load("dy", f"dy + {self.lanes.place(type, 'row')}", self._masked(axes), self._words(axes))))
-        self.bound["d y", self.lanes.asked(type)] = loaded("b_dy", axes)
+    def bind_output_gradients(self) -> None:
+        """The gradients of the outputs at this token, zero where there is no token."""
+        type = self.program.outputs[0].value.type
+        axes, names = self.lanes.output(type), seeds(self.program)
+        for number, seed in enumerate(names):
+            name = seed.replace("d y", "dy").replace(" ", "_")
+            place = self.lanes.output_place(type, number, len(names))
+            self.loads.append((axes, Load(name, f"dy + {place}", self._masked(axes), self._words(axes))))
+            self.gradients.append(f"b_{name}")
+            self.bound[seed, self.lanes.asked(type)] = loaded(f"b_{name}", axes)
 
     def bind_sum(self, binding: Binding, name: str, axes: tuple[str, ...]) -> None:
         """The sum over tokens of a gradient."""
@@ -355,7 +369,7 @@ class ScanSite:
             ahead,
             beside,
             tuple(self.lines),
-            any(load.name == "dy" for load in ahead),
+            tuple(self.gradients),
         )
 
 

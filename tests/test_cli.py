@@ -284,11 +284,11 @@ def test_two_files_of_one_name_are_refused(run, spec, tmp_path):
 
 
 def test_what_has_no_kernel_yet_is_refused_by_axis(run, tmp_path):
-    text = GOOD.replace("raw : scalar", "raw : scalar; W : [N, N]").replace("exp(g) * S", "exp(g) * W S")
+    text = GOOD.rstrip().removesuffix("}") + "  time bidirectional\n}\n"
     (tmp_path / "mixed.ssm").write_text(text)
     assert run("check", "mixed.ssm")[0] == 0
     code, _, err = run("build", "mixed.ssm")
-    assert code == 1 and "axis decay is `dense`" in err and not (tmp_path / "generated").exists()
+    assert code == 1 and "axis time is `bidirectional`" in err and not (tmp_path / "generated").exists()
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,17 @@ from ssmgen.runtime.verify_kernels import Measured, Trial, compare, judged  # no
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
 SPECS = {name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8") for name in NAMES} | {
+    # products of matrices before and behind: an output of several rows, reversed
+    "matrices": """
+recurrence between_matrices {
+  dim    N = 6, P = 4
+  input  u : [P]; g : [N]
+  param  B : [N, P] per head; C : complex [P, N] per head
+  state  x : complex [N]
+  update x' = 0.9 * cis(g) * x + B u
+  output y = Re(C x')
+  time   reversed
+}""",
     # complex: angles from the data, a complex input that all channels share, a real state beside, reversed
     "turning": TURNING,
     # three states of two shapes, micro-steps, two taps, both reads, values that all channels share, reversed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 from built import example, write
 from conftest import ROOT
@@ -24,11 +26,12 @@ from ssmgen.source import Source  # noqa: E402
 B, T, C, N = 2, 21, 5, 4
 
 
-@pytest.mark.parametrize("name", ["mamba1", "s4d", "s4d_real", "hgrn"])
+@pytest.mark.parametrize("name", ["mamba1", "s4d", "s4d_real", "hgrn", "lru", "s5"])
 def test_a_paper_against_its_loop(name, tmp_path):
     """Values and gradients in float64, from a state, over several chunks and a rest."""
     package, spec = example(name, tmp_path)
-    case = draw(spec, Shape(B, T, C, 1, {dim: N for dim, _ in spec.dims}), seed=3, device="cpu").to(torch.float64)
+    sizes = {dim: N + 2 * i for i, (dim, _) in enumerate(spec.dims)}
+    case = draw(spec, Shape(B, T, C, 1, sizes), seed=3, device="cpu").to(torch.float64)
     state = torch.randn_like(getattr(package, name)(*case.arguments).final_state[0])
     leaves = [x.clone().requires_grad_() for x in (*case.arguments, state)]
     wanted, final = getattr(scans, name)(*leaves)
@@ -43,7 +46,43 @@ def test_a_paper_against_its_loop(name, tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+MATRICES = """
+recurrence matrices {
+  dim    N = 6, P = 4, M = 5
+  input  u : [P] per group; W : [N, P] per group; V : complex [M, N]; g : [N]
+  param  E : [N, P] per layer; F : [M, P] per head; bias : [N] per head; A : [N, N] per head
+  gate   a in (-1, 1) = tanh(g + bias)
+  let    v : [N] = (W + E) silu(u) + E u[-1] + tanh(A g)
+  state  x : complex [N]
+  update x' = 0.9 * cis(a) * a * x + v * (1 + 0.5 * i)
+  output y = silu(Re(V x)) * (F u) + Im(V (g * x'))
+  time   reversed
+}"""
+
 SPECS = {
+    "a matrix of the data on keys that fade and are erased, reversed": """
+recurrence data_matrix {
+  dim    N = 6, P = 4
+  input  W : [N, N]; k, q : [N]; v : [P]; g : [N]
+  gate   a in (0, 1) = sigmoid(g)
+  state  S : real [N, P]
+  update S' = diag(a) S + tanh(W) S - k (k^T S) + k v^T
+  output y = S'^T q
+  time   reversed
+}""",
+    "matrices around chunks: a key made by one that erases, a delayed query, what is read taken by another, reversed": """
+recurrence around_chunks {
+  dim    N = 6, P = 4, M = 5
+  input  u : [M] per group; v : [P]; raw : scalar
+  param  W : [N, M] per head; V : [N, M] per layer; E : [N, N] per head; O : [M, P] per head
+  gate   beta in (0, 1) = sigmoid(raw)
+  let    k : [N] = unit(W u)
+  state  S : real [N, P]
+  update S' = (I - beta * k k^T) (0.9 * S) + beta * k v^T
+  output y = silu(O (S'^T (V u[-1]))) + O (S^T (E k))
+  time   reversed
+}""",
+    "matrices of all kinds before and behind, of data and of the token before, two reads of a complex state, reversed": MATRICES,
     "factors of any sign and zero, two states, micro-steps, two taps, reads before and after, reversed": """
 recurrence mixed(n = 2) {
   dim    N = 6
@@ -146,6 +185,59 @@ recurrence stacked(R = 2, n = 3) {
 def test_what_a_token_makes_holds(text, tmp_path):
     folder, spec = write(text, tmp_path)
     holds(Subject(load(folder), spec, "cpu"))
+
+
+COMPLEX_MATRIX = """
+recurrence complex_matrix {
+  dim    N = 4, P = 3
+  input  u : [P]; g : [N]
+  param  A : complex [N, N] per head; B : complex [N, P] per head; C : complex [P, N] per layer
+  state  x : complex [N]
+  update x' = 0.3 * diag(cis(g)) A x + B u
+  output y = Re(C x')
+}"""
+
+
+def test_a_complex_matrix_between_entries(tmp_path):
+    """Values, gradients and packed documents against the loop."""
+    folder, spec = write(COMPLEX_MATRIX, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(1, T, 2, 1, dict(spec.dims)), seed=5, device="cpu").to(torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, torch.randn(2, 2, 4, dtype=torch.complex128))]
+    u, g, A, key, query, first = leaves
+    outputs, cut, x = [], 8, first[0]
+    for t in range(T):
+        x = first[1] if t == cut else x
+        x = 0.3 * torch.exp(1j * g[0, t]) * (A @ x[..., None]).squeeze(-1) + (key @ u[0, t, :, :, None].to(key.dtype)).squeeze(-1)
+        outputs.append((query @ x[..., None]).squeeze(-1).real)
+    wanted, found = torch.stack(outputs)[None], [x.detach().requires_grad_() for x in leaves]
+    output = package.complex_matrix(*found[:-1], initial_state=package.State(found[-1]), cu_seqlens=torch.tensor([0, cut, T]))
+    torch.testing.assert_close(output.y, wanted, rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_products_of_matrices_stand_outside_of_the_scan(tmp_path):
+    """To the operator and its kernels what they give is an input, and what they take the output; one product reads both parts."""
+    folder, _ = write((ROOT / "examples" / "lru.ssm").read_text(encoding="utf-8"), tmp_path)
+    op, kernels = ((folder / name).read_text(encoding="utf-8") for name in ("op.py", "kernels.py"))
+    assert "_run(B_re_u, B_im_u, nu, theta, gamma_log, x_re, x_im, cu_seqlens, chunk)" in op
+    assert '_product("hnm,...hm->...hn", torch.cat([C_re, -C_im], -1), y.flatten(-2)) + D * u' in op
+    assert "C_re" not in kernels and "p_y_2 = " in (folder / "decode.py").read_text(encoding="utf-8")
+
+
+def test_half_precision_keeps_what_a_longer_matrix_has(tmp_path):
+    """A product of a float32 matrix with bfloat16 values errs by the rounding of its result, not by that of the matrix."""
+    package, _ = example("s5", tmp_path)
+    product = importlib.import_module(f"{package.__name__}.op")._product
+    matrix, x = torch.randn(64, 256), torch.randn(3, 256).bfloat16()
+    truth = x.double() @ matrix.double().T
+    found, single, best = product("nm,...m->...n", matrix, x), x @ matrix.bfloat16().T, truth.bfloat16()
+    error, alone, rounding = ((y.double() - truth).square().mean().sqrt() for y in (found, single, best))
+    assert error < 1.3 * rounding < 1.3 * alone / 1.2
+    assert product("nm,...m->...n", matrix, x).dtype == torch.bfloat16
+    assert product("nm,...m->...n", matrix, x.double()).dtype == torch.float64
 
 
 def test_resets_and_a_bounded_slope(tmp_path):
@@ -325,7 +417,7 @@ def test_the_cost_counts_what_a_token_does():
 @pytest.mark.parametrize(
     ("update", "words"),
     [
-        ("h' = W h + x * k", "axis decay is `dense`"),
+        ("h' = W h + x * g\n g' = diag(w) g + x * k", "axis states is `coupled`"),
         ("h' = diag(w) h + x * g\n g' = diag(w) g + x * k", "axis states is `coupled`"),
     ],
 )

@@ -204,6 +204,10 @@ class Printer:
             return self._turned(left.operand, right)
         if isinstance(right, Rot) and left.type.is_row:
             return self._turned(neg(right.operand), left)
+        if isinstance(right, Diag) and not left.type.is_column:
+            return self._scaled(right.operand, left, is_row=False)
+        if isinstance(left, Diag) and not (right.type.is_column or right.type.is_scalar):
+            return self._scaled(left.operand, right, is_row=True)
         if isinstance(left, Diag) or left.type.is_scalar or right.type.is_scalar:
             return self._operator("*", left.operand if isinstance(left, Diag) else left, right)
         if left.type.is_row and right.type.is_column:
@@ -213,7 +217,38 @@ class Printer:
         other = regrouped(expr)
         if other != expr:
             return self.print(other)
-        raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
+        return self._dense_product(left, right)
+
+    def _scaled(self, factors: Expr, matrix: Expr, *, is_row: bool) -> Text:
+        """A matrix with a factor for every row, or for every column."""
+        by, x = self.print(factors), self.print(matrix)
+        # the stored matrix of a transpose has its rows as columns
+        if is_row != (isinstance(matrix, Transpose) and x.place.has_rows):
+            by = replace(by, place=replace(by.place, has_rows=True, has_vector=False))
+        place = by.place.join(x.place)
+        return Text(f"{self._operand(by, place, PRODUCT)} * {self._operand(x, place, SIGN)}", PRODUCT, place)
+
+    def _dense_product(self, left: Expr, right: Expr) -> Text:
+        """A product of matrices, or of a matrix and a column or a row, for all tokens and heads at once."""
+        a, b = self.print(left), self.print(right)
+        if not (a.place.has_rows or b.place.has_rows):
+            raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
+        if {a.place.level, b.place.level} == {"g", "h"}:
+            a, b = (self._per_head(x) if x.place.level == "g" else x for x in (a, b))
+        first = "m" if left.type.is_row else "mn" if isinstance(left, Transpose) else "nm"
+        second = "m" if right.type.is_column else "pm" if isinstance(right, Transpose) else "mp"
+        place = a.place.join(b.place)
+        result = ("" if left.type.is_row else "n") + ("" if right.type.is_column else "p")
+        place = replace(place, has_vector=True, has_rows=len(result) == 2)
+        sides = [f"{'...' * x.place.has_time}{x.place.level and 'h'}{own}" for x, own in ((a, first), (b, second))]
+        equation = f"{','.join(sides)}->{'...' * place.has_time}{place.level and 'h'}{result}"
+        return Text(f'_product("{equation}", {a.text}, {b.text})', ATOM, place)
+
+    @staticmethod
+    def _per_head(value: Text) -> Text:
+        """What a group's heads share, for every head."""
+        text = f"{value.at(ATOM)}.repeat_interleave(ratio, {-1 - value.place.width})"
+        return Text(text, ATOM, replace(value.place, level="h"))
 
     def _turned(self, by: Expr, vector: Expr) -> Text:
         """A column or a row, its pairs turned."""

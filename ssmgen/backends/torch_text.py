@@ -85,6 +85,21 @@ AXIS_FUNCTIONS: dict[str, Callable[[str, str], str]] = {
 """Functions over the entries of a column; `axis` is the text of the axis that holds them."""
 
 HELPERS: dict[str, str] = {
+    "_product": '''\
+def _product(equation: str, left: Tensor, right: Tensor, is_exact: bool = False) -> Tensor:
+    """A product of all tokens at once. What is longer than its other side, in half precision, is the sum of two that are as short:
+    its rounding is not the product's. An exact one is in float32 at least."""
+    lengths = left.dtype.itemsize, right.dtype.itemsize
+    if is_exact or 2 not in lengths or lengths == (2, 2):
+        dtype = torch.promote_types(left.dtype, right.dtype)
+        dtype = torch.promote_types(dtype, torch.float32) if is_exact else dtype
+        return torch.einsum(equation, left.to(dtype), right.to(dtype))
+    is_left = lengths[1] == 2
+    dtype = right.dtype if is_left else left.dtype
+    first, second = left.to(dtype), right.to(dtype)
+    rest = (left - first if is_left else right - second).detach().to(dtype)
+    return torch.einsum(equation, first, second) + torch.einsum(equation, *((rest, second) if is_left else (first, rest)))
+''',
     "_inv_softplus": '''\
 def _inv_softplus(x: Tensor) -> Tensor:
     """The inverse of softplus, for x > 0."""

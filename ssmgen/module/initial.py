@@ -34,6 +34,13 @@ class Target:
     tensors: Mapping[str, str] = field(default_factory=dict)
 
 
+LONG = 128
+"""Characters from which a statement becomes two."""
+
+INDENT = " " * 8
+"""Where statements of `reset_parameters` stand."""
+
+
 def fill(target: Target, init: spec.Expr | None) -> str:
     """The statement that gives a parameter its initial value; without one, zeros."""
     if init is None:
@@ -46,7 +53,10 @@ def fill(target: Target, init: spec.Expr | None) -> str:
     if target.is_complex and isinstance(init, spec.Add) and len(init.terms) == 2 and _is_imaginary(init.terms[1]):
         # Real and imaginary parts drawn one by one.
         real, imaginary = (_tensor(target, part, draws) for part in (init.terms[0], init.terms[1].right))
-        return f"{target.name}.copy_(torch.complex({real}, {imaginary}))"
+        line = f"{target.name}.copy_(torch.complex({real}, {imaginary}))"
+        if len(line) < LONG:
+            return line
+        return f"{target.name}.real.copy_({real})\n{INDENT}{target.name}.imag.copy_({imaginary})"
     value = _text(target, init, draws)
     return f"{target.name}.fill_({value.text})" if value.is_number else f"{target.name}.copy_({value.text})"
 

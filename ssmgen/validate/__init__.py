@@ -16,15 +16,15 @@ from fractions import Fraction
 
 from .. import algebra
 from ..delays import previous
-from ..expressions import nodes
 from ..kernel import KEY, ROW, TOKEN, VALUE, Kernels, WalkKernels
 from ..plan import Plan, Row, Walk
-from ..small import all_nodes, whole_factors
+from ..small import all_nodes
 from ..source import NOWHERE
-from ..spec import ONE, Delayed, Ref, Rot, SumOver, Type
+from ..spec import Delayed, Ref, Rot, Type
 from . import members, scans, sequential
+from .draws import random_value, sizes_of, static_values
 from .exact import Log, Polynomial
-from .meaning import Complex, Functions, Meaning, exponential
+from .meaning import Functions, Meaning, exponential
 from .programs import Grid, Runner
 from .sequential import Gradients, Tokens
 from .steps import flipped, summed, updated
@@ -290,14 +290,17 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(7)
-    sizes = _sizes(recurrence)
+    sizes = sizes_of(recurrence)
     definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
-    static = _static(recurrence, sizes, functions)
-    states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
+    # products of matrices that stand before the walks are values of the token, those behind them take what the walks read
+    given, dense = kernels.plan.classified.outputs, kernels.plan.classified.recurrence.dense
+    definitions |= {} if dense is None else dict(dense.before)
+    static = static_values(recurrence, sizes, functions)
+    states = {s.name: random_value(s.type, sizes, functions) for s in spec.states}
     count = 0
     angles = {t.name: [(Fraction(1), Fraction(0))] * int(t.step.type.rows.value(sizes)) for t in recurrence.turnings}
     delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
-    before = {name: _random(type, sizes, functions) for name, type in delayed.items()}
+    before = {name: random_value(type, sizes, functions) for name, type in delayed.items()}
     # the spec's equations
     tokens: list[tuple[Meaning, dict]] = []
     history = [states]
@@ -305,7 +308,7 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         values = dict(static) | {"position": [[Fraction(t)]]} | {f"{name}[-1]": value for name, value in before.items()}
         for s in spec.symbols:
             if s.kind == "input":
-                values[s.name] = _random(s.type, sizes, functions, s.domain)
+                values[s.name] = random_value(s.type, sizes, functions, s.domain)
         token = Meaning(values, definitions, {}, sizes, functions)
         states, after = history[-1], updated(recurrence, history[-1], token)
         token.states = {**{(n, False): m for n, m in states.items()}, **{(n, True): m for n, m in after.items()}}
@@ -331,7 +334,10 @@ def _meaning(plan: Plan, kernels: Kernels) -> int:
         for index, kernel in enumerate(kernels.walks):
             walk_states[index] = _walk_token(kernel.walk, walk_states[index], token, reads)
         readout = Meaning({**token.values, **reads}, definitions, {}, sizes, functions)
-        for (name, value), wanted in zip(plan.classified.outputs, expected):
+        if dense is not None and dense.outputs:
+            rows = {name: readout.matrix(value) for name, (_, value) in zip(dense.reads, given, strict=True)}
+            readout = Meaning({**readout.values, **rows}, definitions, {}, sizes, functions)
+        for (name, value), wanted in zip(dense.outputs if dense is not None and dense.outputs else given, expected):
             found = readout.matrix(value)
             for a, b in zip((x for row in found for x in row), (x for row in wanted for x in row), strict=True):
                 count += 1
@@ -399,9 +405,9 @@ def _scan(plan: Plan, kernels: Kernels) -> int:
     recurrence = plan.classified.recurrence
     spec = recurrence.written
     functions = Functions(11)
-    sizes = _sizes(recurrence)
-    static = _static(recurrence, sizes, functions)
-    states = {s.name: _random(s.type, sizes, functions) for s in spec.states}
+    sizes = sizes_of(recurrence)
+    static = static_values(recurrence, sizes, functions)
+    states = {s.name: random_value(s.type, sizes, functions) for s in spec.states}
     delayed = {n.name: n.type for n in all_nodes(spec) if isinstance(n, Delayed)}
     found = {f"{name}[-1]": type for name, type in delayed.items()}
 
@@ -409,32 +415,15 @@ def _scan(plan: Plan, kernels: Kernels) -> int:
         if t is None:
             return states
         values = dict(static) | {"position": [[Fraction(t)]]}
-        values |= {name: _random(type, sizes, functions) for name, type in found.items()}
-        return values | {s.name: _random(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
+        values |= {name: random_value(type, sizes, functions) for name, type in found.items()}
+        return values | {s.name: random_value(s.type, sizes, functions, s.domain) for s in spec.symbols if s.kind == "input"}
 
     try:
-        return scans.compare(plan, program, taken_apart, draw, lambda now, token: updated(recurrence, now, token), sizes, functions)
+        update = lambda now, token: updated(recurrence, now, token)  # noqa: E731
+        rows = lambda token: [value for o in spec.outputs for value in _rows_of_output(o, token)]  # noqa: E731
+        return scans.compare(plan, program, taken_apart, draw, update, rows, sizes, functions)
     except scans.Difference as difference:
         raise ValidationError(str(difference)) from None
-
-
-def _sizes(recurrence) -> dict[str, int]:
-    """Small sizes; the dims that count rows as they are."""
-    counts = _counts(recurrence)
-    spec = recurrence.spec
-    factors = whole_factors(spec)
-    small = {name: -(-(2 + 2 * i) // factors[name]) * factors[name] for i, (name, _) in enumerate(spec.dims)}
-    return {name: size if name in counts else small[name] for name, size in spec.dims} | dict(spec.counts)
-
-
-def _static(recurrence, sizes, functions: Functions) -> dict[str, list[list[Fraction]]]:
-    """Random parameters, and the numbers that stand beside them."""
-    spec = recurrence.spec
-    defined = {s.name for s in spec.symbols if s.definition is not None} | {name for name, _ in recurrence.hoisted}
-    static = {s.name: _random(s.type, sizes, functions) for s in spec.symbols if s.kind == "param" and s.name not in defined}
-    static |= {name: [[Fraction(value)]] for name, value in spec.constants}
-    static |= {"head": [[Fraction(1)]], "heads": [[Fraction(4)]], "channel": [[Fraction(1)]], "channels": [[Fraction(4)]]}
-    return static | {name: [[Fraction(2)]] for name in ("layer", "layers") if name not in static}
 
 
 def _rows_of_output(output, token: Meaning) -> list:
@@ -444,38 +433,6 @@ def _rows_of_output(output, token: Meaning) -> list:
         token.indices[output.index] = row
         found.append(token.matrix(output.value))
     return found
-
-
-def _counts(recurrence) -> set[str]:
-    """The dims that count rows: a build has them as they are."""
-    steps = recurrence.steps
-    counted = [s.count for s in steps] + [t.rank for s in steps for t in (*s.transitions, *s.writes)]
-    counted += [o.count for o in recurrence.spec.outputs]
-    counted += [node.count for o in recurrence.spec.outputs for node in nodes(o.value) if isinstance(node, SumOver)]
-    counted += [node.count for _, e in recurrence.outputs for node in nodes(e) if isinstance(node, SumOver)]
-    counted += [n.count for s in recurrence.spec.symbols if s.definition is not None for n in nodes(s.definition) if isinstance(n, SumOver)]
-    counted += [s.type.rows for s in recurrence.spec.symbols if s.type.rows != ONE and s.type.cols != ONE]
-    return {name for size in counted if size is not None for name, _ in size.terms}
-
-
-def _random(type, sizes, functions: Functions, domain=None):
-    rows, cols = int(type.rows.value(sizes)), int(type.cols.value(sizes))
-    if type.field == "complex":
-        return [[Complex(functions.number(), functions.number()) for _ in range(cols)] for _ in range(rows)]
-    return [[_in_domain(functions, domain) for _ in range(cols)] for _ in range(rows)]
-
-
-def _in_domain(functions: Functions, domain) -> Fraction:
-    if domain is None:
-        return functions.number()
-    low, high = domain.low, domain.high
-    if low > -1e300 and high < 1e300:
-        return Fraction(low) + (Fraction(high) - Fraction(low)) * functions.between()
-    if low > -1e300:
-        return Fraction(low) + functions.number(positive=True)
-    if high < 1e300:
-        return Fraction(high) - functions.number(positive=True)
-    return functions.number()
 
 
 def _stack(walk: Walk, states):

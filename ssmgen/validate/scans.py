@@ -24,18 +24,19 @@ class Difference(Exception):
     """What differs, in words."""
 
 
-def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, sizes, functions: Functions) -> int:
+def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, rows, sizes, functions: Functions) -> int:
     """Run `TOKENS` tokens of both; gives how many numbers were compared.
 
-    draw(t): the values of every name at token t. update(states, token): the spec's states after it. `apart`: the recurrence
-    of the program, with its names for the parts of complex names and for rows. Raises Difference.
+    draw(t): the values of every name at token t. update(states, token): the spec's states after it. rows(token): its output, one value a
+    row. `apart`: the recurrence of the program, with its names for the parts of complex names and for rows, and the products outside of
+    it. Raises Difference.
     """
     recurrence = plan.classified.recurrence
-    spec = recurrence.written
-    definitions = {s.name: s.definition for s in spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
-    bound = (*program.statics, *program.token, *program.update, *program.carried, program.output, *program.convolution_lines)
+    definitions = {s.name: s.definition for s in recurrence.written.symbols if s.definition is not None} | dict(recurrence.hoisted)
+    bound = (*program.statics, *program.token, *program.update, *program.carried, *program.outputs, *program.convolution_lines)
     lines = {b.name: b.value for b in bound}
     answers = None if program.convolution is None else _Answers(program, program.convolution)
+    dense = apart.dense
     whole: dict[str, Matrix] = draw(None)
     states = {name: m for name, m in _parted(whole, apart).items() if name in dict(program.states)}
     count = 0
@@ -49,10 +50,20 @@ def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, s
         values = values | {
             name: found for m in recurrence.maxima for name, found in ((m.before, whole[m.state]), (m.after, later[m.state]))
         }
-        wanted = {**{f"{n}'": m for n, m in after.items()}, program.output.name: token.matrix(spec.outputs[0].value)}
+        wanted = {f"{n}'": m for n, m in after.items()}
         kept = {f"kept {n}": [[functions.number() for _ in row] for row in m] for n, m in states.items()}
         values = _parted(values, apart)
+        if dense is not None:
+            around = Meaning(values, _definitions(apart.unturned), {}, sizes, functions)
+            values = values | {name: around.matrix(product) for name, product in dense.before}
         own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
+        given = [own.matrix(_ref(program, o.name)) for o in program.outputs]
+        if dense is not None and dense.outputs:
+            behind = {**values, **dict(zip(dense.reads, given, strict=True))}
+            given = [Meaning(behind, around.definitions, {}, sizes, functions).matrix(value) for _, value in dense.outputs]
+        outputs = rows(token)
+        for found, row in zip(given, outputs, strict=True):
+            count += _same(f"the output at token {t}", found, row)
         for name, matrix in wanted.items():
             count += _same(f"`{name}` at token {t}", own.matrix(_ref(program, name)), matrix)
         # S' is what is left of S and what a state of zero becomes
@@ -63,7 +74,7 @@ def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, s
             total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(left, added, strict=True)]
             count += _same(f"what carries `{name}` at token {t}", total, after[name])
         if answers is not None:
-            count += answers.compare(own, states, after, wanted[program.output.name], f"of the convolution at token {t}")
+            count += answers.compare(own, states, after, outputs[0], f"of the convolution at token {t}")
         whole, states = later, after
     return count
 
@@ -141,6 +152,11 @@ def _entrywise(a: Matrix, b: Matrix, c: Matrix | None = None, d: Matrix | None =
     return [[x + sign * y for x, y in zip(p, q, strict=True)] for p, q in zip(product, _entrywise(c, d), strict=True)]
 
 
+def _definitions(recurrence: Recurrence) -> dict[str, Expr]:
+    """What is no argument, over the names of the recurrence's own spec."""
+    return {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None} | dict(recurrence.hoisted)
+
+
 def _parted(values: dict[str, Matrix], apart: Recurrence) -> dict[str, Matrix]:
     """With rows, and the parts of complex values, under their names."""
     found = dict(values)
@@ -158,7 +174,7 @@ def _ref(program: ScanProgram, name: str) -> Expr:
     from ..source import NOWHERE
     from ..spec import Ref
 
-    bound = {b.name: b.value for b in (*program.update, *program.carried, program.output)}
+    bound = {b.name: b.value for b in (*program.update, *program.carried, *program.outputs)}
     return Ref(bound[name].type, NOWHERE, name)
 
 

@@ -53,6 +53,27 @@ def s4d(u, log_re, im, C, log_dt, D, s):
     return run(u.shape[1], s, token)
 
 
+def lru(u, nu, theta, gamma_log, key, query, D, x):
+    lam = torch.exp(torch.complex(-torch.exp(nu), torch.exp(theta)))
+
+    def token(t, x):
+        x = lam * x + torch.exp(gamma_log) * (key @ u[:, t, :, :, None].to(key.dtype)).squeeze(-1)
+        return (query @ x[..., None]).squeeze(-1).real + D * u[:, t], x
+
+    return run(u.shape[1], x, token)
+
+
+def s5(u, log_re, im, key, query, log_dt, D, x):
+    A, dt = torch.complex(-torch.exp(log_re), im), torch.exp(log_dt)
+
+    def token(t, x):
+        held = (torch.exp(dt * A) - 1) / A
+        x = torch.exp(dt * A) * x + held * (key @ u[:, t, :, :, None].to(key.dtype)).squeeze(-1)
+        return 2 * (query @ x[..., None]).squeeze(-1).real + D * u[:, t], x
+
+    return run(u.shape[1], x, token)
+
+
 def turning(u, a, theta, z, C, s, h):
     """Reversed in time; `z` is a complex input."""
 

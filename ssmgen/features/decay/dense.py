@@ -9,4 +9,4 @@ def matches(facts: Facts) -> bool:
     return "dense" in facts.kinds("left") + facts.kinds("right")
 
 
-FEATURE = Feature("a full matrix per token", matches, is_lowered=False, priority=70, evidence=lambda f: f.transitions[0])
+FEATURE = Feature("a full matrix per token", matches, is_lowered=False, in_scan=True, priority=70, evidence=lambda f: f.transitions[0])

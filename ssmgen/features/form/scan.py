@@ -2,12 +2,15 @@
 
 A state of a channel has no second axis, and a factor for every entry, of the state or of what is written, leaves no matrix product.
 What fades along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its tokens; and it
-fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Terms of rank one may stand
-beside the factors: entries then read each other, and tokens are walked one after the other.
+fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Nor has it a matrix that takes
+the whole of a column. Terms of rank one and whole matrices may stand beside the factors: entries then read each other, and tokens are
+walked one after the other.
 """
 
 from ... import algebra
+from ...expressions import is_full_product, nodes
 from ...recurrence import MicroStep
+from ...spec import Ref
 from .._base import Feature
 from .._facts import Facts
 from ..side.whole import whole
@@ -18,11 +21,23 @@ def matches(facts: Facts) -> bool:
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
-    if kinds & {"elementwise", "part"} or any(w.weight is not None for w in facts.writes):
+    if kinds & {"elementwise", "part", "dense"} or any(w.weight is not None for w in facts.writes):
         return True
     if kinds - {"diagonal"} or facts.coupling_terms:
         return False
-    return whole(facts) or bool(facts.kinds("left") and facts.kinds("right")) or not _has_logarithms(facts)
+    if whole(facts) or _is_taken_by_matrix(facts) or (facts.kinds("left") and facts.kinds("right")):
+        return True
+    return not _has_logarithms(facts)
+
+
+def _is_taken_by_matrix(facts: Facts) -> bool:
+    """A matrix times the whole of a column: what it takes is a read as wide as the state, and no query."""
+    columns = {r.name for r in facts.reads if r.side == "whole"}
+    for _, value in facts.recurrence.outputs:
+        for product in (n for n in nodes(value) if is_full_product(n)):
+            if any(isinstance(n, Ref) and n.name in columns for n in nodes(product)):
+                return True
+    return False
 
 
 def _has_logarithms(facts: Facts) -> bool:
