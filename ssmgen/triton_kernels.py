@@ -554,7 +554,7 @@ class _Writer(Parts):
         """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
         gates, narrow = len(self._gate_names()), len(self.narrow)
         wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
-        return _row([*(["slots * H * BT"] * gates), wide, *(["4 * _count(slots * H * K, 4)"] * narrow)])
+        return f"({_tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow)])})"
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
@@ -641,10 +641,6 @@ def _weights_text(has_decay: bool, is_exclusive: bool) -> str:
     if is_exclusive:
         return "M_ij = exp(Q_i - G_j), j < i, Q_i = G_{i-1}: left at row i of what source j wrote; G is the running sum of g"
     return "M_ij = exp(G_i - G_j), j <= i: left at row i of what source j wrote; G is the running sum of g"
-
-
-def _row(names: list[str]) -> str:
-    return f"({_tuple_of(names)})"
 
 
 def _tuple_of(names: list[str]) -> str:
