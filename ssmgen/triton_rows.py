@@ -210,6 +210,10 @@ class _Writer(RowOperands):
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
         walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in readers)]
         walked += value_factors if self.is_wide else [*key_factors, *value_factors]
+        own = {name for r in queries for name in (f"faded_{r.name}" if self.is_wide else r.name, r.pairs, factors[r.name])}
+        entering = [n for n in walked if n not in own]
+        leaving = [n for n in walked if n not in ("v", *value_factors)]
+        has_total = self.has_erase or self.has_decay
         paired = [*query_names, "k", *own_erase, *sums, *key_factors]
         written = ["written"] if self.has_erase else ["v", *value_factors]
         gradient_outputs = [r.gradient for r in readers] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
@@ -334,6 +338,18 @@ class _Writer(RowOperands):
             readers=tuple(readers),
             queries=tuple(queries),
             walk_inputs=tuple(walked),
+            entering_inputs=tuple(entering),
+            leaving_inputs=tuple(leaving),
+            made_entering="".join(f'made["{n}"], ' for n in entering),
+            made_leaving="".join(f'made["{n}"], ' for n in leaving),
+            total_pointer="total, " if has_total else "",
+            total_words=", what they leave of it" if has_total else "",
+            total_allocation=f"torch.empty(rows{', K, K' if self.has_erase else ', K' if self.is_wide else ''}, device=initial.device), "
+            if has_total
+            else "",
+            summary_count=2 + has_total,
+            summary_programs=f'programs + _count({K_value}, options["BV"]) * sequences * H' if self.has_erase else "programs",
+            enough=4 if self.has_erase else 3,
             key_columns=self._columns_text("k"),
             paired_key=self._columns_text("k", is_bare=not self.is_wide),
             walked_key=f"_rows(faded_k, {CHUNK})" if self.is_wide else self._columns_text("k", is_bare=True),

@@ -161,6 +161,16 @@ class RowsPackage:
     readers: tuple[Reader, ...]
     queries: tuple[Reader, ...]
     walk_inputs: tuple[str, ...]
+    entering_inputs: tuple[str, ...]  # what the summary of a segment reads of them
+    leaving_inputs: tuple[str, ...]  # and that of what its reads ask
+    made_entering: str
+    made_leaving: str
+    total_pointer: str  # what a segment leaves of the state that enters it: a matrix, or exponents
+    total_words: str
+    total_allocation: str
+    summary_count: int
+    summary_programs: str
+    enough: int  # segments from which on a sequence is cut
     key_columns: str  # tiles, as those of readers
     paired_key: str
     walked_key: str
