@@ -24,11 +24,13 @@ def compiled(subjects: Iterable[Subject], shapes: tuple[tuple[int, int, int], ..
     """
     found: dict[tuple[str, str], Launch] = {}
     for subject in subjects if importlib.util.find_spec("triton") else ():
-        if not has_kernels(Path(subject.package.__file__).parent):
+        folder = Path(subject.package.__file__).parent
+        if not has_kernels(folder):
             continue
         say(f"what {subject.spec.name} launches")
         compared = (1, min(shapes[0][1], TOKENS), min(shapes[0][2], HEADS))
-        for run in (*(_both(subject, shape) for shape in (compared, *shapes)), *_steps(subject, shapes[0][2])):
+        whole = (compared, *shapes) if (folder / "kernels.py").exists() else ()  # the torch form would run, and launch nothing
+        for run in (*(_both(subject, shape) for shape in whole), *_steps(subject, shapes[0][2])):
             with recorded({"dtype": "", "call": "", "is_packed": False}) as launches, suppress(Exception):
                 run()
             found = {**launches, **found}
