@@ -400,13 +400,14 @@ _table = click.option(
 @_file
 @click.option("--device", default=None, help="cpu or cuda (default: a GPU when there is one).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes on a GPU, 2 to 3 GiB each (default: one a core, at most seven).")
 @_table
-def verify(file: Path, device: str | None, path: Path | None, table: Path | None) -> int:
+def verify(file: Path, device: str | None, path: Path | None, jobs: int | None, table: Path | None) -> int:
     """Test a spec's package against two oracles and itself: values, gradients, invariances. Needs torch."""
     from .runtime import commands
 
     try:
-        return commands.verify(_read(file), device, path, table)
+        return commands.verify(_read(file), device, path, table, jobs)
     except commands.TableError as error:
         raise UserError(str(error)) from None
 

@@ -144,7 +144,7 @@ def test_a_part_in_a_process_finds_what_it_does_here(tmp_path, monkeypatch):
     (spec,) = compiler.check(source).after("resolve")[source.name].recurrences
     monkeypatch.setattr(verify_apart, "parts", lambda cores: parts(cores)[:1])
     shown = []
-    apart = verify_apart.verify(source, spec, device="cpu", cores=2, shown=shown.append)
+    apart = verify_apart.verify(source, spec, device="cpu", cores=2, jobs=2, shown=shown.append)
     here = verify_checks(jit.packages(source, {})[spec.name], spec, parts(2)[0])
     assert apart.passed and apart.rows == here.rows == tuple(shown)
 
@@ -160,7 +160,7 @@ row = {"check": str(part), "compared": "", "error": float("inf") if part == 4 el
 print(json.dumps({"row": row}))
 """
     said = []
-    report = verify_apart.verify(Source("a.ssm", ""), spec, device="cpu", cores=3, progress=said.append, program=("-c", program))
+    report = verify_apart.verify(Source("a.ssm", ""), spec, device="cpu", cores=9, jobs=3, progress=said.append, program=("-c", program))
     assert [row.check for row in report.rows] == ["0", "1", "2", "compilation to decode kernel", "4", "5", "6"]
     assert {row.check for row in report.failures} == {"compilation to decode kernel", "4"} and said == ["at work"] * 6
     assert report.rows[3].reason == "the process ended with code 1: an illegal access"

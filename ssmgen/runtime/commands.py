@@ -29,8 +29,11 @@ def consoles(width: int = 132):
     return plain if plain.is_terminal else Console(highlight=False, width=width), Console(stderr=True)
 
 
-def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None) -> int:
-    """Verify every recurrence of a source, on a GPU in a process a core; 1 when a row failed. table: of configurations, from `tune`."""
+def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None, jobs: int | None = None) -> int:
+    """Verify every recurrence of a source; 1 when a row failed.
+
+    table: of configurations, from `tune`. jobs: processes on a GPU, one a core by default.
+    """
     import torch
 
     from . import verify_apart
@@ -51,11 +54,12 @@ def verify(source: Source, device: str | None, path: Path | None, table: Path | 
             progress.print(words if row.passed else f"{words} ({row.reason})", markup=False, soft_wrap=True)
 
         with progress.status(spec.name) as status:
-            if device.startswith("cpu"):
-                report = verify_package(packages[spec.name], spec, device=device, progress=status.update, shown=shown)
+            told = {"device": device, "progress": status.update, "shown": shown}
+            if device.startswith("cpu") or jobs == 1:
+                report = verify_package(packages[spec.name], spec, **told)
             else:
                 cores = os.cpu_count() or 1
-                report = verify_apart.verify(source, spec, device=device, cores=cores, table=table, progress=status.update, shown=shown)
+                report = verify_apart.verify(source, spec, cores=cores, jobs=jobs or cores, table=table, **told)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")

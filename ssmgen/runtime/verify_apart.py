@@ -33,12 +33,16 @@ def verify(
     *,
     device: str,
     cores: int,
+    jobs: int,
     table: Path | None = None,
     progress: Callable[[str], None] = lambda words: None,
     shown: Callable[[Row], None] = lambda row: None,
     program: tuple[str, ...] = WORKER,
 ) -> Report:
-    """As `verify.verify`, of the package that a source builds, by at most `cores` processes. table: of configurations."""
+    """As `verify.verify`, of the package that a source builds, by at most `jobs` processes, which compile on all `cores`.
+
+    table: of configurations.
+    """
     start = time.perf_counter()
     request = {"name": source.name, "text": source.text, "recurrence": recurrence.name, "device": device, "cores": cores}
     request["table"] = None if table is None else str(table.resolve())
@@ -48,7 +52,7 @@ def verify(
     running: dict[int, _Process] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < cores:
+            while waiting and len(running) < jobs:
                 number, checks = waiting.pop()
                 running[number] = _Process({**request, "part": number}, tuple(checks), answers, program)
             number, line = answers.get()
