@@ -17,7 +17,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 from ssmgen import compiler  # noqa: E402
-from ssmgen.runtime import jit, verify_apart  # noqa: E402
+from ssmgen.runtime import jit, verify_apart, verify_kernels  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.measure import largest, typical  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, Report, parts, verify, verify_checks  # noqa: E402
@@ -171,3 +171,17 @@ def test_the_tests_of_a_package_pass(gated):
     folder, spec = gated
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", str(folder)], capture_output=True, text=True, cwd=folder.parent)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+def test_what_the_eager_reference_cannot_hold_is_not_asked_of_kernels():
+    def one(name, error):
+        return verify_kernels.Measured("backward", "its one configuration", name, error, 0.01, "2 x 3 tokens")
+
+    given = [one("y", 0.005), one("gradient of q", 0.03), one("gradient of k", math.inf), one("gradient of v", math.nan)]
+    said = {"y": 0.5, "gradient of q": 0.02, "gradient of k": math.inf, "gradient of v": 0.02}
+    found = verify_kernels.judged(given, "float16", lambda: said)
+    assert [(m.name, m.tolerance) for m in found] == [("y", 1.0), ("gradient of q", 0.04), ("gradient of v", 0.04)]
+    assert [m.excess <= 1 for m in found] == [True, True, False], "a result that is no number is wrong where the reference has one"
+    kept = verify_kernels.judged(given, "float32", lambda: said)
+    assert [m.tolerance for m in kept] == [1.0, 0.04, 0.01, 0.04] and not kept[2].excess <= 1
+    assert verify_kernels.judged(given[:1], "float16", lambda: pytest.fail("nothing is off")) == given[:1]
