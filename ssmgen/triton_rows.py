@@ -130,6 +130,9 @@ class _Writer(RowOperands):
         own = "k" if letter == "e" else letter
         tile = f"_tile({own}, {self.places[letter].row}, {width}, {columns}, m_t)"
         factor = "" if is_bare else self._factor(letter)
+        if self.is_wide and factor and letter != "v":
+            # it fades before it is rounded: twice would show in the gradient of what moves all decays
+            return f"({tile} * {_number(factor)}[:, None])"
         return f"({tile} * {_number(factor)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
 
     def _fade(self, letter: str, later: str) -> str:
