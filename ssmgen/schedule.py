@@ -32,8 +32,9 @@ EXPONENT = 80.0
 OPERATIONS = 4
 """Operations of a scan, tensor by tensor, that take as long as a token's share of one transform along time."""
 
-KERNEL_OPERATIONS = 500
-"""The same where the scan has kernels, forward and backward together, as measured on an H200: transforms wait for memory."""
+KERNEL_OPERATIONS = 600
+"""The same where the scan has kernels, forward and backward together: measured on an H200, where two transforms and what lies around them
+take as long as a kernel's scan of 150 to 200 complex modes, most of it in moving memory."""
 
 
 def schedule(classified: Classified) -> Plan:

@@ -62,6 +62,16 @@ recurrence turning {
   output y = Re(C . s') + Im(C . s) * h' + h
   @form  convolution
 }""",
+    "a matrix between the entries": """
+recurrence whole {
+  dim    N = 4
+  input  x : scalar per channel
+  param  W : [N, N] per channel; b, c : [N] per channel
+  state  h : real [N] per channel
+  update h' = 0.3 * W h + x * b
+  output y = c . h' + x
+  @form  convolution
+}""",
 }
 HELD = ("op = reference", "op gradients", "split", "packed", "step", "reversed", "causality")
 
