@@ -218,6 +218,40 @@ def test_a_complex_matrix_between_entries(tmp_path):
     torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
 
 
+ONE_HOT = """
+# arXiv:2509.22284: a matrix with a single 1 in every column, times a diagonal; the module chooses it, with the gradient of its scores
+recurrence pd_ssm {
+  dim    N = 4, P = 3
+  input  u : [P]; M : [N, N]; mag, phase : [N]
+  param  B : complex [N, P] per head; C : complex [P, N] per head; D : [P] per head
+  let    d : complex [N] = sigmoid(mag) * cis(2 * pi * sigmoid(phase))
+  state  x : complex [N]
+  update x' = M diag(d) x + B u
+  output y = Re(C x') + D * u
+}"""
+
+
+def test_entries_that_change_places(tmp_path):
+    """A column of a matrix has one 1: the loop that scatters, for values and for all gradients but those of the choice."""
+    folder, spec = write(ONE_HOT, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(B, T, 2, 1, dict(spec.dims)), seed=5, device="cpu").to(torch.float64)
+    u, scores, *rest = (*case.arguments, torch.randn(B, 2, 4, dtype=torch.complex128))
+    place = scores.argmax(-2)
+    hard = torch.zeros_like(scores).scatter(-2, place[..., None, :], 1.0)
+    wanted_leaves, found_leaves = ([x.clone().requires_grad_() for x in (u, *rest)] for _ in range(2))
+    wanted, final = scans.pd_ssm(wanted_leaves[0], place, *wanted_leaves[1:])
+    scores.requires_grad_()
+    given = hard + scores - scores.detach()
+    output = package.pd_ssm(found_leaves[0], given, *found_leaves[1:-1], initial_state=package.State(found_leaves[-1]))
+    torch.testing.assert_close((output.y, *output.final_state), (wanted, final), rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), wanted_leaves)
+    *found, chosen = torch.autograd.grad((output.y * weights).sum(), [*found_leaves, scores])
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-9, atol=1e-9)
+    assert chosen.isfinite().all() and chosen.any()
+
+
 ROWS = """
 recurrence rows(R = 2) {
   dim    N = 6
