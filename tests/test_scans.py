@@ -218,24 +218,10 @@ def test_a_complex_matrix_between_entries(tmp_path):
     torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
 
 
-ONE_HOT = """
-# arXiv:2509.22284: a matrix with a single 1 in every column, times a diagonal; the module chooses it, with the gradient of its scores
-recurrence pd_ssm {
-  dim    N = 4, P = 3
-  input  u : [P]; M : [N, N]; mag, phase : [N]
-  param  B : complex [N, P] per head; C : complex [P, N] per head; D : [P] per head
-  let    d : complex [N] = sigmoid(mag) * cis(2 * pi * sigmoid(phase))
-  state  x : complex [N]
-  update x' = M diag(d) x + B u
-  output y = Re(C x') + D * u
-}"""
-
-
 def test_entries_that_change_places(tmp_path):
     """A column of a matrix has one 1: the loop that scatters, for values and for all gradients but those of the choice."""
-    folder, spec = write(ONE_HOT, tmp_path)
-    package = load(folder)
-    case = draw(spec, Shape(B, T, 2, 1, dict(spec.dims)), seed=5, device="cpu").to(torch.float64)
+    package, spec = example("pd_ssm", tmp_path)
+    case = draw(spec, Shape(B, T, 2, 1, {"N": 4, "P": 3}), seed=5, device="cpu").to(torch.float64)
     u, scores, *rest = (*case.arguments, torch.randn(B, 2, 4, dtype=torch.complex128))
     place = scores.argmax(-2)
     hard = torch.zeros_like(scores).scatter(-2, place[..., None, :], 1.0)
