@@ -218,6 +218,37 @@ def test_a_complex_matrix_between_entries(tmp_path):
     torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
 
 
+COMPLEX_KEYS = """
+recurrence complex_keys {
+  dim    N = 4, P = 3
+  input  k, q : complex [N]; v : [P]; g : [N]; b : scalar
+  gate   beta in (0, 1) = sigmoid(b)
+  state  S : complex [N, P]
+  update S' = diag(0.9 * cis(g)) S - beta * k (k^H S) + k v^T
+  output y = Re(S'^H q)
+}"""
+
+
+def test_a_matrix_of_complex_entries(tmp_path):
+    """A delta rule with complex keys, read by the conjugate: values and gradients against the loop."""
+    folder, spec = write(COMPLEX_KEYS, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(B, 9, 2, 1, dict(spec.dims)), seed=5, device="cpu").to(torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, torch.randn(B, 2, 4, 3, dtype=torch.complex128))]
+    k, q, v, g, b, S = leaves
+    outputs = []
+    for t in range(9):
+        key, beta = k[:, t, ..., None], torch.sigmoid(b[:, t])[..., None, None]
+        S = 0.9 * torch.exp(1j * g[:, t])[..., None] * S - beta * key @ (key.mH @ S) + key @ v[:, t, ..., None, :].to(key.dtype)
+        outputs.append((S.mH @ q[:, t, ..., None]).squeeze(-1).real)
+    wanted, found = torch.stack(outputs, 1), [x.detach().requires_grad_() for x in leaves]
+    output = package.complex_keys(*found[:-1], initial_state=package.State(found[-1]))
+    torch.testing.assert_close((output.y, *output.final_state), (wanted, S), rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_entries_that_change_places(tmp_path):
     """A column of a matrix has one 1: the loop that scatters, for values and for all gradients but those of the choice."""
     package, spec = example("pd_ssm", tmp_path)
