@@ -7,6 +7,9 @@ from built import write
 
 torch = pytest.importorskip("torch")
 
+from torch._subclasses import FakeTensor, FakeTensorMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from ssmgen.backends.torch_text import identifier  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 
@@ -74,3 +77,27 @@ def test_a_forward_mode_derivative_is_refused(tmp_path):
         assert run(q).shape == (2, 9, 2, 3), "without a tangent it runs"
         with pytest.raises(RuntimeError, match="gradients are taken backwards"):
             run(torch.autograd.forward_ad.make_dual(q, q))
+
+
+def test_operators_are_left_out_only_where_nothing_listens(tmp_path, monkeypatch):
+    """A call goes straight to the operator's function; a mode that watches operators sees them, and stand-ins are left to them."""
+    made = package(tmp_path, "direct")
+    given, seen = arguments(3), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function.name().removeprefix(f"{made.op.NAMESPACE}::"))
+            return function(*args, **(kwargs or {}))
+
+    def run():
+        y = made.direct(*given).y
+        return y, *torch.autograd.grad(y.square().sum(), given)
+
+    with Watch():
+        watched = run()
+    assert {"forward", "backward"} <= set(seen)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert isinstance(made.direct(*(mode.from_tensor(x.detach()) for x in given)).y, FakeTensor)
+    assert not made.op._is_direct(mode.from_tensor(given[0].detach())), "what is fake, out of its mode too"
+    monkeypatch.setattr(made.op, "_operators", None)
+    torch.testing.assert_close(run(), watched, rtol=0, atol=0)
