@@ -132,7 +132,8 @@ def _beside_matrices(classified: Classified) -> Diagnostic | None:
     spec, scan = classified.recurrence.spec, classified.scan
     definitions = [s.definition for s in spec.symbols if s.definition is not None] + [value for _, value in classified.recurrence.hoisted]
     values = [*(s.value for s in scan.steps), *(value for _, value in scan.outputs), *definitions]
-    product = next((n for value in values for n in nodes(value) if is_full_product(n)), None)
+    states = {s.name for s in spec.states}
+    product = next((n for value in values for n in nodes(value) if is_full_product(n, states)), None)
     if product is None and len(scan.outputs) == 1:
         return None
     span = spec.outputs[0].span if product is None else product.span
