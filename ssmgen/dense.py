@@ -15,12 +15,12 @@ from fractions import Fraction
 
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
-from .expressions import is_full_product, nodes
+from .expressions import is_full_product, is_state, nodes
 from .plan import Classified, Scan, Walk
 from .recurrence import Dense, Recurrence
 from .scans_written import equations_of
 from .source import NOWHERE
-from .spec import Apply, Delayed, Dim, Div, Expr, MatMul, MicroLoop, Pow, Ref, StateRef, Symbol
+from .spec import Apply, Delayed, Dim, Div, Expr, MatMul, MicroLoop, Pow, Ref, Symbol
 from .spec import Recurrence as Spec
 from .tokens import TokenWriter
 
@@ -100,10 +100,7 @@ class _Apart:
         return tuple((name, self._freed(value)) for name, value in given), behind
 
     def _reads_state(self, expr: Expr) -> bool:
-        for node in nodes(expr):
-            if isinstance(node, StateRef) or isinstance(node, Ref) and _base(node.name) in self.states:
-                return True
-        return False
+        return any(is_state(node, self.states) for node in nodes(expr))
 
     # --- before the scan ---
 
@@ -111,7 +108,7 @@ class _Apart:
         """The expression with every product that reads no state as an input."""
 
         def product(node: Expr) -> Expr | None:
-            return self._input(node) if is_full_product(node) and not self._reads_state(node) else None
+            return self._input(node) if is_full_product(node, self.states) and not self._reads_state(node) else None
 
         return algebra.rewrite(expr, product)
 
@@ -147,7 +144,7 @@ class _Apart:
 
     def _takes_state(self, expr: Expr) -> bool:
         """Whether a matrix takes what is made of a state."""
-        return any(is_full_product(node) and self._reads_state(node) for node in nodes(expr))
+        return any(is_full_product(node, self.states) and self._reads_state(node) for node in nodes(expr))
 
     def _read_out(self, expr: Expr) -> Expr:
         if not self._reads_state(expr):
@@ -261,7 +258,3 @@ def from_the_right(expr: Expr) -> Expr:
         return None
 
     return algebra.rewrite(expr, regrouped)
-
-
-def _base(name: str) -> str:
-    return name.removeprefix("kept ").split("'")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -55,16 +56,28 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
-def is_full_product(expr: Expr) -> bool:
-    """A product, no number, with a matrix that may have an entry for every row and column: made of a name of its shape."""
+def is_full_product(expr: Expr, states: Collection[str] = ()) -> bool:
+    """A product, no number, with a matrix that may have an entry for every row and column: made of a name of its shape, and of none
+    of `states`, before or after a token."""
     if not isinstance(expr, MatMul) or expr.type.is_scalar or isinstance(expr.left, Diag) or isinstance(expr.right, Diag):
         return False
-    for type, side in ((side.type, side) for side in (expr.left, expr.right)):
-        shapes = (type, replace(type, rows=type.cols, cols=type.rows))
-        is_matrix = not (type.is_scalar or type.is_column or type.is_row)
-        if is_matrix and any(isinstance(n, (Ref, StateRef)) and n.type in shapes for n in nodes(side)):
-            return True
-    return False
+    return any(_is_full_matrix(side, states) for side in (expr.left, expr.right))
+
+
+def _is_full_matrix(expr: Expr, states: Collection[str]) -> bool:
+    type = expr.type
+    shapes = (type, replace(type, rows=type.cols, cols=type.rows))
+    names = [n for n in nodes(expr) if isinstance(n, (Ref, StateRef))]
+    if type.is_scalar or type.is_column or type.is_row or any(is_state(n, states) for n in names):
+        return False
+    return any(n.type in shapes for n in names)
+
+
+def is_state(node: Expr, states: Collection[str]) -> bool:
+    """Whether a name is one of `states`: `S`, `S'`, `S'1` after a step, `kept S`."""
+    if isinstance(node, StateRef):
+        return True
+    return isinstance(node, Ref) and node.name.removeprefix("kept ").split("'")[0] in states
 
 
 def nodes(expr: Expr):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from built import write
@@ -18,6 +19,7 @@ from test_scans import TURNING  # noqa: E402
 
 from ssmgen.runtime import verify_kernels  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify_kernels import Measured, Trial, compare, judged  # noqa: E402
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
@@ -31,7 +33,6 @@ recurrence between_matrices {
   state  x : complex [N]
   update x' = 0.9 * cis(g) * x + B u
   output y = Re(C x')
-  time   reversed
 }""",
     # complex: angles from the data, a complex input that all channels share, a real state beside, reversed
     "turning": TURNING,
@@ -88,6 +89,33 @@ def interpret(name: str, folder: Path) -> None:
             print("\n".join(wrong))
             return
     print("held")
+
+
+def interpret_step(name: str, folder: Path) -> None:
+    """One token: the launch against the torch step of what stands between the products, also on rows of a pool."""
+    target, spec = write(SPECS[name], folder)
+    package = load(target)
+    op, decode = (importlib.import_module(f"{package.__name__}.{file}") for file in ("op", "decode"))
+    step, given = op._operators.step, []
+    op._operators = SimpleNamespace(
+        step=lambda *tensors: given.append([None if x is None else x.clone() for x in tensors]) or step(*tensors)
+    )
+    case = draw(spec, Shape(3, 1, 2, 1, dict(spec.dims)), seed=2).to(torch.float32)
+    inputs, params = [x[:, 0] for x in case.inputs.values()], list(case.params.values())
+    for slots in (None, torch.tensor([3, -1, 0])):
+        state = package.State(torch.randn(3 if slots is None else 4, 2, 6, dtype=torch.complex64))
+        y = package.between_matrices_step(*inputs, *params, state=state, slots=slots)
+        *tensors, present = given.pop()
+        launched = [x.clone() for x in tensors]
+        torch.testing.assert_close(decode.step(*launched, slots=present), step(*tensors, present))
+        torch.testing.assert_close(torch.complex(*launched[-2:]), state.x)
+        assert slots is None or y[1].abs().max() == 0
+    print("held")
+
+
+@interpreted
+def test_interpreted_steps_between_matrices(tmp_path):
+    assert interpreting("matrices", tmp_path, function="interpret_step", module="test_scan_kernels") == "held"
 
 
 @interpreted

@@ -218,6 +218,92 @@ def test_a_complex_matrix_between_entries(tmp_path):
     torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
 
 
+COMPLEX_KEYS = """
+recurrence complex_keys {
+  dim    N = 4, P = 3
+  input  k, q : complex [N]; v : [P]; g : [N]; b : scalar
+  gate   beta in (0, 1) = sigmoid(b)
+  state  S : complex [N, P]
+  update S' = diag(0.9 * cis(g)) S - beta * k (k^H S) + k v^T
+  output y = Re(S'^H q)
+}"""
+
+
+def test_a_matrix_of_complex_entries(tmp_path):
+    """A delta rule with complex keys, read by the conjugate: values and gradients against the loop."""
+    folder, spec = write(COMPLEX_KEYS, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(B, 9, 2, 1, dict(spec.dims)), seed=5, device="cpu").to(torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, torch.randn(B, 2, 4, 3, dtype=torch.complex128))]
+    k, q, v, g, b, S = leaves
+    outputs = []
+    for t in range(9):
+        key, beta = k[:, t, ..., None], torch.sigmoid(b[:, t])[..., None, None]
+        S = 0.9 * torch.exp(1j * g[:, t])[..., None] * S - beta * key @ (key.mH @ S) + key @ v[:, t, ..., None, :].to(key.dtype)
+        outputs.append((S.mH @ q[:, t, ..., None]).squeeze(-1).real)
+    wanted, found = torch.stack(outputs, 1), [x.detach().requires_grad_() for x in leaves]
+    output = package.complex_keys(*found[:-1], initial_state=package.State(found[-1]))
+    torch.testing.assert_close((output.y, *output.final_state), (wanted, S), rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_entries_that_change_places(tmp_path):
+    """A column of a matrix has one 1: the loop that scatters, for values and for all gradients but those of the choice."""
+    package, spec = example("pd_ssm", tmp_path)
+    case = draw(spec, Shape(B, T, 2, 1, {"N": 4, "P": 3}), seed=5, device="cpu").to(torch.float64)
+    u, scores, *rest = (*case.arguments, torch.randn(B, 2, 4, dtype=torch.complex128))
+    place = scores.argmax(-2)
+    hard = torch.zeros_like(scores).scatter(-2, place[..., None, :], 1.0)
+    wanted_leaves, found_leaves = ([x.clone().requires_grad_() for x in (u, *rest)] for _ in range(2))
+    wanted, final = scans.pd_ssm(wanted_leaves[0], place, *wanted_leaves[1:])
+    scores.requires_grad_()
+    given = hard + scores - scores.detach()
+    output = package.pd_ssm(found_leaves[0], given, *found_leaves[1:-1], initial_state=package.State(found_leaves[-1]))
+    torch.testing.assert_close((output.y, *output.final_state), (wanted, final), rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), wanted_leaves)
+    *found, chosen = torch.autograd.grad((output.y * weights).sum(), [*found_leaves, scores])
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-9, atol=1e-9)
+    assert chosen.isfinite().all() and chosen.any()
+
+
+ROWS = """
+recurrence rows(R = 2) {
+  dim    N = 6
+  input  u : [N]; k : [R, N]; c : [R]
+  param  B : [N, N] per head
+  gate   a in (-1, 1) : [N] = tanh(u)
+  state  x : real [N]
+  update x' = a * x + B u + (sum r in 1..R: c[r] * k[r])
+  output y[r] = k[r] * x' + u
+}"""
+
+
+def test_rows_of_the_output(tmp_path):
+    """`y[r]` of a scan: values, gradients and steps against the loop."""
+    folder, spec = write(ROWS, tmp_path)
+    package = load(folder)
+    case = draw(spec, Shape(B, T, 2, 1, dict(spec.dims) | dict(spec.counts)), seed=5, device="cpu").to(torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (*case.arguments, torch.randn(B, 2, 6, dtype=torch.float64))]
+    u, k, c, matrix, x = leaves
+    outputs = []
+    for t in range(T):
+        x = torch.tanh(u[:, t]) * x + (matrix @ u[:, t, :, :, None]).squeeze(-1) + (c[:, t, ..., None] * k[:, t]).sum(-2)
+        outputs.append(k[:, t] * x[..., None, :] + u[:, t, :, None])
+    wanted, found = torch.stack(outputs, 1), [x.detach().requires_grad_() for x in leaves]
+    output = package.rows(*found[:-1], initial_state=package.State(found[-1]), chunk=8)
+    torch.testing.assert_close((output.y, *output.final_state), (wanted, x), rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(wanted)
+    expected = torch.autograd.grad((wanted * weights).sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad((output.y * weights).sum(), found), expected, rtol=1e-9, atol=1e-9)
+    state = package.State(leaves[-1].detach().clone())
+    step = package.rows_step(u[:, 0].detach(), k[:, 0].detach(), c[:, 0].detach(), matrix.detach(), state=state)
+    torch.testing.assert_close(step, wanted[:, 0].detach())
+    assert (folder / "kernels.py").exists()
+
+
 def test_products_of_matrices_stand_outside_of_the_scan(tmp_path):
     """To the operator and its kernels what they give is an input, and what they take the output; one product reads both parts."""
     folder, _ = write((ROOT / "examples" / "lru.ssm").read_text(encoding="utf-8"), tmp_path)

@@ -74,6 +74,17 @@ def s5(u, log_re, im, key, query, log_dt, D, x):
     return run(u.shape[1], x, token)
 
 
+def pd_ssm(u, place, mag, phase, key, query, D, x):
+    """`place` [B, T, H, N]: where a token brings each entry."""
+    d = torch.polar(sigmoid(mag), 2 * torch.pi * sigmoid(phase))
+
+    def token(t, x):
+        x = torch.zeros_like(x).scatter_add(-1, place[:, t], d[:, t] * x) + (key @ u[:, t, :, :, None].to(key.dtype)).squeeze(-1)
+        return (query @ x[..., None]).squeeze(-1).real + D * u[:, t], x
+
+    return run(u.shape[1], x, token)
+
+
 def turning(u, a, theta, z, C, s, h):
     """Reversed in time; `z` is a complex input."""
 

@@ -10,7 +10,7 @@ walked one after the other.
 from ... import algebra
 from ...expressions import is_full_product, nodes
 from ...recurrence import MicroStep
-from ...spec import Ref
+from ...spec import Ref, State
 from .._base import Feature
 from .._facts import Facts
 from ..side.whole import whole
@@ -21,6 +21,8 @@ def matches(facts: Facts) -> bool:
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
+    if "rotation" not in kinds and any(_is_complex(facts.recurrence.spec.state(s)) for s in facts.states):
+        return True
     if kinds & {"elementwise", "part", "dense"} or any(w.weight is not None for w in facts.writes):
         return True
     if kinds - {"diagonal"} or facts.coupling_terms:
@@ -28,6 +30,11 @@ def matches(facts: Facts) -> bool:
     if whole(facts) or _is_taken_by_matrix(facts) or (facts.kinds("left") and facts.kinds("right")):
         return True
     return not _has_logarithms(facts)
+
+
+def _is_complex(state: State) -> bool:
+    """Whether entries are complex numbers, and no pairs of real ones that turn."""
+    return state.type.field == "complex" and state.rotating_rows is None
 
 
 def _is_taken_by_matrix(facts: Facts) -> bool:
