@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import algebra
 from .complex_pairs import over_pairs
 from .diagnostics import Diagnostic, Label, Severity
-from .expressions import is_full_product, key, nodes
+from .expressions import is_full_product, is_state, key, nodes
 from .plan import Classified
 from .recurrence import Recurrence
 from .response import Convolution, Drive, Probe
@@ -131,12 +131,13 @@ def _beside_matrices(classified: Classified) -> Diagnostic | None:
     """Of what matrices write and read, or of several rows, a convolution would be one of every entry of the state."""
     spec, scan = classified.recurrence.spec, classified.scan
     definitions = [s.definition for s in spec.symbols if s.definition is not None] + [value for _, value in classified.recurrence.hoisted]
-    names = {s.name for s in spec.states}
-    reads = lambda e: any(isinstance(n, Ref) and n.name.removeprefix("kept ").split("'")[0] in names for n in nodes(e))  # noqa: E731
-    # what leads from entry to entry is a factor of the state, and what a column reads of a state of a head no matrix between columns
-    written = (n for step in scan.steps for n in nodes(step.value) if is_full_product(n) and not reads(n))
-    others = (n for value in (*(value for _, value in scan.outputs), *definitions) for n in nodes(value) if is_full_product(n))
-    read = (n for n in others if not any(reads(e) and not (e.type.is_column or e.type.is_row) for e in (n.left, n.right)))
+    states = {s.name for s in spec.states}
+    # what leads from entry to entry is a factor of the state
+    written = [
+        n for step in scan.steps for n in nodes(step.value) if is_full_product(n, states) and not any(is_state(e, states) for e in nodes(n))
+    ]
+    others = (*(value for _, value in scan.outputs), *definitions)
+    read = [n for value in others for n in nodes(value) if is_full_product(n, states)]
     product = next(iter([*written, *read]), None)
     if product is None and len(scan.outputs) == 1:
         return None

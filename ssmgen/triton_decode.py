@@ -341,7 +341,7 @@ class TokenWriter:
             self.current[state.name] = f"b_{identifier(state.name)}"
             self.known[state.name, axes] = loaded(self.current[state.name], tuple(axes))
         outputs = self.spec.outputs
-        if outputs[0].count is not None and outputs[0].count.value(self.counts) != len(outputs):
+        if outputs[0].count is not None and outputs[0].count.value({**dict(self.spec.dims), **self.counts}) != len(outputs):
             raise UnsupportedOperand("an output of several rows")
         results = [self._unrolled(output.value) for output in outputs]
         self.rows = [self.output if len(outputs) == 1 else self._fresh(f"{self.output}_{n}") for n in range(1, len(outputs) + 1)]
