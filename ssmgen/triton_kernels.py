@@ -136,24 +136,6 @@ class _Writer(Parts):
         self._query(row), self._read_gradient(row)
         return self._walked(head, row)
 
-    def _vectors(self) -> tuple[Walked, Walked, Walked]:
-        """What the kernels of vectors read: of what is written, of the gradients of reads, of reads."""
-        if not self.narrow:
-            return (Walked("", (), ()),) * 3
-        sums, self.sums = self.sums, set()
-        walked = []
-        for reads in ((self._key,), (self._query, self._narrow_gradients), (self._query, self._key)):
-            head, row = self._site()
-            for read in reads:
-                read(row)
-            walked.append(self._walked(head, row))
-        self.sums = sums  # the whole width stands here
-        return tuple(walked)
-
-    def _narrow_gradients(self, site: Site) -> None:
-        for n in range(len(self.narrow)):
-            site.add(f"b_d{n}", f"tl.load(du_{n} + row * H + i_h, mask=m_t, other=0.0)", "", "[BT]")
-
     def _read_gradient_kernel(self) -> tuple[Walked, tuple[str, ...]]:
         """The gradients of what the narrow columns read, one number a token."""
         head, row = self._site()
