@@ -326,6 +326,7 @@ class _Writer(Parts):
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
         dy = "d_reads" if self.gradients.is_apart else "dy"
+        of_parts = [line.text for p in parts for line in (*p.head, *p.rows, *p.group, *p.pairs, *p.block, *p.after)]
         states_reads = reads if any("(reads" in line.text for line in queries.rows) else ""
         splits_reads = len(read_names) > 1
         names_of_states = {columns[self.wide].state: ""} | {columns[i].state: f"_{n}" for n, i in enumerate(self.narrow)}
@@ -362,7 +363,7 @@ class _Writer(Parts):
             has_own=self.walk.own is not None,
             late=self.late,
             is_apart=self.gradients.is_apart,
-            dy=dy,
+            gradient_dy=f"{dy}, " if not self._makes_read_gradient() or any("(dy," in text for text in of_parts) else "",
             has_output=not self.gradients.is_apart,
             readout=readout,
             readout_store=y_store,
@@ -372,7 +373,7 @@ class _Writer(Parts):
             readout_outputs="".join(f"{n}, " for n in made_apart),
             readout_uses_group=_mentions("i_g", (*readout.head, *readout.rows, *apart[0].head, *apart[0].rows)),
             readout_shape=f"batch, T, H, {self._read_width()}",
-            walked_reads="" if self.gradients.is_apart else reads,
+            walked_reads="" if self.gradients.is_apart or not any("(reads" in text for text in of_parts) else reads,
             is_folded=self.folded is not None,
             padded=1 if self.folded is None else self.folded.padded,
             BR=self.BR,
