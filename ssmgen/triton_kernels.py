@@ -136,24 +136,6 @@ class _Writer(Parts):
         self._query(row), self._read_gradient(row)
         return self._walked(head, row)
 
-    def _vectors(self) -> tuple[Walked, Walked, Walked]:
-        """What the kernels of vectors read: of what is written, of the gradients of reads, of reads."""
-        if not self.narrow:
-            return (Walked("", (), ()),) * 3
-        sums, self.sums = self.sums, set()
-        walked = []
-        for reads in ((self._key,), (self._query, self._narrow_gradients), (self._query, self._key)):
-            head, row = self._site()
-            for read in reads:
-                read(row)
-            walked.append(self._walked(head, row))
-        self.sums = sums  # the whole width stands here
-        return tuple(walked)
-
-    def _narrow_gradients(self, site: Site) -> None:
-        for n in range(len(self.narrow)):
-            site.add(f"b_d{n}", f"tl.load(du_{n} + row * H + i_h, mask=m_t, other=0.0)", "", "[BT]")
-
     def _read_gradient_kernel(self) -> tuple[Walked, tuple[str, ...]]:
         """The gradients of what the narrow columns read, one number a token."""
         head, row = self._site()
@@ -344,6 +326,7 @@ class _Writer(Parts):
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
         dy = "d_reads" if self.gradients.is_apart else "dy"
+        of_parts = [line.text for p in parts for line in (*p.head, *p.rows, *p.group, *p.pairs, *p.block, *p.after)]
         states_reads = reads if any("(reads" in line.text for line in queries.rows) else ""
         splits_reads = len(read_names) > 1
         names_of_states = {columns[self.wide].state: ""} | {columns[i].state: f"_{n}" for n, i in enumerate(self.narrow)}
@@ -380,7 +363,7 @@ class _Writer(Parts):
             has_own=self.walk.own is not None,
             late=self.late,
             is_apart=self.gradients.is_apart,
-            dy=dy,
+            gradient_dy=f"{dy}, " if not self._makes_read_gradient() or any("(dy," in text for text in of_parts) else "",
             has_output=not self.gradients.is_apart,
             readout=readout,
             readout_store=y_store,
@@ -390,7 +373,7 @@ class _Writer(Parts):
             readout_outputs="".join(f"{n}, " for n in made_apart),
             readout_uses_group=_mentions("i_g", (*readout.head, *readout.rows, *apart[0].head, *apart[0].rows)),
             readout_shape=f"batch, T, H, {self._read_width()}",
-            walked_reads="" if self.gradients.is_apart else reads,
+            walked_reads="" if self.gradients.is_apart or not any("(reads" in text for text in of_parts) else reads,
             is_folded=self.folded is not None,
             padded=1 if self.folded is None else self.folded.padded,
             BR=self.BR,

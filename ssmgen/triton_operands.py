@@ -197,6 +197,24 @@ class Operands:
             site.add("b_do", f"{value.at(ATOM)}.to(DOT)", f"do = {legible(expr)}", shape)
         return "b_do"
 
+    def _vectors(self) -> tuple[Walked, Walked, Walked]:
+        """What the kernels of vectors read: of what is written, of the gradients of reads, of reads."""
+        if not self.narrow:
+            return (Walked("", (), ()),) * 3
+        sums, self.sums = self.sums, set()
+        walked = []
+        for reads in ((self._key,), (self._query, self._narrow_gradients), (self._query, self._key)):
+            head, row = self._site()
+            for read in reads:
+                read(row)
+            walked.append(self._walked(head, row))
+        self.sums = sums  # the whole width stands here
+        return tuple(walked)
+
+    def _narrow_gradients(self, site: Site) -> None:
+        for n in range(len(self.narrow)):
+            site.add(f"b_d{n}", f"tl.load(du_{n} + row * H + i_h, mask=m_t, other=0.0)", "", "[BT]")
+
     def _makes_read_gradient(self) -> bool:
         """Whether the kernel that goes before the walks backward leaves the gradient of what was read: it has all of it at hand."""
         expr = self.gradients.read

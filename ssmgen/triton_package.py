@@ -184,7 +184,7 @@ class TritonPackage:
     has_own: bool  # a token's own rows have another weight where it reads them
     late: tuple[CodeLine, ...]  # of the forward kernel: what the output alone needs
     is_apart: bool  # the gradient of what was read is made before the walk
-    dy: str  # what the walk takes of the output's gradient
+    gradient_dy: str
     has_output: bool  # of the forward kernel: it is not made behind the walk
     readout: Walked
     readout_store: str

@@ -370,12 +370,13 @@ def test_backward_in_slices_through_one_buffer(gated_kernels, monkeypatch):
     """States at chunk edges take at most so much, or an eighth of keys and values where those are larger; below that nothing is cut."""
     MIB = 1 << 20
     monkeypatch.setattr(gated_kernels, "STATES_LIMIT", 256 * MIB)
-    assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192) == 2
-    assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096) == 1
-    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384) == 16
-    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096) == 4, "slices begin at edges"
-    assert gated_kernels._slices(512 * MIB, 256 * MIB, 5120) == 3, "and hold no more than they may"
-    assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000) == 1
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192, False) == 2
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 8192, True) == 1, "where few programs walk"
+    assert gated_kernels._slices(64 * MIB, 32 * MIB, 4096, False) == 1
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 16384, False) == 16
+    assert gated_kernels._slices(4096 * MIB, 2048 * MIB, 4096, False) == 4, "slices begin at edges"
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 5120, False) == 3, "and hold no more than they may"
+    assert gated_kernels._slices(512 * MIB, 256 * MIB, 1000, False) == 1
     launched = []
     monkeypatch.setattr(gated_kernels, "_segments", lambda *_: 1)
     monkeypatch.setattr(gated_kernels, "_launch", lambda kernel, grid, arguments, *_, **__: launched.append((kernel, grid, arguments)))
