@@ -429,7 +429,7 @@ class _Writer(Parts):
             known_widths=known(self.K, self.V),
             state_shape=", ".join(size_text(d).text for d in tail(next(s for s in self.spec.states if s.name == columns[self.wide].state))),
             row=self._token(self.o_t),
-            tile="BT" if self.folded is None else f"BT * {self.folded.padded}",
+            tile_rows=self._tile_rows(),
             per_row="" if self.folded is None else f" // {self.folded.padded}",
             row_factor="" if self.folded is None else f"{self.folded.count} * ",
             token_row=self._token("o_i"),
@@ -532,6 +532,12 @@ class _Writer(Parts):
 
     def _token(self, offset: str) -> str:
         return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
+
+    def _tile_rows(self) -> str:
+        """Rows of a tile. In float32 products take operands in three parts, of which wide ones that are made stand in shared memory."""
+        is_bare = all(isinstance(e, Ref) for e in (self.reading.query, self.walk.key))
+        wide = " or max(_width(K, dtype), _width(V, dtype)) > 128" if is_bare else ""
+        return f"64 if dtype != torch.float32{wide} else 32"
 
     def _kept_sizes(self) -> str:
         """The sizes of the parts of what backward is given: gates, states at edges, vectors."""

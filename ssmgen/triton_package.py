@@ -206,7 +206,7 @@ class TritonPackage:
     m_token: str
     o_c: str
     token_row: str
-    tile: str  # rows of a tile
+    tile_rows: str  # rows of a tile
     row_factor: str
     per_row: str
     token_place: str

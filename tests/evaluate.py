@@ -83,6 +83,8 @@ def apply(name: str, args: list[np.ndarray], expr: spec.Apply, env: Env) -> np.n
             return x.imag
         case "conj":
             return x.conj()
+        case "cis":
+            return np.exp(1j * x)
         case "exp":
             return np.exp(x)
         case "expm1":

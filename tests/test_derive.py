@@ -76,7 +76,9 @@ def discretized(one: spec.Recurrence, env: ev.Env) -> dict[str, np.ndarray]:
     if args:
         own = next(iter(shapes.values()))
         # one for all, or one a row, a column or an entry of the only state
-        dt = dt * args[0][0, 0] if args[0].size == 1 else ((args[0].T if len(args[0]) != own[0] else args[0]) * np.ones(own)).ravel()
+        along = args[0].T if len(args[0]) != own[0] else args[0]
+        # a complex state stands as its real parts and its imaginary ones
+        dt = dt * args[0][0, 0] if args[0].size == 1 else np.tile((along * np.ones(own)).ravel(), len(a) // math.prod(own))
     z, eye = dt[:, None] * a, np.eye(len(a))
     match one.discretization.method:
         case "none":

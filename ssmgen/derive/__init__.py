@@ -10,7 +10,7 @@ from ..expressions import nodes
 from ..spec import Apply, Assignment, Expr, Recurrence, Ref, StateRef
 from .adjoint import adjoint
 from .adjoint_text import adjoint_lines
-from .corrections import warn_unbounded
+from .corrections import warn_unbounded, warn_walked
 from .dynamics import discretized_step
 from .maxima import without_maxima
 from .outputs import read_outputs, warn_unread
@@ -43,6 +43,7 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
     reads, outputs = read_outputs(spec)
     warn_unread(spec, whole, steps, reads, report)
     warn_unbounded(spec, steps, report)
+    warn_walked(steps, report)
     derived = recurrence.Recurrence(
         spec, steps, reads, outputs, discrete, (), hoisted, warnings=tuple(report.found), maxima=maxima, whole=whole if maxima else None
     )

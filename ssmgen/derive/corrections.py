@@ -1,10 +1,10 @@
-"""A correction along a key whose length nothing bounds: `I - b k k^T` keeps the factor 1 - b |k|^2 along k."""
+"""Corrections that cost: along a key whose length nothing bounds, and under a factor for every entry."""
 
 from __future__ import annotations
 
 from .. import algebra
 from ..bounds import bounds_of
-from ..diagnostics import Report
+from ..diagnostics import Label, Report
 from ..expressions import key
 from ..recurrence import MicroStep
 from ..spec import Recurrence
@@ -12,7 +12,10 @@ from ..spec_text import expr_text
 
 
 def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Report) -> None:
-    """Warn of every correction that reads and writes along one key, where the key is not proved of length at most 1."""
+    """Warn of every correction that reads and writes along one key, where the key is not proved of length at most 1.
+
+    `I - b k k^T` keeps the factor 1 - b |k|^2 along k.
+    """
     bounds = bounds_of(spec)
     told: set[str] = set()
     terms = [(step, t) for step in steps for t in step.transitions if t.target == t.source]
@@ -33,3 +36,22 @@ def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Repor
                 note=f"along `{name}` it keeps the factor 1 - b |{name}|^2, which stays within [-1, 1] where b |{name}|^2 is in [0, 2]",
                 help=f"normalise it, `unit({name})`, or declare the input `unit`",
             )
+
+
+def warn_walked(steps: tuple[MicroStep, ...], report: Report) -> None:
+    """Warn of a correction of a matrix whose entries fade by themselves: it builds, and no chunk form has both."""
+    for step in steps:
+        fading = {t.target: t for t in step.transitions if t.target == t.source and any(g.kind == "elementwise" for g in t.left)}
+        for term in (t for t in step.transitions if t.target == t.source and t.target in fading):
+            if not any(g.kind == "rank_one" for g in term.left + term.right):
+                continue
+            report.warning(
+                "walked-correction",
+                f"`{term.target}` is walked token after token",
+                term.span,
+                "a correction reads the state along its key",
+                secondary=(Label(fading[term.target].span, "every entry fades by itself"),),
+                note="a factor for every entry fades every column differently: no chunk form has both, and there are no kernels",
+                help="let the decay depend on the key alone, `diag(w) S`, or drop the correction",
+            )
+            break

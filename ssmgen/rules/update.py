@@ -6,6 +6,9 @@ from ._rule import Rule
 from ._specimen import MEMORY, with_line
 
 _UPDATE = "S' = a * S + k v^T"
+_ENTRIES = with_line(_UPDATE, "S' = sigmoid(A) * S - a * unit(k) (unit(k)^T S) + k v^T").replace(
+    "  gate", "  param  A : [N, P] per head init 1\n  gate"
+)
 _STEPS = with_line("  dim    N = 64, P = 64", "  dim    N = 64, P = 64, R = 2").replace("v : [P];", "v : [P]; ks : [R, N];")
 _LOOP = _STEPS.replace(_UPDATE, "S' = a * S + k v^T\n         for j in 1..R: S' = S' - ks[j] (ks[j]^T S')")
 _SQUARE = with_line("N = 64, P = 64", "N = 64").replace("v : [P]", "v : [N]").replace("[N, P]", "[N, N]")
@@ -49,6 +52,15 @@ RULES = (
         "below -1, and every token that repeats the key multiplies the state by it.",
         with_line(_UPDATE, "S' = a * (S - k (k^T S)) + k v^T"),
         with_line(_UPDATE, "S' = a * (S - unit(k) (unit(k)^T S)) + unit(k) v^T"),
+    ),
+    Rule(
+        "walked-correction",
+        "A correction where every entry fades by itself",
+        "A term `b k k^T S` is taken from a state that is multiplied entry by entry.",
+        "A chunk carries a correction through the decays of its key, which all columns share. With a factor for every entry each column "
+        "needs a chunk of its own: the package walks token after token instead, in torch alone.",
+        _ENTRIES,
+        _ENTRIES.replace("[N, P] per head", "[N] per head").replace("sigmoid(A) * S", "diag(sigmoid(A)) S"),
     ),
     Rule(
         "nonlinear-state",
