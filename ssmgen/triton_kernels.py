@@ -535,7 +535,8 @@ class _Writer(Parts):
 
     def _tile_rows(self) -> str:
         """Rows of a tile. In float32 products take operands in three parts, of which wide ones that are made stand in shared memory."""
-        is_bare = all(isinstance(e, Ref) for e in (self.reading.query, self.walk.key))
+        made = {name for name, symbol in self.tokens.symbols.items() if symbol.definition is not None}
+        is_bare = all(isinstance(e, Ref) and e.name not in made for e in (self.reading.query, self.walk.key))
         wide = " or max(_width(K, dtype), _width(V, dtype)) > 128" if is_bare else ""
         return f"64 if dtype != torch.float32{wide} else 32"
 
