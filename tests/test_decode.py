@@ -111,6 +111,8 @@ recurrence turned_delta {
   output o = S'^T q
 }
 """
+PRODUCTS = ("lru", "s5", "pd_ssm")
+"""Products of matrices stand around the launch: their operands and results are rounded to the type of the inputs."""
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""
 TURNING_VALUES = """
@@ -249,7 +251,7 @@ def over_reference(name, folder):
 def test_interpreted_steps(tmp_path):
     # a running maximum before and after the token is an input of the launch, made beside it: those are held as modules; for products of
     # matrices see test_scan_kernels
-    launched = {name: text for name, text in (EXAMPLES | ODD).items() if name not in ("mlstm", "rwkv4", "lru", "s5", "pd_ssm")}
+    launched = {name: text for name, text in (EXAMPLES | ODD).items() if name not in ("mlstm", "rwkv4", *PRODUCTS)}
     built = [(*write(text, tmp_path, f"{name}.ssm"), SLOTS) for name, text in launched.items()]
     built += [(*over_reference(name, tmp_path), SLOTS[:1]) for name in NO_CHUNK_FORM]
     listed = []
@@ -296,7 +298,7 @@ def test_steps_on_a_gpu(name, dtype, tmp_path):
     """The operator's step against the torch step in float64, and, for one, the same out of a graph."""
     folder, spec = write((EXAMPLES | ODD)[name], tmp_path, f"{name}.ssm")
     package = load(folder)
-    step = getattr(package, f"{spec.name}_step")
+    step = getattr(package.op, f"{spec.name}_step")  # of reversed time as well, which a package does not offer
     for slots in (None, torch.tensor([3, -1, 0], device="cuda")):
         inputs, params = arguments(spec, 3, "cuda", dtype)
         pool = package.State(*states(package, spec, [x.cpu() for x in inputs], [x.cpu() for x in params], 4 if slots is not None else 3))
@@ -309,7 +311,7 @@ def test_steps_on_a_gpu(name, dtype, tmp_path):
                 wanted = step(*(wider(x[:, t]) for x in inputs), *map(wider, params), state=wide, slots=slots)
                 assert typical(found, wanted) < {torch.float32: 1e-5, torch.bfloat16: 8e-3}[dtype]
                 for part, other in zip(pool, wide, strict=True):
-                    assert typical(wider(part), wider(other)) < 1e-5
+                    assert typical(wider(part), wider(other)) < (8e-3 if name in PRODUCTS and dtype == torch.bfloat16 else 1e-5)
         before = [part.clone() for part in pool]
         graph = torch.cuda.CUDAGraph()
         token = [x[:, 0] for x in inputs]
