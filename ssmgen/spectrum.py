@@ -27,7 +27,7 @@ class Spectrum:
 
     factor: |a| for every token, None where nothing is proved; signed: a itself, None where it turns, so that |a| is a ring and not a
     stretch of the line. along: the eigenvalue of a correction along its key, of length 1, for every token. eigenvalues and
-    initial_along: the same numbers at initial parameters and inputs of 0, each once; empty where they are none. words: the judgement.
+    initial_along: the same numbers at initial parameters and inputs of 0, each once; empty where they are none.
     """
 
     states: tuple[str, ...]
@@ -36,7 +36,6 @@ class Spectrum:
     along: Interval | None
     eigenvalues: tuple[complex, ...]
     initial_along: tuple[complex, ...]
-    words: str
 
     @property
     def half_life(self) -> Interval | None:
@@ -55,7 +54,7 @@ def spectra(recurrence: Recurrence) -> tuple[Spectrum, ...]:
         if recurrence.spec.state(each.state).conjugate:
             values = tuple(sorted({a: None for b in values for a in (b, b.conjugate())}, key=_order))
         along = () if each.along is None else _numbers(recurrence, lambda v, expr=each.along: _of_value(v, expr))
-        one = Spectrum((each.state,), each.factor, None if turns else each.signed, each.along_bound, values, along, each.words)
+        one = Spectrum((each.state,), each.factor, None if turns else each.signed, each.along_bound, values, along)
         if found and _unnamed(found[-1]) == _unnamed(one):
             found[-1] = Spectrum((*found[-1].states, each.state), *_unnamed(one))
         else:

@@ -14,7 +14,7 @@ from .expressions import children, is_imaginary_unit, key, nodes
 from .features._facts import Facts
 from .intervals import INFINITY, Interval, point
 from .recurrence import Generator, MicroStep, Recurrence, Transition
-from .spec import Expr, Ref, Rot, Type
+from .spec import Expr, Mul, Ref, Rot, Type
 from .spec_text import expr_text
 
 _FORGETTING = ("diagonal", "rotation", "elementwise")
@@ -81,8 +81,11 @@ def judgement(factor: Interval) -> str:
 
 def _of_state(recurrence: Recurrence, state: str) -> Stability:
     terms = [(step, t) for step in recurrence.steps for t in step.transitions if t.target == state]
-    if any(t.source != state for _, t in terms):
-        return Stability(state, None, "states feed each other: their decays alone bound nothing")
+    others = sorted({t.source for _, t in terms} - {state})
+    if others:
+        return Stability(state, None, _fed(recurrence, state, others))
+    if any(all(_mixes(t) for s, t in terms if s is step) for step in recurrence.steps if any(s is step for s, _ in terms)):
+        return Stability(state, None, _matrices(recurrence, [t for _, t in terms]))
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
     bounds, initial = _bounds(recurrence), _initial_bounds(recurrence)
     factor, early = _product(forgetting, recurrence, bounds), _product(forgetting, recurrence, initial)
@@ -102,6 +105,38 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     found = Stability(state, factor, f"without its correction, {words}", early, beside, signed)
     is_one = len(mixing) == len(recurrence.steps) == 1 and recurrence.steps[0].index is None and all(t.rank is None for _, t in terms)
     return replace(found, along=mixing[0].along, along_bound=mixing[0].bound) if is_one else found
+
+
+def _fed(recurrence: Recurrence, state: str, others: list[str]) -> str:
+    """A state that other states feed: where these are not fed by it, alone or by way of others, eigenvalues are its own and theirs."""
+    sources: dict[str, set[str]] = {}
+    for step in recurrence.steps:
+        for term in step.transitions:
+            sources.setdefault(term.target, set()).add(term.source)
+    reached, waiting = set(), list(others)
+    while waiting:
+        name = waiting.pop()
+        waiting += sources.get(name, set()) - reached
+        reached |= sources.get(name, set())
+    names = ", ".join(f"`{name}`" for name in others)
+    own = [t for step in recurrence.steps for t in step.transitions if t.target == t.source == state]
+    if state in reached or len(recurrence.steps) > 1 or any(_mixes(t) for t in own):
+        return f"fed by {names}, which it feeds in turn: their decays alone bound nothing"
+    factor = intervals.absolute(_product([own], recurrence, _bounds(recurrence)))
+    return f"fed by {names} and feeding none of them: eigenvalues are its own, |a| in {factor}, and theirs; {judgement(factor)}"
+
+
+def _matrices(recurrence: Recurrence, terms: list[Transition]) -> str:
+    """A state of which a token keeps nothing but by way of full matrices: what their norms have to be."""
+    bounds, rest = _bounds(recurrence), point(0)
+    for term in terms:
+        kept = tuple(g for g in term.left + term.right if g.kind in _FORGETTING)
+        rest = intervals.add(rest, intervals.absolute(_reach(replace(term, left=kept, right=()), recurrence, bounds)))
+    matrices = " ".join(f"|{expr_text(g.column)}|" for t in terms for g in t.left + t.right if g.kind == "dense")
+    if not matrices:
+        return "nothing of the state is kept but by its correction: no bound is proved"
+    other = "" if rest == point(1) else f", what else multiplies it in absolute value is in {rest}"
+    return f"a full matrix mixes the entries: bounded where {matrices} <= 1 in a norm{other}"
 
 
 def _turning(recurrence: Recurrence, terms: list[tuple[MicroStep, Transition]], bounds: Bounds) -> list[str]:
@@ -163,7 +198,16 @@ def _reach(term: Transition, recurrence: Recurrence, bounds: Bounds) -> Interval
 
 
 def _magnitude(expr: Expr, recurrence: Recurrence, bounds: Bounds) -> Interval:
-    """The interval of a real factor; of `exp(a + i b)` the interval of exp(a), its absolute value."""
+    """The interval of a real factor; of `exp(a + i b)` the interval of exp(a), its absolute value, and of products theirs."""
+    if expr.type.field == "complex":
+        if isinstance(expr, Mul):
+            sizes = (intervals.absolute(_magnitude(part, recurrence, bounds)) for part in (expr.left, expr.right))
+            return intervals.multiply(*sizes)
+        if isinstance(expr, Ref):
+            defined = next((s.definition for s in recurrence.spec.symbols if s.name == expr.name), None)
+            return bounds.of(expr) if defined is None else _magnitude(defined, recurrence, bounds)
+        if getattr(expr, "function", "") == "cis":
+            return point(1)
     if expr.type.field != "complex" or getattr(expr, "function", "") != "exp":
         return bounds.of(expr)
     definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None and s.type.field == "complex"}

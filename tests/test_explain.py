@@ -199,7 +199,7 @@ def test_judgements():
             "rwkv7",
             "eigenvalues lie within |a| + |c|, here at most 2, below 0 or complex among them: it can track state; no bound is proved",
         ),
-        ("titans_linear", "states feed each other"),
+        ("titans_linear", "fed by `Z`, which it feeds in turn"),
         ("s4d", "|a| in (0, 1); contraction"),
         ("mamba3", "contraction"),
     ],
@@ -217,10 +217,26 @@ def test_stability_of_what_is_not_built_yet(name, words):
         ("comba", {}, "along its key a token keeps a factor in (-1, 1): no growth; eigenvalues reach below 0"),
         ("gdn2", {}, "the state stays bounded where |a| + |c| <= 1"),
         ("mlstm", {}, "|a| in (0, 1]; at most marginal"),
+        ("pd_ssm", {}, "bounded where |M| <= 1 in a norm, what else multiplies it in absolute value is in (0, 1)"),
     ],
 )
 def test_what_a_transition_can_track_and_where_it_stays_bounded(name, sizes, words):
     assert words in section(explain.summary(example(name), sizes)[0], "stability")
+
+
+def test_a_state_that_is_fed_and_feeds_none_has_eigenvalues_of_its_own():
+    text = """recurrence chain {
+  dim    N = 4
+  input  k : [N]; x : scalar
+  state  A : real [N]; B : real [N]
+  update A' = 0.9 * A + sigmoid(x) * B
+         B' = -0.5 * B + k
+  output o = A'
+}
+"""
+    found = stability(classified(Source("chain.ssm", text)).recurrence)
+    assert found[0].words.startswith("fed by `B` and feeding none of them: eigenvalues are its own, |a| in [0.9, 0.9], and theirs")
+    assert found[1].words == "contraction: |a| <= 0.5 < 1"
 
 
 def test_linear_attention_is_marginal():
