@@ -291,7 +291,7 @@ class _Writer(RowOperands):
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
             sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in names),
-            key_sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in names if re.search(rf"\b{n}\b", self.K)),
+            width_sizes=tuple(CodeLine("", n, of_pointer(sizes[n])) for n in names if re.search(rf"\b{n}\b", f"{self.K} {self.V}")),
             key_width=self.K,
             value_width=self.P,
             K_value=K_value,
@@ -346,11 +346,9 @@ class _Writer(RowOperands):
             made_entering="".join(f'made["{n}"], ' for n in entering),
             made_leaving="".join(f'made["{n}"], ' for n in leaving),
             total_pointer="total, " if has_total else "",
-            total_words=", what they leave of it" if has_total else "",
-            total_allocation=f"torch.empty(rows{', K, K' if self.has_erase else ', K' if self.is_wide else ''}, device=initial.device), "
-            if has_total
-            else "",
-            summary_count=2 + has_total,
+            total_size=f", edges{' * K * K' if self.has_erase else ' * K' if self.is_wide else ''}" if has_total else "",
+            has_total=has_total,
+            kept_of_segments="edges, total" if has_total else "edges",
             summary_programs=f'programs + _count({K_value}, options["BV"]) * sequences * H' if self.has_erase else "programs",
             enough=4 if self.has_erase else 3,
             key_columns=self._columns_text("k"),

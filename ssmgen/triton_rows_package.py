@@ -111,7 +111,7 @@ class RowsPackage:
     numbers: str
     number_arguments: str
     sizes: tuple[CodeLine, ...]
-    key_sizes: tuple[CodeLine, ...]
+    width_sizes: tuple[CodeLine, ...]  # those of keys and values
     key_width: str
     value_width: str
     K_value: str
@@ -166,9 +166,9 @@ class RowsPackage:
     made_entering: str
     made_leaving: str
     total_pointer: str  # what a segment leaves of the state that enters it: a matrix, or exponents
-    total_words: str
-    total_allocation: str
-    summary_count: int
+    total_size: str  # of all of them
+    has_total: bool
+    kept_of_segments: str  # parts of what backward is given
     summary_programs: str
     enough: int  # segments from which on a sequence is cut
     key_columns: str  # tiles, as those of readers
