@@ -398,7 +398,10 @@ _table = click.option(
 
 @cli.command()
 @_file
-@click.option("--device", default=None, help="cpu or cuda (default: a GPU when there is one).")
+@click.option(
+    "--device", default=None,
+    help="cpu, cuda (default: a GPU when there is one), or interpreter: the GPU's kernels, interpreted on the processor at small sizes.",
+)  # fmt: skip
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes on a GPU, 2 to 3 GiB each (default: one a core, at most seven).")
 @_table
@@ -408,7 +411,7 @@ def verify(file: Path, device: str | None, path: Path | None, jobs: int | None, 
 
     try:
         return commands.verify(_read(file), device, path, table, jobs)
-    except commands.TableError as error:
+    except (commands.TableError, commands.DeviceError) as error:
         raise UserError(str(error)) from None
 
 

@@ -17,7 +17,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 from ssmgen import compiler  # noqa: E402
-from ssmgen.runtime import jit, verify_apart, verify_kernels  # noqa: E402
+from ssmgen.runtime import interpreter, jit, verify_apart, verify_kernels  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.measure import largest, typical  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, Report, parts, verify, verify_checks  # noqa: E402
@@ -142,11 +142,38 @@ def test_a_part_in_a_process_finds_what_it_does_here(tmp_path, monkeypatch):
     path = ROOT / "examples" / "echo.ssm"
     source = Source(path.name, path.read_text(encoding="utf-8"))
     (spec,) = compiler.check(source).after("resolve")[source.name].recurrences
-    monkeypatch.setattr(verify_apart, "parts", lambda cores: parts(cores)[:1])
+    monkeypatch.setattr(verify_apart, "parts", lambda cores, device: parts(cores)[:1])
     shown = []
     apart = verify_apart.verify(source, spec, device="cpu", cores=2, jobs=2, shown=shown.append)
     here = verify_checks(jit.packages(source, {})[spec.name], spec, parts(2)[0])
     assert apart.passed and apart.rows == here.rows == tuple(shown)
+
+
+@pytest.mark.skipif(
+    bool(interpreter.missing()), reason=f"nothing is interpreted, and the kernels were NOT verified: {interpreter.missing()}"
+)
+@pytest.mark.slow
+def test_kernels_are_verified_without_a_gpu(tmp_path, monkeypatch):
+    """Both directions and the step, in a process of its own."""
+    monkeypatch.setenv("SSMGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(verify_apart, "parts", lambda cores, device: parts(cores, device)[:1])
+    text = """recurrence leak {
+  dim    N = 8, P = 8
+  input  k, q : [N]; v : [P]; raw : scalar
+  gate   a in (0, 1) = sigmoid(raw)
+  state  S : real [N, P]
+  update S' = a * S + k v^T
+  output o = S'^T q
+}
+"""
+    source = Source("leak.ssm", text)
+    (spec,) = compiler.check(source).after("resolve")[source.name].recurrences
+    report = verify_apart.verify(source, spec, device=interpreter.DEVICE, cores=2, jobs=2)
+    assert report.passed, [row for row in report.rows if not row.passed]
+    assert {row.check for row in report.rows} == {"kernels, forward", "kernels, backward", "decode kernel, step"}
+    assert all(row.compared.startswith("float32") and row.error > 1e-9 for row in report.rows), "something was computed, in float32"
+    with pytest.raises(RuntimeError, match="not started"), interpreter.acting():
+        pass
 
 
 def test_a_part_that_ends_has_failed_and_the_others_are_measured(gated):

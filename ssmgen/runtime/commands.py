@@ -21,6 +21,10 @@ class TableError(Exception):
     """A table of configurations that cannot be used."""
 
 
+class DeviceError(Exception):
+    """A device on which nothing can be verified here."""
+
+
 def consoles(width: int = 132):
     """Standard output and standard error as rich consoles; a table in a file or a pipe is `width` columns wide, not 80."""
     from rich.console import Console
@@ -32,17 +36,24 @@ def consoles(width: int = 132):
 def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None, jobs: int | None = None) -> int:
     """Verify every recurrence of a source; 1 when a row failed.
 
-    table: of configurations, from `tune`. jobs: processes on a GPU, one a core by default.
+    table: of configurations, from `tune`. jobs: processes on a GPU or of the interpreter, one a core by default. Raises DeviceError
+    where kernels are to be interpreted and cannot be, or there are none.
     """
     import torch
 
-    from . import verify_apart
+    from . import interpreter, verify_apart
     from .verify import verify as verify_package
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == interpreter.DEVICE and (reason := interpreter.missing()):
+        raise DeviceError(reason)
     console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
     tuned(packages.values(), table)
+    for name, package in packages.items():
+        folder = Path(package.__file__).parent
+        if device == interpreter.DEVICE and not any((folder / file).exists() for file in ("kernels.py", "decode.py")):
+            raise DeviceError(f"`{name}` has no kernels that could be interpreted: its torch form runs everywhere")
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
         start = time.perf_counter()
 
@@ -55,7 +66,7 @@ def verify(source: Source, device: str | None, path: Path | None, table: Path | 
 
         with progress.status(spec.name) as status:
             told = {"device": device, "progress": status.update, "shown": shown}
-            if device.startswith("cpu") or jobs == 1:
+            if device.startswith("cpu") or (jobs == 1 and device != interpreter.DEVICE):
                 report = verify_package(packages[spec.name], spec, **told)
             else:
                 cores = os.cpu_count() or 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import spec
+from . import interpreter
 from .doctor import examine
 from .load import load
 from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
@@ -35,9 +36,11 @@ CHECKS = {
 """Every check, in order, by the name that progress shows."""
 
 
-def parts(cores: int) -> tuple[Mapping[str, Check], ...]:
+def parts(cores: int, device: str = "cuda") -> tuple[Mapping[str, Check], ...]:
     """The checks in parts that need nothing of each other, each for a process: what a part launches it compiles first, those of one
-    dtype by their share of the cores."""
+    dtype by their share of the cores. Where kernels are interpreted, those of the kernels alone."""
+    if device == interpreter.DEVICE:
+        return tuple({"kernels": partial(kernels, dtypes=(t,)), "decode kernel": partial(decode, dtypes=(t,))} for t in SLACK)
     share = max(1, cores // len(SLACK))
     small = partial(compilation, dtypes=(), workers=share)
     found: list[Mapping[str, Check]] = [REFERENCE_CHECKS]
@@ -137,7 +140,7 @@ def verify_checks(
 
 def known_bad(device: str) -> tuple[str, ...]:
     """The reports that `doctor` has on the GPU; the processor compiles nothing."""
-    if device.startswith("cpu"):
+    if device.startswith("cpu") or device == interpreter.DEVICE:
         return ()
     return tuple(f"{finding.name}: {finding.value}" for finding in examine() if finding.state == "bad")
 

@@ -1,4 +1,4 @@
-"""`ssmgen verify` on a GPU: the parts of the checks in a process each, so that all cores compile and compare.
+"""`ssmgen verify` on a GPU, or interpreting: the parts of the checks in a process each, so that all cores compile and compare.
 
 A part whose process ends (an illegal access leaves it without its GPU) has failed; the others are measured all the same.
 `python -m ssmgen.runtime.verify_apart` reads a request from standard input, and writes a line of JSON with every row.
@@ -15,12 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from .. import compiler, spec
 from ..source import Source
-from . import commands, jit
+from . import commands, interpreter, jit
 from .verify import Report, known_bad, parts, verify_checks
 from .verify_checks import Row
 
@@ -46,7 +47,7 @@ def verify(
     start = time.perf_counter()
     request = {"name": source.name, "text": source.text, "recurrence": recurrence.name, "device": device, "cores": cores}
     request["table"] = None if table is None else str(table.resolve())
-    waiting = list(enumerate(parts(cores)))[::-1]
+    waiting = list(enumerate(parts(cores, device)))[::-1]
     rows: list[list[Row]] = [[] for _ in waiting]
     answers: queue.Queue[tuple[int, str]] = queue.Queue()
     running: dict[int, _Process] = {}
@@ -81,9 +82,10 @@ class _Process:
         self.checks, self.log = checks, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        more = interpreter.ENVIRONMENT if request["device"] == interpreter.DEVICE else {}
         self.process = subprocess.Popen(
             [sys.executable, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **more, "PYTHONPATH": path},
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read, args=(request, answers), daemon=True)
         self.reader.start()
@@ -120,10 +122,13 @@ def main(request: dict) -> None:
     package = jit.packages(source, {})[request["recurrence"]]
     commands.tuned([package], None if request["table"] is None else Path(request["table"]))
     recurrences = compiler.check(source).after("resolve")[source.name].recurrences
-    verify_checks(
-        package, next(each for each in recurrences if each.name == request["recurrence"]), parts(request["cores"])[request["part"]],
-        device=request["device"], progress=lambda words: _say({"words": words}), shown=lambda row: _say({"row": asdict(row)}),
-    )  # fmt: skip
+    device = request["device"]
+    with interpreter.acting() if device == interpreter.DEVICE else nullcontext():
+        verify_checks(
+            package, next(each for each in recurrences if each.name == request["recurrence"]),
+            parts(request["cores"], device)[request["part"]], device=device,
+            progress=lambda words: _say({"words": words}), shown=lambda row: _say({"row": asdict(row)}),
+        )  # fmt: skip
 
 
 def _say(answer: dict) -> None:

@@ -54,7 +54,7 @@ class Trial:
     """One call: its sizes, and where packed documents end (empty: a batch).
 
     is_bare: without an initial state, and differentiated from the output alone. is_sliced: backward in slices, as where states
-    would take much memory.
+    would take much memory. segments: of a sequence, in place of what the launchers choose (0: they do).
     """
 
     batch: int
@@ -64,12 +64,14 @@ class Trial:
     ends: tuple[int, ...] = ()
     is_bare: bool = False
     is_sliced: bool = False
+    segments: int = 0
 
     @property
     def words(self) -> str:
         """As a row says it."""
         shape = f"{len(self.ends)} packed documents, {self.tokens} tokens" if self.ends else f"{self.batch} x {self.tokens} tokens"
         bare = (", no states" if self.is_bare else "") + (", in slices" if self.is_sliced else "")
+        bare += f", {self.segments} segments" if self.segments > 1 else ""
         return f"{shape}, {self.heads} heads, {' '.join(f'{n}={s}' for n, s in self.sizes.items())}{bare}"
 
 
@@ -92,9 +94,18 @@ class Measured:
 
 def trials(subject: Subject) -> tuple[Trial, ...]:
     """What reaches every choice of the launchers: the spec's own sizes and others, few programs and many, one chunk and several
-    segments, packed documents of which some are empty."""
+    segments, packed documents of which some are empty; small ones where kernels are interpreted."""
     own = own_sizes(subject)
     odd = sizes_near(subject, ODD)
+    if subject.is_interpreted:
+        narrow = sizes_near(subject, WIDTHS[0])
+        return (
+            Trial(1, 37, HEADS, narrow),
+            Trial(1, 150, 2, odd, segments=3),
+            Trial(2, 1, 2, odd),
+            Trial(1, 37, 2, odd, (0, 2, 2, 36, 37), segments=2),
+            Trial(2, 134, 2, narrow, is_bare=True, segments=2),
+        )
     found = (
         Trial(1, 1157, HEADS, own),
         Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
@@ -127,7 +138,8 @@ def step_trials(subject: Subject) -> tuple[Trial, ...]:
     """The same of the kernel for one token."""
     if subject.is_reversed:
         return ()
-    return tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own_sizes(subject), sizes_near(subject, ODD)) for batch in (1, 33, 128))
+    batches = (1, 3) if subject.is_interpreted else (1, 33, 128)
+    return tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own_sizes(subject), sizes_near(subject, ODD)) for batch in batches)
 
 
 def compilation(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_small: bool = True, workers: int = 0) -> Iterator[Row]:
@@ -263,6 +275,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
     with ExitStack() as watching:
         chosen = watching.enter_context(watched(module, "forward", "backward"))
         watching.enter_context(sliced(module, trial))
+        watching.enter_context(segmented(module, trial))
         for other in _running(subject):
             watching.enter_context(watched(other))
         slopes = subject.gradients(op, case, start, of=_read(trial))
@@ -398,6 +411,20 @@ def sliced(module: ModuleType, trial: Trial) -> Iterator[None]:
         yield
     finally:
         module.STATES_LIMIT = before
+
+
+@contextmanager
+def segmented(module: ModuleType, trial: Trial) -> Iterator[None]:
+    """Inside, sequences are cut into as many segments, and backward into slices, as the trial says; states are kept at short ways."""
+    chosen = {"_segments": lambda *_: trial.segments, "_slices": lambda *_: trial.segments, "EDGE": 64} if trial.segments else {}
+    before = {name: getattr(module, name) for name in chosen if hasattr(module, name)}
+    try:
+        for name in before:
+            setattr(module, name, chosen[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
 
 
 def poison(tensor):

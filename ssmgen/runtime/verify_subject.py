@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import spec
 from ..small import all_nodes, small_sizes
+from . import interpreter
 from .interpret import Result, interpret
 from .sample import Case, Shape, draw
 
@@ -39,7 +40,8 @@ class Subject:
     def __init__(self, package: ModuleType, recurrence: spec.Recurrence, device: str, say: Callable[[str], None] = lambda words: None):
         self.package = package
         self.recurrence = recurrence
-        self.device = device
+        self.is_interpreted = device == interpreter.DEVICE
+        self.device = "cpu" if self.is_interpreted else device
         self.names = self._state_names()
         self.sizes = small_sizes(recurrence)
         self.is_grouped = any(s.per == "group" for s in recurrence.symbols)
@@ -60,10 +62,15 @@ class Subject:
     def kernels(self, loader: str) -> ModuleType | None:
         """The module that the operator takes its kernels from, by the name of the function in op.py that imports it.
 
-        None on the processor, for an operator without kernels, and without Triton.
+        None on the processor where it does not interpret them, for an operator without kernels, and without Triton.
         """
         own = getattr(sys.modules[f"{self.package.__name__}.op"], loader, None)
-        return None if own is None or self.device.startswith("cpu") else own()
+        if own is None or (self.device.startswith("cpu") and not self.is_interpreted):
+            return None
+        found = own()
+        if self.is_interpreted:
+            interpreter.told(self.package.__name__)
+        return found
 
     def _state_names(self) -> tuple[str, ...]:
         """The interpreter's names of the parts of the state, in the order of the package's `State`."""
