@@ -36,6 +36,8 @@ def _written(write: Write, symbols: tuple[Symbol, ...]) -> Expr:
 
 def weighted(weight: Expr, key: Expr | None, value: Expr | None) -> Expr:
     """`weight * (key value^T)`, entry by entry; a key or a value of None is 1 in every entry."""
+    if key is None and value is None:
+        return weight
     rows = algebra.const(1, Type(weight.type.rows)) if key is None else key
     cols = algebra.const(1, Type(weight.type.cols)) if value is None else value
     return algebra.mul(weight, algebra.matmul(rows, algebra.transpose(cols)))

@@ -13,7 +13,7 @@ from fractions import Fraction
 from . import algebra
 from .delays import previous
 from .diagnostics import Diagnostic, Label, Severity
-from .expressions import key, nodes, uses_index
+from .expressions import constant, key, nodes, uses_index
 from .features._facts import PURE, Facts
 from .plan import Row
 from .recurrence import Generator, Recurrence, Transition, Write
@@ -200,6 +200,8 @@ class _Rows:
         for tap in (1, 0):
             own = [[w for w in writes[name] if w.tap == tap] for name in facts.states]
             parts = [part for same in zip(*own) for part in self._written(list(same), at)]
+            if any(_is_uniform(e) for own_key, values in parts for e in (own_key, *(value for value, _ in values))):
+                return _uniform(facts, next(w for same in own for w in same if _is_uniform(w.key) or _is_uniform(w.value)))
             if tap == 0:
                 steps.append(_Step(None if algebra.is_one(decay) else decay, corrections, parts))
             elif parts:
@@ -310,6 +312,22 @@ def _unwritten(facts: Facts, name: str) -> Problem:
         "only decays",
         "a walk carries what the tokens write, `S' = a * S + k v^T`",
         f"add a write to the update of `{name}`, or delete the state",
+    )
+
+
+def _is_uniform(expr: Expr | None) -> bool:
+    return expr is not None and not expr.type.is_scalar and constant(expr) is not None
+
+
+def _uniform(facts: Facts, write: Write) -> Problem:
+    is_column = facts.recurrence.spec.state(write.target).type.is_column
+    edit = "c * one" if is_column else "c * one v^T"
+    return Problem(
+        f"no kernel for `{facts.recurrence.spec.name}`: the same number is added to every entry of `{write.target}`",
+        write.span,
+        "a key or a value that is one number in every entry",
+        "what a chunk reads of a token are columns of its inputs and parameters, and this one is neither",
+        f"write it along a learned column, `{edit}` with `param one : [N] per head init ones()`",
     )
 
 

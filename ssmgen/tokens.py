@@ -6,6 +6,7 @@ and batch for a learned parameter, the heads of a group for what they share).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from . import algebra
-from .backends.torch_pointwise import ATOM, NUMBER, SUM, Place, Printer, Text, size_text
+from .backends.torch_pointwise import ATOM, NUMBER, SUM, Place, Printer, Text, UnsupportedOperand, size_text
 from .backends.torch_text import identifier
 from .differentiate import cotangents, inner_of
 from .expressions import children, nodes
@@ -58,6 +59,8 @@ class TokenWriter:
         self.symbols = {s.name: s for s in self.spec.symbols}
         self.counts = sizes_of(self.spec)
         self.printer = Printer(self._places(), self.counts)
+        # a whole number behind a division would take the default type's precision, whatever that of the others
+        self.printer.texts["position"] = f"position.to({identifier(self.arguments[0].name)}.dtype)"
 
     def _delayed(self) -> list[Symbol]:
         """The symbols whose previous value something reads, in order of declaration: those of the text, and of the rows."""
@@ -81,7 +84,10 @@ class TokenWriter:
         while pending:
             ready = [n for n, d in pending.items() if not any(isinstance(x, Ref) and x.name in pending for x in nodes(d))]
             for name in ready:
-                places[name] = Printer(places, self.counts).place(pending.pop(name))
+                # a matrix that has no text of its own is opened wherever a state meets it
+                with contextlib.suppress(UnsupportedOperand):
+                    places[name] = Printer(places, self.counts).place(pending[name])
+                del pending[name]
         return places
 
     # --- operands ---
@@ -613,7 +619,8 @@ class TokenWriter:
                 if identifier(name) not in [line.target for line in lines]:
                     text = f"{identifier(symbol.name)}.shape[{axis - len(shape)}]"
                     lines.append(Line("", identifier(name), text if coefficient == 1 else f"{1 / coefficient} * {text}"))
-        return lines
+        known = {line.target for line in lines}
+        return lines + [Line("", identifier(name), str(size)) for name, size in self.spec.counts if identifier(name) not in known]
 
     def _comment(self, name: str) -> str:
         symbol = self.symbols.get(name)

@@ -193,6 +193,44 @@ recurrence unit_in {
   update S' = a * S + k v^T
   output o = S'^T q + D * v * E
 }""",
+    "online_learner": """
+recurrence online_learner {
+  dim N = 4, P = 3
+  input q, k : [N]; x, b_raw : [P]
+  gate b : [P] in (0, 1) = sigmoid(b_raw)
+  let d = b / (1 + b * (k . k))
+  state S : real [N, P]
+  update S' = (1 - k^2 d^T) * S + k (d * x)^T
+  output o = cos(position / 16) * S'^T q
+}""",
+    "named_products": """
+recurrence named_products {
+  dim N = 4, P = 3
+  input q, k : [N]; v : [P]
+  let M = k v^T + 0.5 * q v^T; u = M^T q
+  gate a in (0, 1) = sigmoid(q^T (M v))
+  state S : real [N, P]
+  update S' = a * S + k u^T + M
+  output o = cos(position / 16) * S'^T q + 2 * M^T q
+}""",
+    "whole_matrices": """
+recurrence whole_matrices {
+  dim N = 4, P = 3
+  input q : [N]; k : [N] unit; v : [P]; W : [N, P]; b, a : scalar in (0, 1)
+  param S0 : [N, P] per head init normal(0, 1)
+  state S, R : real [N, P]
+  update S' = a * S + (1 - a) * S0 + W * (k v^T)
+         R' = (I - b * k k^T) R + b * W
+  output o = (S' + R')^T q
+}""",
+    "sizes_of_no_input": """
+recurrence sizes_of_no_input {
+  dim N = 4
+  input x, w : scalar per channel
+  state h : real [N] per channel
+  update h' = 0.9 * h + x
+  output y = w * (h' . h')
+}""",
 }
 
 

@@ -13,6 +13,7 @@ from .adjoint_text import adjoint_lines
 from .corrections import warn_unbounded, warn_walked
 from .dynamics import discretized_step
 from .maxima import without_maxima
+from .outer_products import opened
 from .outputs import read_outputs, warn_unread
 from .taps import fold_taps
 from .update import update_steps
@@ -27,7 +28,7 @@ def derive(spec: Recurrence) -> recurrence.Recurrence:
 
     Raises SpecError when the update is not affine in the states, or the discretization is not defined for its structure.
     """
-    whole = spec
+    whole = spec = opened(spec)
     spec, maxima = without_maxima(whole)
     reason = _sequential(spec)
     if reason:

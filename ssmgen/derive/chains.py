@@ -168,7 +168,8 @@ def _reduce(factors: tuple[Factor, ...]) -> tuple[Expr, tuple[Factor, ...]]:
             if scalar.type.field == "real":
                 scale = algebra.mul(scale, scalar)
                 done[position] = Factor(factor.kind, rest)
-    return scale, tuple(done)
+    # a diagonal of ones is the identity, as of `(1 - k v^T) * S`
+    return scale, tuple(f for f in done if f.kind != "diagonal" or constant(f.expr) != 1)
 
 
 def past(factors: tuple[Factor, ...], coefficient: Expr) -> tuple[tuple[Factor, ...], Expr]:

@@ -95,19 +95,19 @@ def write(item: Chain, target: State) -> Write:
     elif not (kinds == () and target.type.is_scalar):
         raise Refusal(
             "write-without-key",
-            f"`{target.name}` is written a full matrix",
+            f"`{target.name}` is written a product of full matrices",
             item.span,
-            "this is no outer product `k v^T`",
-            note="a write is `coefficient * key value^T`: the state keeps one key and one value a token",
-            help="write an outer product of two columns, or a sum of them: `sum r in 1..R: k[r] v[r]^T`",
+            "neither an outer product `k v^T` nor one matrix `W`",
+            note="a write is `coefficient * key value^T`, or a matrix whose entries a token brings",
+            help="give the product as one matrix, or write outer products of columns: `sum r in 1..R: k[r] v[r]^T`",
             states=(target.name,),
         )
     index, rank = item.index or (None, None)
     return Write(target.name, item.coefficient, key, value, 0, index, rank, item.span, weight)
 
 
-_WEIGHTED = (("diagonal", "dense", "diagonal"), ("diagonal", "dense"), ("dense", "diagonal"))
-"""An outer product weighed entry by entry, `W * (k v^T) = diag(k) W diag(v)`."""
+_WEIGHTED = (("diagonal", "dense", "diagonal"), ("diagonal", "dense"), ("dense", "diagonal"), ("dense",))
+"""An outer product weighed entry by entry, `W * (k v^T) = diag(k) W diag(v)`; a matrix is one of ones."""
 
 
 # --- back --------------------------------------------------------------------------------------------------------

@@ -60,12 +60,13 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
         warn_unused(node, scope)
     if _errors(report) > errors:
         return None
+    fixed = _sizes_of_states_alone(scope)
     return spec.Recurrence(
         name=node.name,
         source=source,
         comment=node.comment,
-        dims=tuple(scope.dims.items()),
-        counts=tuple(scope.counts.items()),
+        dims=tuple((name, size) for name, size in scope.dims.items() if name not in fixed),
+        counts=(*scope.counts.items(), *((name, scope.dims[name]) for name in fixed)),
         constants=tuple(scope.constants.items()),
         symbols=with_resets(scope.symbols.values(), resets, scope.bounds.of),
         states=tuple(scope.states.values()),
@@ -81,6 +82,18 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
         option_spans=tuple((s.name, s.span) for s in node.body if isinstance(s, syntax.Option)),
         span=node.name_span,
     )
+
+
+def _sizes_of_states_alone(scope: Scope) -> tuple[str, ...]:
+    """Sizes of states that no input and no parameter has: no tensor of a call tells them, so that a build fixes them."""
+    shown = {name for s in scope.symbols.values() if s.definition is None for name in _names_of_sizes(s.type)}
+    return tuple(
+        dict.fromkeys(n for state in scope.states.values() for n in _names_of_sizes(state.type) if n in scope.dims and n not in shown)
+    )
+
+
+def _names_of_sizes(type: spec.Type) -> list[str]:
+    return [name for size in (type.rows, type.cols) for name, _ in size.terms]
 
 
 def _errors(report: Report) -> int:

@@ -98,11 +98,11 @@ RULES = (
     ),
     Rule(
         "write-without-key",
-        "A write that is no outer product",
-        "A state [N, P] is written a full matrix.",
-        "A token brings a key and a value (or a few of each): N + P numbers. A full matrix a token is as large as the state itself, and no "
-        "product of matrices over a chunk sums it.",
-        with_line("a_raw : scalar", "a_raw : scalar; W : [N, P]").replace(_UPDATE, "S' = a * S + k v^T + W"),
+        "A number read from the state, times a full matrix",
+        "A state [N, P] is written a full matrix times a number that is read from it, or a product of full matrices.",
+        "A token brings a key and a value (or a few of each), or one matrix as large as the state. What is read from the state and written "
+        "back is a product of matrices around it, and a full matrix leaves no place for the state in such a product.",
+        with_line("a_raw : scalar", "a_raw : scalar; W : [N, P]").replace(_UPDATE, "S' = a * S + k v^T - (k^T (S v)) * W"),
         MEMORY,
     ),
     Rule(
