@@ -97,6 +97,15 @@ RULES = (
         _STEPS.replace(_UPDATE, "S' = a * S + (sum r in 1..R: ks[r] (ks[r]^T k) v^T)"),
     ),
     Rule(
+        "unsupported-lowering",
+        "A sound recurrence that no package is written for",
+        "The specification is checked and explained, and a build refuses it: its form, or a term of it, has no operator yet.",
+        "A package holds an operator with its gradients, in chunks or as a scan. What neither carries is refused as a whole: left out in "
+        "silence, it would train another model.",
+        with_line(_UPDATE, "S' = a * S + k v^T + a_raw"),
+        MEMORY,
+    ),
+    Rule(
         "write-without-key",
         "A number read from the state, times a full matrix",
         "A state [N, P] is written a full matrix times a number that is read from it, or a product of full matrices.",
