@@ -31,7 +31,10 @@ KERNEL_WORDS = frozenset(
 )
 """Names that the kernels and their launchers use for themselves."""
 
-_COMPOSED = re.compile(r"[bd]_\w+|\w+_kernel|(adjoints|du|final|from_walk|initial|moved|reads|states|sums|walk|weights)_\d+|reads\d+")
+_COMPOSED = re.compile(
+    r"[bd]_\w+|\w+_kernel|(factor|faded|final|from_walk|grad|initial|moved)_\w+|(adjoints|du|reads|states|sums|walk|weights)_\d+"
+    r"|(pairs|reads)\d*|CT|erased|i_r|inverse|is_given|is_made|parts|places|shapes|typed|written"
+)
 """Names that they make."""
 
 TILES = frozenset(
@@ -52,7 +55,11 @@ class CodeLine:
 
 def pointer(name: str) -> str:
     """The argument of a kernel that points at an argument of the operator."""
-    safe = identifier(name)
+    return set_apart(identifier(name))
+
+
+def set_apart(safe: str) -> str:
+    """The same of a name as op.py has it."""
     return f"{safe}_" if safe in KERNEL_WORDS or _COMPOSED.fullmatch(safe) else safe
 
 

@@ -6,13 +6,16 @@ reads, the gradients that it gives them, and the sum of what reaches an argument
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_text import helpers
 from .backends.triton_value import HALF, size_text
+from .expressions import nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE, Kernels
-from .spec import ONE, Dim, Expr
+from .spec import ONE, Dim, Expr, Ref
 from .tokens import TokenWriter
 from .triton_gradients import turns
 from .triton_launch import heads_text, of_pointer
@@ -21,7 +24,7 @@ from .triton_package import Front
 from .triton_row_readout import Cut, RowReadout
 from .triton_rows import RowWriter
 from .triton_rows_package import Buffer
-from .triton_site import CodeLine, Site, pointer
+from .triton_site import CodeLine, pointer
 from .triton_tokens import Gradients, RowTokens
 from .triton_walks_package import WalkCall, WalksPackage
 
@@ -48,22 +51,33 @@ class _Writer(RowReadout):
             raise UnsupportedOperand("several outputs")
         self.output = self.names.named(output)
         self.texts: list[str] = []
-        self.axis_of = self._axes()
         turned = [n for n in turns(self.tokens, [self.output]) if not n.type.is_scalar]
-        paired = {self.axis_of.get(n.type.rows, KEY) for n in turned}
+        angles = {n.operand.type.rows: HALF for n in turned if not n.operand.type.is_scalar}
+        self.axis_of = angles | self._axes(angles)
+        paired = {self.axis_of[n.type.rows] for n in turned}
         if len(paired) > 1:
             raise UnsupportedOperand("pairs along two axes")
         self.paired = next(iter(paired), KEY)
-        self.axis_of = {n.operand.type.rows: HALF for n in turned if not n.operand.type.is_scalar} | self.axis_of
 
-    def _axes(self) -> dict[Dim, str]:
-        """The output lies along the values, and what else is read along the keys."""
-        sizes = [] if self.output.type.is_scalar else [_size(self.output)]
-        sizes += [size for walk in self.walks for size in walk.read_sizes() if size not in (ONE, *sizes)]
-        sizes = list(dict.fromkeys(sizes))
-        if len(sizes) > 2:
-            raise UnsupportedOperand("reads of three widths")
-        return dict(zip(sizes, (VALUE, KEY), strict=False))
+    def _axes(self, angles: Mapping[Dim, str]) -> dict[Dim, str]:
+        """The output lies along the values, and what else its text reads along the keys."""
+        sizes = [_size(self.output), *(size for walk in self.walks for size in walk.read_sizes())]
+        sizes += [size for name in self._met() for size in (name.type.rows, name.type.cols) if size not in angles]
+        own = [size for size in dict.fromkeys(sizes) if size != ONE]
+        if len(own) > 2:
+            raise UnsupportedOperand("an output of columns of three widths")
+        return dict(zip(own, (VALUE, KEY), strict=False))
+
+    def _met(self) -> list[Ref]:
+        """The names in the output, and in the definitions of those."""
+        found: dict[str, Ref] = {}
+        waiting = [self.output]
+        while waiting:
+            for node in nodes(waiting.pop()):
+                if isinstance(node, Ref) and node.name not in found:
+                    found[node.name] = node
+                    waiting += [self.names.definitions[node.name]] if node.name in self.names.definitions else []
+        return list(found.values())
 
     # --- reads ---
 
@@ -120,15 +134,7 @@ class _Writer(RowReadout):
             stores.append(store)
             outputs.append((stored, kind))
         self.texts += stores
-        self._check(head)
         return self._walked(head, site), tuple(stores), outputs
-
-    def _check(self, head: Site) -> None:
-        """Raise UnsupportedOperand for a column that is as wide as neither axis."""
-        for symbol in (s for s in self.tokens.arguments if s.name in head.arguments and not s.type.is_scalar):
-            inner = [size for size in (symbol.type.rows, symbol.type.cols) if size != ONE][-1:]
-            if any(size not in self.axis_of for size in inner if size.terms):
-                raise UnsupportedOperand(f"`{symbol.name}`, which is as wide as nothing that is read")
 
     def _results(self, own: dict[str, str]) -> tuple[str, ...]:
         """The gradient of every argument, from all sides."""
