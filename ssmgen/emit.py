@@ -18,6 +18,7 @@ from .triton_layer import layer_launches
 from .triton_rows import rows_package
 from .triton_running import running_package
 from .triton_scan import scan_package
+from .triton_walks import walks_package
 from .wrap import wrapped
 
 FORMAT = 3
@@ -39,8 +40,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
     fused = triton_package(kernels) if has_chunks else None
     rows = rows_package(kernels) if has_chunks and fused is None else None
+    walks = walks_package(kernels) if has_chunks and fused is None and rows is None else None
     scan = scan_package(kernels) if kernels.scan is not None else None
-    has_kernels = any(found is not None for found in (fused, rows, scan))
+    has_kernels = any(found is not None for found in (fused, rows, walks, scan))
     running = running_package(kernels) if has_kernels else None
     joins_reads = fused is not None and fused.is_folded
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running, joins_reads)
@@ -61,6 +63,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if rows is not None:
         files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
+    if walks is not None:
+        files["kernels.py"] = wrapped(render("triton/walks.py.jinja", walks=walks))
+        files |= {f"{module}.py": wrapped(render("triton/rows.py.jinja", rows=part)) for module, part in walks.parts}
     if scan is not None:
         files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
     if has_kernels:

@@ -288,14 +288,14 @@ def _has_gradient(expr: Expr) -> bool:
 def angle_sizes(tokens: TokenWriter, walk: Walk) -> tuple[Dim, ...]:
     """Sizes that stand for pairs: of the angles of states that turn, and of those by which a column is turned."""
     found = [t.step.type.rows for t in tokens.recurrence.turnings] + [angle.type.rows for _, angle in walk.turns]
-    found += [n.operand.type.rows for n in _turns(tokens, [*_keys(walk), *_values(tokens, walk)]) if not n.operand.type.is_scalar]
+    found += [n.operand.type.rows for n in turns(tokens, [*_keys(walk), *_values(tokens, walk)]) if not n.operand.type.is_scalar]
     return tuple(dict.fromkeys(found))
 
 
 def paired_axis(tokens: TokenWriter, walk: Walk) -> str:
     """The axis along which pairs turn: that of keys, or that of values where no key does. Raises UnsupportedOperand for both."""
     keys, values = (
-        [n.type.rows for n in _turns(tokens, columns) if not n.type.is_scalar] for columns in (_keys(walk), _values(tokens, walk))
+        [n.type.rows for n in turns(tokens, columns) if not n.type.is_scalar] for columns in (_keys(walk), _values(tokens, walk))
     )
     own = None if walk.key is None else walk.key.type.rows
     if any(size != own for size in values) and any(size == own for size in (*keys, *values)):
@@ -314,7 +314,7 @@ def _values(tokens: TokenWriter, walk: Walk) -> list[Expr]:
     return [e for row in walk.rows for e in row.values if e is not None] + [value for _, value in tokens.outputs]
 
 
-def _turns(tokens: TokenWriter, columns: list[Expr]) -> list[Rot]:
+def turns(tokens: TokenWriter, columns: list[Expr]) -> list[Rot]:
     """What turns in some columns, in their own text or in that of a definition."""
     found, seen, waiting = [], set(), list(columns)
     while waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .tokens import TokenWriter, level
-from .triton_site import pointer
+from .triton_site import pointer, set_apart
 
 
 def known(*widths: str) -> str:
@@ -22,7 +22,7 @@ def over_heads(text: str, place: str, axis: int) -> str:
 
 def of_pointer(text: str) -> str:
     """The text of a size, `x.shape[-1]`, with the argument under the name that launchers have for it."""
-    return re.sub(r"^(\w+)\.shape", lambda m: f"{pointer(m[1])}.shape", text)
+    return re.sub(r"^(\w+)\.shape", lambda m: f"{set_apart(m[1])}.shape", text)
 
 
 def heads_text(tokens: TokenWriter) -> str:

@@ -10,7 +10,7 @@ from .backends.torch_pointwise import UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_value import HALF, Text, loaded, size_text
 from .bounds import bounds_of
-from .differentiate import cotangents, inner_of
+from .differentiate import inner_of
 from .expressions import factors, key
 from .kernel import KEY, ROW, VALUE, Kernels
 from .plan import Row, Walk
@@ -19,10 +19,11 @@ from .schedule import widths
 from .spec import Dim, Expr, Ref
 from .tokens import TokenWriter
 from .triton_gradients import MADE, angle_sizes, made, paired_axis
-from .triton_operands import added, atom
+from .triton_operands import atom
 from .triton_package import Walked
 from .triton_row_places import Placed, placed
-from .triton_site import KERNEL_WORDS, Site, masked, pointer
+from .triton_row_readout import Cut, RowReadout
+from .triton_site import KERNEL_WORDS, Site
 from .triton_tokens import Gradients, RowSite, RowTokens, number_line, operand_line
 
 FLOOR = 110
@@ -45,20 +46,22 @@ def _after_decay(walk: Walk, recurrence: Recurrence) -> tuple[Walk, bool]:
     return walk, False
 
 
-class RowOperands:
-    def __init__(self, kernels: Kernels):
-        self.plan = kernels.plan
+class RowOperands(RowReadout):
+    def __init__(self, kernels: Kernels, number: int = 0, module: str = ""):
+        """One walk, and its output; module: the file of a walk whose reads are made an output elsewhere."""
+        self.plan, self.module, self.is_part = kernels.plan, module, bool(module)
         classified = self.plan.classified
-        if len(kernels.walks) != 1:
+        if len(kernels.walks) != 1 and not self.is_part:
             raise UnsupportedOperand("several walks")
-        self.walk, self.erases_after = _after_decay(kernels.walks[0].walk, classified.recurrence)
+        self.walk, self.erases_after = _after_decay(kernels.walks[number].walk, classified.recurrence)
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
+        if self.is_part:
+            self.tokens.outputs = ()
         self.names = RowTokens(self.tokens, self.walk)
-        (_, output), *more = self.tokens.outputs
-        if more or self.walk.members or any(r.is_value for r in self.walk.readings):
+        if len(self.tokens.outputs) > 1 or self.walk.members or any(r.is_value for r in self.walk.readings):
             raise UnsupportedOperand("several outputs, states that feed each other, or a query of the values")
-        self.output = self.names.named(output)
+        self.output = None if self.is_part else self.names.named(self.tokens.outputs[0][1])
         if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
         self.count, self.step = len(self.walk.rows), self.walk.size
@@ -79,21 +82,6 @@ class RowOperands:
         self.scale = self.walk.scale
         self.places = self._places()
         self.read_text = {}
-
-    # --- sites ---
-
-    def _site(self, rows: str) -> tuple[RowSite, RowSite]:
-        head = RowSite(self.tokens, {KEY: "BK", VALUE: "BV"}, axis_of=self.axis_of, paired=self.paired)
-        return head, RowSite(self.tokens, {ROW: rows}, ROW, head)
-
-    def _walked(self, *sites: Site) -> Walked:
-        head = sites[0]
-        for site in sites:
-            self.texts += [line.text for line in site.lines]
-        names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
-        names += ["position"] if head.uses_position else []
-        names += [pointer(n) for n, _ in self.spec.constants if n in head.arguments]
-        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), tuple(line for s in sites[1:] for line in s.lines))
 
     # --- operands ---
 
@@ -239,12 +227,15 @@ class RowOperands:
             return f"tl.store(made_sums + {at}[:, None] * {self.K} + o_n[None, :], {value}, mask=m_n[None, :])"
         return f"tl.store(made_sums + {at}, {value})"
 
+    # --- reads ---
+
     @property
     def is_read_whole(self) -> bool:
         """The output is what the walk reads, as it is."""
         cuts = self.walk.slices
         return (
-            len(self.walk.columns) == 1
+            not self.is_part
+            and len(self.walk.columns) == 1
             and len(self.walk.readings) == 1
             and len(cuts) == 1
             and isinstance(self.output, Ref)
@@ -258,30 +249,26 @@ class RowOperands:
     def _read_gradient_name(self, suffix: str) -> str:
         return "dy" if self.is_read_whole else f"d_reads{suffix}"
 
-    # --- readout ---
+    def read_columns(self, reading: int) -> tuple[str, list[tuple[Dim | None, str]]]:
+        """(how wide a reading is, the size (None: a number) and the offset of each of its columns)."""
+        return self.V, [(self.value_size if axis else None, offset) for _, axis, offset in self._columns()]
 
-    def _cuts(self) -> list[tuple[str, str, str, str]]:
-        """(read, buffer, axis, offset) of every value that the output reads."""
-        columns = {index: (axis, offset) for index, axis, offset in self._columns()}
-        return [(s.read.name, self._read_name(s.reading[1:]), *columns[s.column]) for s in self.walk.slices]
+    def read_sizes(self) -> list[Dim]:
+        """The sizes of the columns that readings have."""
+        found = [size for number in range(len(self.walk.readings)) for size, _ in self.read_columns(number)[1]]
+        return [size for size in dict.fromkeys(found) if size is not None]
 
-    def _read_loads(self) -> dict:
-        loads = {}
-        for number, (read, buffer, axis, offset) in enumerate(self._cuts()):
-            place = f"{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}"
-            if axis:
-                text, axes = f"tl.load({place} + o_p[None, :], mask=m_t[:, None] & m_p[None, :], other=0.0)", (ROW, VALUE)
-            else:
-                text, axes = f"tl.load({place}, mask=m_t, other=0.0)", (ROW,)
-            loads[read, axis] = lambda site, text=text, axes=axes, n=number: added(site, f"b_read{n}", text, axes)
-        return loads
+    def _cut(self, suffix: str, index: int, read: str) -> Cut:
+        _, axis, offset = self._columns()[index]
+        return Cut(read, self._read_name(suffix), self._read_gradient_name(suffix), axis, offset, self.V)
 
-    def _dy_load(self) -> dict:
-        if self.output.type.is_scalar:
-            text, axes = "tl.load(dy + row * H + i_h, mask=m_t, other=0.0).to(tl.float32)", (ROW,)
-        else:
-            text, axes = f"_tile(dy, row * H + i_h, {self.output_width}, BV, o_p, m_t).to(tl.float32)", (ROW, VALUE)
-        return {(MADE + "dy", axes[1] if len(axes) > 1 else ""): lambda site: added(site, "b_dy", text, axes)}
+    def _cuts(self) -> list[Cut]:
+        return [self._cut(s.reading[1:], s.column, s.read.name) for s in self.walk.slices]
+
+    def _unread(self) -> list[Cut]:
+        used = {(s.reading, s.column) for s in self.walk.slices}
+        columns = range(len(self.walk.columns))
+        return [self._cut(r.name[1:], index, "") for r in self.walk.readings for index in columns if (r.name, index) not in used]
 
     @property
     def output_width(self) -> str:
@@ -290,62 +277,12 @@ class RowOperands:
             raise UnsupportedOperand("an output that does not lie along the values")
         return atom(size_text(size).text)
 
-    def _readout(self) -> tuple[Walked, str]:
-        head, site = self._site("BT")
-        site.loads |= self._read_loads()
-        if self.output.type.is_scalar:
-            value = site.text(self.output)
-            store = f"tl.store(y + row * H + i_h, {value.text}, mask=m_t)"
-        else:
-            value = site.text(self.output, VALUE)
-            store = f"_store(y, row * H + i_h, {self.output_width}, o_p, m_t, {value.text})"
-        self.texts.append(value.text)
-        return self._walked(head, site), store
-
-    def _readout_gradient(self) -> tuple[Walked, tuple[str, ...]]:
-        head, site = self._site("BT")
-        site.loads |= self._read_loads() | self._dy_load()
-        found: dict[str, list[Expr]] = {}
-        for name, expr in self._output_cotangents():
-            found.setdefault(name, []).append(expr)
-        stores = []
-        for read, buffer, axis, offset in self._cuts():
-            target = f"d_{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}"
-            mask = "m_t[:, None] & m_p[None, :]" if axis else "m_t"
-            columns = " + o_p[None, :]" if axis else ""
-            if read not in found:
-                stores.append(f"tl.store({target}{columns}, tl.zeros({'(BT, BV)' if axis else '(BT,)'}, tl.float32), mask={mask})")
-                continue
-            value = site.text(algebra.add(*found[read]), axis or KEY)
-            self.texts.append(value.text)
-            stores.append(f"tl.store({target}{columns}, {value.text}, mask={mask})")
-        unread = self._unread_columns()
-        return self._walked(head, site), (*stores, *unread)
-
-    def _unread_columns(self) -> list[str]:
-        """Zeros for columns of a reading that the output does not use."""
-        stores = []
-        for r in self.walk.readings:
-            used = {s.column for s in self.walk.slices if s.reading == r.name}
-            buffer = self._read_gradient_name(r.name[1:])
-            for index, axis, offset in self._columns():
-                if index not in used:
-                    target = (
-                        f"{buffer} + (row * H + i_h){'[:, None]' if axis else ''} * {self.V} + {offset}{' + o_p[None, :]' if axis else ''}"
-                    )
-                    shape, mask = ("(BT, BV)", "m_t[:, None] & m_p[None, :]") if axis else ("(BT,)", "m_t")
-                    stores.append(f"tl.store({target}, tl.zeros({shape}, tl.float32), mask={mask})")
-        return stores
-
-    def _output_cotangents(self) -> list[tuple[str, Expr]]:
-        return cotangents(self.output, made("dy", self.output.type))
-
     # --- gradients of arguments ---
 
     def _gradient(self) -> tuple[Walked, tuple[str, ...], list, set[str], list[str]]:
         head, site = self._site("BT")
         gradients = Gradients(self.names, self.axis_of)
-        site.loads |= self._read_loads() | self._dy_load()
+        site.loads |= {} if self.is_part else self._read_loads() | self._dy_load()
         buffers: list[str] = []
 
         def load(name: str, buffer: str, text: str, axes: tuple[str, ...]) -> None:
@@ -362,7 +299,7 @@ class RowOperands:
             return f"tl.load({buffer} + {at}[:, None] * {width} + ({offset}o_{axis})[None, :], mask={mask}, other=0.0).to(tl.float32)"
 
         reads = {s.read.name for s in self.walk.slices}
-        for name, expr in self._output_cotangents():
+        for name, expr in () if self.is_part else self._output_cotangents():
             if name not in reads:
                 gradients.push("" if expr.type.is_scalar else self.axis_of_output(expr), name, expr)
         for r in self.walk.readings:
@@ -394,7 +331,7 @@ class RowOperands:
             outputs.append((stored, output))
         walked = self._walked(head, site)
         needs_dy = any("(dy" in line.text for line in walked.rows)
-        used_reads = {b for _, b, _, _ in self._cuts() if any(re.search(rf"\b{b} \+", line.text) for line in walked.rows)}
+        used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
         order = [b for b in self._gradient_names() if b in buffers]
         return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
 
@@ -430,36 +367,3 @@ class RowOperands:
             share = part if share is None else algebra.add(share, part)
         if row.coefficient is not None:
             gradients.spread("", row.coefficient, share)
-
-    def _argument_store(self, site: Site, stored, value: Text) -> tuple[str, str]:
-        """(the store of an argument's gradient, 'input', 'partial')."""
-        symbol = next(s for s in self.tokens.arguments if s.name == stored.name)
-        sizes = [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)] if not symbol.type.is_scalar else []
-        whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
-        inner = sizes[1:] if stored.row else sizes
-        width = atom(size_text(inner[0]).text) if inner else "1"
-        shift = f"{stored.row - 1} * {width} + " if stored.row > 1 else ""
-        self.texts.append(value.text)
-        mask = f"(o_{HALF} < {width})" if stored.axis == HALF else f"m_{stored.axis}"
-        if symbol.kind == "param":
-            # behind the pairs nothing is stored, and no row is added to another column
-            value = masked(site, value, (ROW, stored.axis) if stored.axis not in ("", HALF) else (ROW,))
-            if ROW not in value.axes:
-                raise UnsupportedOperand(f"`{stored.name}`, whose gradient is the same for all tokens")
-            at = f"(place * H + i_h) * ({whole})"
-            total = f"tl.sum({value.text}, 0)"
-            if stored.axis:
-                return f"tl.store({stored.buffer} + {at} + {shift}o_{stored.axis}, {total}, mask={mask})", "partial"
-            return f"tl.store({stored.buffer} + {at} + {shift}0, {total})", "partial"
-        if stored.axis:
-            target = f"{stored.buffer} + (row * H + i_h)[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
-            text = (
-                value.text
-                if value.axes == (ROW, stored.axis)
-                else f"{value.along((ROW, stored.axis))} + tl.zeros(({site.block(ROW)}, {site.block(stored.axis)}), tl.float32)"
-            )
-            return (
-                f"tl.store({target}, ({text}).to({stored.buffer}.dtype.element_ty), mask=m_t[:, None] & {mask}[None, :])",
-                "input",
-            )
-        return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"

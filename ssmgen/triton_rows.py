@@ -8,21 +8,19 @@ Operands come from `triton_tokens`; `templates/triton/rows.py.jinja` lays everyt
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from .backends.torch_pointwise import UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_text import helpers
-from .backends.triton_value import size_text
 from .bounds import bounds_of
 from .column_text import pack, unpack
 from .head_text import equations, title_of
 from .kernel import Kernels
-from .op_shapes import unasked
 from .schedule import widths
-from .spec import Dim
 from .tokens import level
-from .triton_launch import heads_text, known, of_pointer, over_heads
-from .triton_package import Output, Walked
+from .triton_launch import heads_text, known, of_pointer
+from .triton_package import Walked
 from .triton_row_operands import RowOperands
 from .triton_rows_package import Buffer, Reader, RowsPackage, Tuned
 from .triton_site import CodeLine, pointer
@@ -31,7 +29,7 @@ from .triton_site import CodeLine, pointer
 def rows_package(kernels: Kernels) -> RowsPackage | None:
     """The context of kernels.py in the form of rows; None where an operand does not fit on tiles, or several walks run."""
     try:
-        return _Writer(kernels).package()
+        return RowWriter(kernels).package()
     except UnsupportedOperand:
         return None
 
@@ -55,7 +53,9 @@ def _number(factor: str) -> str:
     return f"_numbers({factor}, i_s, o_i, BC)"
 
 
-class _Writer(RowOperands):
+class RowWriter(RowOperands):
+    """Writes the kernels of one walk: those of a package, or of a file of it."""
+
     # --- readers ---
 
     def _readers(self) -> list[Reader]:
@@ -143,36 +143,6 @@ class _Writer(RowOperands):
         parts += [f"tl.exp2({later})"] if self.has_decay else []
         return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
 
-    def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:
-        """What the launcher allocates for gradients, and the gradient of every argument."""
-        outputs: dict[str, Output] = {}
-        partials: dict[str, Output] = {}
-        results = []
-        for symbol in self.tokens.arguments:
-            name = pointer(symbol.name)
-            own = dict.fromkeys(stored.buffer for stored, _ in lines if stored.name == symbol.name)
-            kinds = {kind for stored, kind in lines if stored.name == symbol.name}
-            if not own:
-                results.append(unasked(name) if symbol.name in self.tokens.immaterial else f"torch.zeros_like({name})")
-                continue
-            place = level(symbol.per)
-            sizes = [] if symbol.type.is_scalar else [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)]
-            width = "".join(f", {size_text(s).text}" for s in sizes)
-            texts = []
-            for buffer in own:
-                if kinds == {"partial"}:
-                    partials[buffer] = Output(buffer, f"places, H{width}")
-                    texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
-                elif place == "h":
-                    outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
-                    texts.append(buffer)
-                else:
-                    outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
-                    texts.append(over_heads(buffer, place, 2))
-            total = " + ".join(texts)
-            results.append(total if total in own and kinds == {"input"} else f"({total}).to({name}.dtype)")
-        return tuple(outputs.values()), tuple(partials.values()), tuple(results)
-
     # --- the package ---
 
     def package(self) -> RowsPackage:
@@ -180,21 +150,23 @@ class _Writer(RowOperands):
         readers = self._readers()
         queries = [r for r in readers if not r.is_erase]
         nothing = Walked("", (), ())
-        has_readout = not self.is_read_whole
+        has_readout = not (self.is_read_whole or self.is_part)
         made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
         met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
         masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
         readout, readout_store = self._readout() if has_readout else (nothing, "")
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
-        outputs, partials, results = self._outputs(lines)
+        outputs, partials, found = self._outputs(lines)
+        given_back = [s for s in self.tokens.arguments if s.name in found] if self.is_part else self.tokens.arguments
+        results = tuple(found.get(s.name) or self._without(s) for s in given_back)
         texts = [*self.texts, *operand_stores, *gradient_stores]
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
         given = [s for s in self.tokens.given if s.kind == "input"]
-        like = next((s for s in inputs if s.type == self.output.type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
         first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
+        like = first if self.is_part else next((s for s in inputs if s.type == self.output.type), first)
         sizes = {line.target: line.text for line in self.tokens.sizes()}
-        names = [identifier(n) for n in dict.fromkeys(n for s in self._all_sizes() for n, _ in s.terms)]
+        names = self.size_names()
         if any(n not in sizes for n in names):
             raise UnsupportedOperand("a size that no argument shows")
         group = next((s for s in self.tokens.arguments if s.per == "group"), None)
@@ -224,7 +196,7 @@ class _Writer(RowOperands):
         constants = [pointer(n) for n, _ in self.spec.constants]
         arguments = [pointer(s.name) for s in self.tokens.arguments]
         prepared = [*arguments, *position, *constants]
-        states = [identifier(s.name) for s in self.spec.states]
+        states = [identifier(s) for s in self.own_states()]
         by_name = {column.state: identifier(column.state) for column in self.walk.columns}
         states = [f"initial_{s}" for s in states]
         moved = [f"moved_{s.removeprefix('initial_')}" for s in states]
@@ -238,7 +210,11 @@ class _Writer(RowOperands):
         count_text = {1: "a row"}.get(self.count, f"{self.count} rows")
         if self.step > 1:
             count_text += f", {self.step} of which act together"
-        token_inputs = [*(["dy"] if "dy" in extra else []), *(b for b in dict.fromkeys(c[1] for c in self._cuts()) if b in extra), *order]
+        token_inputs = [
+            *(["dy"] if "dy" in extra else []),
+            *(b for b in dict.fromkeys(c.buffer for c in self._cuts()) if b in extra),
+            *order,
+        ]
         scale_text = self.tokens.printer.text(self.scale) if self.scale is not None else ""
         decay_text = f"exp({G}_C) " if self.has_decay else ""
         fade_text = f"exp({G}_C - {G}_j) " if self.has_decay else ""
@@ -247,7 +223,12 @@ class _Writer(RowOperands):
         logs = [row.log_decay for row in self.walk.rows if row.log_decay is not None]
         kept = [r.read for r in queries] if self.plan.stores_reads else []
         return RowsPackage(
-            title=title_of(self.spec),
+            title=f"{title_of(self.spec)}: the walk of {', '.join(self.own_states())}" if self.is_part else title_of(self.spec),
+            is_part=self.is_part,
+            is_whole=not self.is_part,
+            prefix=f"{self.module}_" if self.is_part else "",
+            gives=tuple(s.name for s in given_back),
+            asked=queries[0].read_gradient if self.is_part and queries else "dy",
             equations=equations(self.spec),
             legend=self._legend(readers),
             helpers=helpers(texts),
@@ -376,7 +357,7 @@ class _Writer(RowOperands):
             token_numbers="PACKED: tl.constexpr, " if is_placed_key else "",
             token_values="is_packed, " if is_placed_key else "",
             read_names=tuple(r.read for r in queries),
-            own_reads=tuple(r.read for r in queries) if has_readout else (),
+            own_reads=() if self.is_read_whole else tuple(r.read for r in queries),
             read_list=", ".join(r.read for r in queries),
             kept_names=tuple(kept),
             read_gradient_names=tuple(r.read_gradient for r in queries),
@@ -400,7 +381,7 @@ class _Writer(RowOperands):
             readout_store=readout_store,
             readout_gradient=readout_gradient,
             readout_gradient_stores=readout_gradient_stores,
-            output_shape="batch, T, H" if self.output.type.is_scalar else f"batch, T, H, {self.output_width}",
+            output_shape="" if self.is_part else "batch, T, H" if self.output.type.is_scalar else f"batch, T, H, {self.output_width}",
             output_like=pointer(like.name),
             gradient=gradient,
             gradient_stores=gradient_stores,
@@ -418,8 +399,12 @@ class _Writer(RowOperands):
             pair_registers="168" if self.is_wide else "None",
             gradient_registers="128" if self.is_wide else "168",
             operand_warps="8" if self.count == 1 else "4",
-            tuned=TUNED if operand_stores else TUNED[1:],
+            tuned=tuple(self._tuned(kernel) for kernel in (TUNED if operand_stores else TUNED[1:])),
         )  # fmt: skip
+
+    def _tuned(self, kernel: Tuned) -> Tuned:
+        """The kernel under the name that a table has for it, which tells walks apart."""
+        return replace(kernel, name=f"{self.module} {kernel.name}") if self.is_part else kernel
 
     def _buffers(self, readers: list[Reader]) -> list[Buffer]:
         typed = "dtype=dtype"
@@ -447,6 +432,14 @@ class _Writer(RowOperands):
         if self.is_wide:
             found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
         return found
+
+    def own_states(self) -> list[str]:
+        """The states that the walk carries, in order of declaration."""
+        return [s.name for s in self.spec.states if s.name in self.walk.states]
+
+    def size_names(self) -> list[str]:
+        """The sizes that kernels are compiled for."""
+        return [identifier(n) for n in dict.fromkeys(n for s in self._all_sizes() for n, _ in s.terms)]
 
     def _all_sizes(self):
         for symbol in self.tokens.arguments:

@@ -68,6 +68,11 @@ class RowsPackage:
     """Everything kernels.py says in this form."""
 
     title: str
+    is_part: bool  # one walk of several: its reads are made an output elsewhere
+    is_whole: bool
+    prefix: str  # of the names of kernels, which a package has once
+    gives: tuple[str, ...]  # the arguments whose gradients backward gives
+    asked: str  # a gradient that backward is always given
     equations: tuple[str, ...]
     legend: tuple[str, ...]
     helpers: tuple[str, ...]

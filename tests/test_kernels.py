@@ -34,7 +34,7 @@ from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.targets import TARGETS  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
-from ssmgen.runtime.verify_kernels import ODD, Trial, compare, sizes_near  # noqa: E402
+from ssmgen.runtime.verify_kernels import ODD, Trial, compare, launchers_of, sizes_near  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 from ssmgen.triton_site import pointer  # noqa: E402
@@ -160,7 +160,8 @@ def fused(folder: Path, spec):
     op = sys.modules[f"{subject.package.__name__}.op"]
     op._is_fused = lambda *tensors: tensors[0].numel() > 0 and op._arithmetic(*tensors) == torch.float32
     kernels = op._kernels()
-    kernels._segments = lambda *_: 1
+    for module in launchers_of(kernels):
+        module._segments = lambda *_: 1
     kernels.EDGE = 64
     return subject, kernels
 

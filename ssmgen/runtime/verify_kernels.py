@@ -273,7 +273,7 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
 
     expected = subject.gradients(reference, exact, wide, of=_read(trial))
     with ExitStack() as watching:
-        chosen = watching.enter_context(watched(module, "forward", "backward"))
+        chosen = [watching.enter_context(watched(own, "forward", "backward")) for own in launchers_of(module)]
         watching.enter_context(sliced(module, trial))
         watching.enter_context(segmented(module, trial))
         for other in _running(subject):
@@ -320,6 +320,11 @@ def judged(measured: list[Measured], dtype: str, eager: Callable[[], dict[str, f
     return [one if one.name in left else replace(one, tolerance=max(one.tolerance, 2 * errors.get(one.name, 0.0))) for one in kept]
 
 
+def launchers_of(module: ModuleType) -> tuple[ModuleType, ...]:
+    """The kernels of an operator, and those of its walks where these have files of their own."""
+    return (module, *getattr(module, "MODULES", ()))
+
+
 def _running(subject: Subject) -> tuple[ModuleType, ...]:
     """The kernels of what runs on before the operator, where there are any."""
     own = getattr(sys.modules[f"{subject.package.__name__}.op"], "_running", None)
@@ -334,7 +339,7 @@ def compare_steps(subject: Subject, module: ModuleType, trial: Trial, dtype: str
     truth = subject.reference(case.to(torch.float64), _to(start, torch.float64))
     with watched(module, "step") as chosen:
         found = subject.steps(case, start)
-    configuration = f"{dtype}: {_text(chosen, lambda name: True)}"
+    configuration = f"{dtype}: {_text([chosen], lambda name: True)}"
     errors = _apart(subject, found, truth)
     measured = [Measured("step", configuration, name, error, SLACK[dtype], trial.words) for name, error in errors.items()]
     return judged(measured, dtype, lambda: _apart(subject, subject.reference(case, start), truth))
@@ -443,12 +448,10 @@ def _is_forward(name: str) -> bool:
     return name in ("_operand_options", "_pairs_options", "_forward_options", "_segments")
 
 
-def _text(chosen: dict[str, object], picks: Callable[[str], bool]) -> str:
+def _text(chosen: Iterable[dict[str, object]], picks: Callable[[str], bool]) -> str:
     """`forward BT=64 BK=64 num_warps=4; 1 segment`."""
     words = []
-    for name, choice in chosen.items():
-        if not picks(name):
-            continue
+    for name, choice in (item for each in chosen for item in each.items() if picks(item[0])):
         if isinstance(choice, dict):
             words.append(f"{name.strip('_').removesuffix('_options')} {' '.join(f'{n}={v}' for n, v in choice.items())}")
         elif isinstance(choice, tuple):
@@ -456,7 +459,7 @@ def _text(chosen: dict[str, object], picks: Callable[[str], bool]) -> str:
         else:
             word = name.strip("_")
             words.append(f"1 {word[:-1]}" if choice == 1 else f"several {word}")
-    return "; ".join(words) or "its one configuration"
+    return "; ".join(dict.fromkeys(words)) or "its one configuration"
 
 
 def _data(subject: Subject, trial: Trial, dtype: str):
