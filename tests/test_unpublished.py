@@ -7,7 +7,9 @@ from built import write
 
 pytest.importorskip("torch")
 
+from ssmgen.compiler import build  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
 
 SOME = ("reference = interpreter", "op = reference", "op gradients", "split", "packed", "step", "order", "reversed", "operators", "module")
 
@@ -240,3 +242,13 @@ def test_it_builds_and_holds(name, tmp_path):
     folder, spec = write(SPECS[name], tmp_path)
     report = verify_checks(folder, spec, {check: CHECKS[check] for check in SOME})
     assert report.passed, "\n".join(map(str, report.failures))
+
+
+@pytest.mark.parametrize(
+    "gate", ["(s * sigmoid(y))^softplus(w)", "sqrt(s * sigmoid(y))", "rsqrt(2 + y^2)", "((position + 1) / (position + 2))^softplus(w)"]
+)
+def test_a_power_of_a_product_fades(gate):
+    """The exact check of a build takes such a decay as its logarithm does."""
+    text = SPECS["const_decay"].replace("v : [P]", "v : [P]; x, y, w : scalar").replace("0.9 * S", "a * S")
+    text = text.replace("  state", f"  let s = sigmoid(x)\n  gate a in (0, 1) = {gate}\n  state")
+    assert "g: log decay" in build(Source("fading.ssm", text)).packages["const_decay"]["op.py"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from ..expressions import factors
+from ..expressions import factors, nodes
 from ..spec import (
     Add,
     Apply,
@@ -260,6 +260,13 @@ class Meaning:
         if isinstance(expr, Mul) and _is_few(number := factors(expr)[0]) and number not in (0, 1):
             # a whole number deeper inside counts as well, however the product is put together
             return [[(x / number, int(number))] for row in self.matrix(expr) for x in row]
+        if isinstance(expr, Mul) and isinstance(expr.left, Add) != isinstance(expr.right, Add):
+            # as is every term of a sum behind a factor
+            factor, terms = (expr.left, expr.right) if isinstance(expr.right, Add) else (expr.right, expr.left)
+            by, entries = [x for row in self.matrix(factor) for x in row], self.logarithms(terms)
+            size = max(len(by), len(entries))
+            by, entries = by * (size if len(by) == 1 else 1), entries * (size if len(entries) == 1 else 1)
+            return [[(f * x, times) for x, times in entry] for f, entry in zip(by, entries, strict=True)]
         if isinstance(expr, Ref) and expr.name in self.definitions:
             return self.logarithms(self.definitions[expr.name])
         return [[(x, 1)] for row in self.matrix(expr) for x in row]
@@ -291,7 +298,8 @@ class Meaning:
             case Div():
                 return _zip(self.matrix(expr.left), self.matrix(expr.right), lambda a, b: a / b)
             case Pow():
-                return _zip(self.matrix(expr.base), self.matrix(expr.exponent), self._power)
+                is_number = not any(isinstance(node, (Ref, Apply)) for node in nodes(expr.exponent))
+                return self._power(expr.base, self.matrix(expr.exponent), is_number)
             case MatMul():
                 left, right = self.matrix(expr.left), self.matrix(expr.right)
                 if len(left[0]) != len(right):  # a scalar beside anything
@@ -338,7 +346,19 @@ class Meaning:
     def _shape(self, expr: Expr) -> tuple[int, int]:
         return int(expr.type.rows.value(self.sizes)), int(expr.type.cols.value(self.sizes))
 
-    def _power(self, base: Fraction, exponent: Fraction) -> Fraction:
+    def _power(self, base: Expr, exponent: Matrix, is_number: bool = True) -> Matrix:
+        """A power; that of a product of positive values is the product of theirs, as its logarithm is the sum."""
+        if isinstance(base, Ref) and isinstance(self.definitions.get(base.name), (Mul, Div, Ref)):
+            return self._power(self.definitions[base.name], exponent, is_number)
+        if isinstance(base, (Mul, Div)) and all(x > 0 for side in (base.left, base.right) for row in self.matrix(side) for x in row):
+            left, right = (self._power(side, exponent, is_number) for side in (base.left, base.right))
+            return _zip(left, right, lambda a, b: a * b if isinstance(base, Mul) else a / b)
+        return _zip(self.matrix(base), exponent, lambda b, e: self._power_of_number(b, e, is_number))
+
+    def _power_of_number(self, base: Fraction, exponent: Fraction, is_number: bool) -> Fraction:
+        # an exponent of the token is whole by chance alone, and its power is what exp(exponent * log(base)) gives
+        if base > 0 and not is_number:
+            return self.functions.exp(exponent * self.functions.log(base))
         if exponent.denominator == 1 and abs(exponent) < 64 and (base or exponent >= 0):
             return base ** int(exponent)
         if base > 0:
@@ -352,6 +372,8 @@ class Meaning:
         if name == "i":
             return [[Complex(0, 1)]]
         args = [self.matrix(a) for a in expr.args]
+        if name in ("sqrt", "rsqrt") and not isinstance(args[0][0][0], Complex):
+            return self._power(expr.args[0], [[Fraction(1 if name == "sqrt" else -1, 2)]])
         if name == "exp":
             # exp of a sum is the product of exps, here as on the side of the chunk form
             if len(args[0][0]) == 1:
