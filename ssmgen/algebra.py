@@ -546,6 +546,9 @@ def _log(expr: Expr, definitions: Mapping[str, Expr], bounds: Bounds) -> Expr | 
             inside = _log(expr.args[0], definitions, bounds)
             half = const(Fraction(1 if function == "sqrt" else -1, 2))
             return None if inside is None else mul(half, inside, span=expr.span)
+        case Apply(function="pairs"):
+            inside = _log(expr.args[0], definitions, bounds)
+            return None if inside is None else apply("pairs", inside, type=expr.type, span=expr.span)
         case Mul() | Div():
             left, right = (_log(side, definitions, bounds) for side in (expr.left, expr.right))
             if left is not None and right is not None:

@@ -12,7 +12,7 @@ from .expressions import key
 from .features._facts import Facts
 from .plan import Member, Row
 from .recurrence import Transition, Write
-from .rows import Problem
+from .rows import Problem, not_positive
 
 
 def members_of(facts: Facts) -> tuple[Row, tuple[Member, ...]] | Problem:
@@ -79,13 +79,7 @@ class _Members:
         log = algebra.const(0) if algebra.is_one(own) else algebra.log_of(own, self.recurrence)
         if log is None:
             term = next(t for t in step.transitions if t.target == name and t.source == name and not _is_correction(t))
-            raise _Refused(
-                Problem(
-                    "the decay is not provably positive", term.span, "this factor may reach 0 or below",
-                    "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
-                    "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)`", "decay-not-positive",
-                )
-            )  # fmt: skip
+            raise _Refused(not_positive(self.facts, term))
         return Member(name, log, None if row is None else row[1], tuple(taken))
 
     def _row(self, name: str, step) -> tuple[Row, algebra.Expr] | None:

@@ -17,6 +17,9 @@ from .spec import Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, 
 
 HALF = Fraction(1, 2)
 
+TINY = Fraction(1, 10**36)
+"""A square of a modulus below this is that of 0, which has no angle."""
+
 
 def _gelu(x: Expr, y: Expr) -> Expr:
     half_width = const(Fraction.from_float(0.5**0.5))
@@ -160,6 +163,12 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
         x, slope = args
         least = apply("max", x, div(const(Fraction(1, 4)), mul(slope, slope)))
         _visit(x, mul(dy, mul(const(HALF), apply("rsqrt", least))), None, found)
+    elif name == "atan2":
+        y, x = args
+        size = apply("max", add(apply("square", x), apply("square", y)), const(TINY))
+        for arg, other in ((y, x), (x, neg(y))):
+            if _has_name(arg):
+                _visit(arg, _reduced(mul(dy, div(other, size)), arg), None, found)
     elif name == "clamp":
         x, low, high = args
         _visit(x, mul(dy, mul(apply("at_least", x, low), apply("at_least", high, x))), None, found)

@@ -221,6 +221,7 @@ _TABLE = (
     Function("square", "pointwise", (1, 1), "x * x", intervals.square, value=lambda x: x * x),
     Function("sin", "pointwise", (1, 1), "sine", _bounded_wave, value=math.sin),
     Function("cos", "pointwise", (1, 1), "cosine", _bounded_wave, value=math.cos),
+    Function("atan2", "pointwise", (2, 2), "atan2(y, x): the angle of x + i y, from -pi to pi", intervals.angle, value=math.atan2),
     Function("min", "pointwise", (2, 2), "the smaller of two", intervals.minimum, value=min, monotone="increasing"),
     Function("max", "pointwise", (2, 2), "the larger of two", intervals.maximum, value=max, monotone="increasing"),
     Function(

@@ -396,6 +396,14 @@ def rsqrt(a: Interval) -> Interval:
     return divide(point(1), sqrt(a))
 
 
+def angle(y: Interval, x: Interval) -> Interval:
+    """Of x + i y: less than a quarter turn either way where x > 0."""
+    quarter = math.nextafter(math.pi / 2, 2.0)
+    low, high = (-quarter, quarter) if x.is_nonnegative else (-2 * quarter, 2 * quarter)
+    high = 0.0 if y.is_nonpositive and x.is_positive else high
+    return Interval(0.0, high, low_open=y.is_positive, high_open=False) if y.is_nonnegative else closed(low, high)
+
+
 def valley(function: Callable[[float], float], a: Interval, bottom: float, least: float, at_minus_infinity: float) -> Interval:
     """Transfer of a function that decreases from 0 to `least` (a lower bound of the minimum, near `bottom`) and then grows.
 

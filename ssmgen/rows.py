@@ -283,21 +283,29 @@ class _Rows:
         )
 
     def _not_positive(self, decay: Expr) -> Problem:
-        term, discrete = self.facts.decay_terms[0], self.recurrence.discrete
-        edit = "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`"
-        if discrete is not None and discrete.held_order is not None:
-            edit = (
-                f"`{discrete.method}` multiplies by {discrete.transition}: take a method whose factor stays above 0, such as `exp_euler`, "
-            )
-            edit += "`zoh` or `implicit_euler`, or declare a step that is short enough"
-        return Problem(
-            "the decay is not provably positive",
-            term.span,
-            "this factor may reach 0 or below",
-            "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
-            edit,
-            slug="decay-not-positive",
-        )
+        return not_positive(self.facts, self.facts.decay_terms[0])
+
+
+def not_positive(facts: Facts, term: Transition) -> Problem:
+    """The refusal of a decay that may reach 0."""
+    discrete = facts.recurrence.discrete
+    edit = "declare the gate `in (0, 1)` with an expression that stays there, such as `sigmoid(x)` or `exp(-softplus(x))`"
+    if discrete is not None and discrete.order and discrete.held_order is not None:
+        edit = "declare a step that is short enough"
+        if not facts.coupling_terms:
+            # exponentials of a diagonal beside a rank-one term have no closed form
+            has_exponentials = not facts.correction_terms or not (facts.kinds("left") + facts.kinds("right")).count("diagonal")
+            which = "`exp_euler`, `zoh` or `implicit_euler`" if has_exponentials else "`implicit_euler`"
+            edit = f"take a method whose factor stays above 0, such as {which}, or {edit}"
+        edit = f"`{discrete.method}` multiplies by {discrete.transition}: {edit}"
+    return Problem(
+        "the decay is not provably positive",
+        term.span,
+        "this factor may reach 0 or below",
+        "the chunk form multiplies decays as sums of logarithms, so each must be proved greater than 0",
+        edit,
+        slug="decay-not-positive",
+    )
 
 
 def sizes_of(spec) -> dict[str, int]:

@@ -168,7 +168,15 @@ def _bounds(recurrence: Recurrence) -> Bounds:
         for symbol in spec.symbols:
             if symbol.definition is not None:
                 known[symbol.name] = Bounds(known, found.unit, found.nonpositive).of(symbol.definition).meet(symbol.interval)
-    return Bounds(known, found.unit, found.nonpositive)
+    return _with_named(recurrence, Bounds(known, found.unit, found.nonpositive))
+
+
+def _with_named(recurrence: Recurrence, bounds: Bounds) -> Bounds:
+    """The analysis with what `derive` named."""
+    known = dict(bounds.known)
+    for name, value in recurrence.hoisted:
+        known[name] = Bounds(known, bounds.unit, bounds.nonpositive).of(value)
+    return Bounds(known, bounds.unit, bounds.nonpositive)
 
 
 def _mixes(term: Transition) -> bool:
@@ -326,4 +334,4 @@ def _initial_bounds(recurrence: Recurrence) -> Bounds:
             known[symbol.name] = point(0) if symbol.init is None else bounds.of(symbol.init)
         else:
             known[symbol.name] = point(0) if symbol.interval.contains(0.0) else symbol.interval
-    return Bounds(known, unit, recurrence.nonpositive)
+    return _with_named(recurrence, Bounds(known, unit, recurrence.nonpositive))

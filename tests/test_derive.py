@@ -361,6 +361,7 @@ STRUCTURES = {
     "erase on the value side": (MATRIX, "rate * S - beta * (S u) u^T + k v^T"),
     "turning": ("  state S : complex [N, P], rotates first N rows\n", "(rate + i * theta) S + k v^T"),
     "pairs": ("  state S : complex [N, P], rotates first N rows\n", "(half + i * theta) S + k v^T"),
+    "turning and erase": ("  state S : complex [N, P], rotates first N rows\n", "(half + i * theta) S - beta * k (k^T S) + e v^T"),
     "diagonal and erase": (MATRIX, "diag(rates) S - beta * k (k^T S) + e v^T"),
     "value side and erase": (MATRIX, "S diag(b) - beta * (S u) u^T + e v^T"),
     "elementwise": (MATRIX, "W * S + k v^T"),
@@ -376,8 +377,7 @@ STEPS = {
     "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "trapezoid": "trapezoid(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
 }  # fmt: skip
 UNDEFINED = {
-    "turning": ("bilinear", "implicit_euler", "trapezoid"),
-    "pairs": ("bilinear", "implicit_euler", "trapezoid"),
+    "turning and erase": ("zoh", "exp_euler", "exp_trapezoid", "rk4"),
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),

@@ -32,7 +32,7 @@ MAXIMA = """recurrence stable {{
 """.replace("S'^T q", "C'^T q")
 NUMBER = {"type": "scalar", "decay": "exp(logsigmoid(f_raw) + m - m') *", "write": "exp(i - m') * k"}
 COLUMN = {"type": "[N]", "decay": "diag(exp(logsigmoid(f_raw) + m - m'))", "write": "(exp(i - m') * k)"}
-SPECS = {name: spec(name) for name in ("of a group", "of the position", "micro-steps", "reversed")} | {
+SPECS = {name: spec(name) for name in ("of a group", "of the position", "micro-steps", "reversed", "bilinear")} | {
     **{f"ahead, {name}": ahead(name) for name in ("backward", "one for all")},
     "a maximum of numbers of a group": MAXIMA.format(**NUMBER, per=" per group", time=""),
     "a maximum of every key, reversed": MAXIMA.format(**COLUMN, per="", time="time reversed"),

@@ -44,7 +44,7 @@ POINTWISE = {
     "exp": "x", "log": "c", "log1p": "c", "expm1": "x * 1e-3", "sigmoid": "4 * x", "logsigmoid": "9 * x", "softplus": "9 * x",
     "inv_softplus": "c", "silu": "3 * x", "gelu": "x", "tanh": "x * 0.1", "relu": "x", "elu": "x", "abs": "x", "sqrt": "c",
     "rsqrt": "c", "square": "x", "sin": "x", "cos": "x", "heavy_tail": "2 * x", "min": "x, y", "max": "x, s", "clamp": "x, -0.5, 0.5",
-    "bounded_sqrt": "c, 3",
+    "bounded_sqrt": "c, 3", "atan2": "x, y - 0.5",
     "phi1": "x", "phi2": "2 * x",
 }  # fmt: skip
 """An argument for every pointwise function."""

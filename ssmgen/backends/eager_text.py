@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from .. import spec
 from ..spec import ONE, Dim, Expr
-from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
+from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
 
@@ -347,7 +347,7 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         return Text(f"torch.zeros_like({_tensor(args[0])})") if expr.function == "Im" else args[0]
     if is_complex:
         return Text(FUNCTIONS[expr.function](*(_tensor(arg, "complex128") for arg in args)))
-    if len(args) > 1 and any(not arg.is_number for arg in args):
+    if len(args) > 1 and expr.function not in OF_TENSORS and any(not arg.is_number for arg in args):
         # The bounds of a clamp may stay numbers when they are written out.
         return Text(FUNCTIONS[expr.function](*(arg.text if arg.binds >= SIGN else _tensor(arg) for arg in args)))
     return Text(FUNCTIONS[expr.function](*(_tensor(arg) for arg in args)))

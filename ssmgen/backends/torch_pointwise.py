@@ -15,7 +15,7 @@ from ..algebra import neg, regrouped
 from ..expressions import half
 from ..source import NOWHERE
 from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
-from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, identifier
+from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
 """Binding strengths of Python's operators."""
@@ -296,6 +296,9 @@ class Printer:
         if name in ("min", "max") and any(a.place.is_number for a in args):
             bound, other = (0, 1) if args[0].place.is_number else (1, 0)
             return Text(f"torch.clamp({texts[other]}, {name_of_bound(name)}={texts[bound]})", ATOM, place)
+        if name in OF_TENSORS and any(a.place.is_number for a in args):
+            like = next(text for text, a in zip(texts, args, strict=True) if not a.place.is_number)
+            texts = [f"torch.full_like({like}, {text})" if a.place.is_number else text for text, a in zip(texts, args, strict=True)]
         if name in INTERNAL:
             return Text(INTERNAL[name](*texts), ATOM, place)
         return Text(FUNCTIONS[name](*texts), ATOM, place)

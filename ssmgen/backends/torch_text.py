@@ -62,6 +62,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "square": _call("torch.square"),
     "sin": _call("torch.sin"),
     "cos": _call("torch.cos"),
+    "atan2": _call("torch.atan2"),
     "heavy_tail": _call("_heavy_tail"),
     "phi1": lambda x: f"_phi({x}, 1)",
     "phi2": lambda x: f"_phi({x}, 2)",
@@ -74,6 +75,9 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "cis": _call("_cis"),
 }
 """Pointwise functions: the same text whatever the layout."""
+
+OF_TENSORS = ("atan2",)
+"""Functions of several arguments that take no Python number beside a tensor."""
 
 AXIS_FUNCTIONS: dict[str, Callable[[str, str], str]] = {
     "unit": lambda x, axis: f"_unit({x}, {axis})",

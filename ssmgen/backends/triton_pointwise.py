@@ -280,7 +280,16 @@ class Printer:
         outside = [f for f in factors if axis not in f.axes]
         if not inside:
             raise UnsupportedOperand(f"a sum along `{axis}` of what does not lie there")
-        return is_negative, [*outside, self.summed(multiplied(inside), axis)]
+        return is_negative, [*outside, self.summed(self._of_data(multiplied(inside), axis, left.type.cols), axis)]
+
+    def _of_data(self, value: Text, axis: str, size: Dim) -> Text:
+        """Along pairs, which have no mask of their own: the value, zero behind the `size` of them that there are."""
+        if axis != HALF or value.is_zero_past(axis):
+            return value
+        self.used_offsets[HALF] = None
+        entry = loaded(self.offsets[HALF], (HALF,)).along(value.axes)
+        text = f"tl.where({entry} < {size_text(size).text}, {value.text}, 0.0)"
+        return Text(text, ATOM, value.axes, {a: 0.0 if a == axis else value.past(a) for a in value.axes})
 
     def summed(self, value: Text, axis: str) -> Text:
         """The sum of a value over one of its axes, masked where it needs to be."""
@@ -351,7 +360,8 @@ class Printer:
             refused = None
             for axis in self._inner_axes(type_.cols if type_.is_row else type_.rows, "", ""):
                 try:
-                    return self._reduced(name, self._print(operand, axis, axis if type_.is_row else VALUE), axis)
+                    value = self._print(operand, axis, axis if type_.is_row else VALUE)
+                    return self._reduced(name, self._of_data(value, axis, type_.cols if type_.is_row else type_.rows), axis)
                 except UnsupportedOperand as error:
                     refused = refused or error
             raise refused

@@ -35,6 +35,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "square": _call("_square"),
     "sin": _call("tl.sin"),
     "cos": _call("tl.cos"),
+    "atan2": _call("_atan2"),
     "heavy_tail": _call("_heavy_tail"),
     "phi1": lambda x: f"_phi({x}, 1)",
     "phi2": lambda x: f"_phi({x}, 2)",
@@ -78,6 +79,19 @@ def _cosm1(x):
     """cos(x) - 1, which does not cancel near 0."""
     y = tl.sin(0.5 * x)
     return -2 * y * y
+''',
+    "_atan2": '''\
+@triton.jit
+def _atan2(y, x):
+    """The angle of x + i y: of the smaller part over the larger a polynomial, right to 2e-7; 0 at 0."""
+    a, b = tl.abs(x), tl.abs(y)
+    t = tl.minimum(a, b) / tl.maximum(tl.maximum(a, b), 1e-38)
+    u = t * t
+    z = 0.106659926 + u * (-0.0755218863 + u * (0.0432115607 + u * (-0.0163677428 + u * 0.00292064552)))
+    z = t * (1 + u * (-0.333331525 + u * (0.199937731 + u * (-0.142110527 + u * z))))
+    z = tl.where(b > a, 1.5707963267948966 - z, z)
+    z = tl.where(x < 0, 3.141592653589793 - z, z)
+    return tl.where(y < 0, -z, z)
 ''',
     "_log1p": '''\
 @triton.jit

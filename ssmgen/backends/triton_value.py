@@ -181,7 +181,7 @@ def past_power(base: float | None, exponent: float | None) -> float | None:
 
 
 TOTAL = frozenset(
-    "sigmoid logsigmoid softplus silu gelu tanh relu elu abs square sin cos heavy_tail min max clamp at_least sign erf cosm1".split()
+    "sigmoid logsigmoid softplus silu gelu tanh relu elu abs square sin cos atan2 heavy_tail min max clamp at_least sign erf cosm1".split()
 )
 """Functions that are finite wherever their arguments are, and grow no faster than a square."""
 

@@ -8,6 +8,7 @@ of a rate of turning; and a polynomial formula on anything at all.
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 from .. import algebra
 from ..bounds import bounds_of
@@ -19,12 +20,13 @@ from ..discretizations._method import Formula, Method
 from ..expressions import children, constant, key, nodes, references
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, State, StateRef, Type
+from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
 from .structure import NoClosedForm, Structure, spread, structure_of
 from .terms import micro_step, write
+from .turning_pairs import Pairs, halved
 from .update import report_refusal
 
 
@@ -93,7 +95,7 @@ class _Discretizer:
         terms = derivatives[state.name]
         inputs = tuple(item for item in terms if item.state is None)
         linear = tuple(item for item in terms if item.state is not None)
-        if _is_polynomial(method):
+        if _is_polynomial(method) and not any(_turns(item) for item in linear):
             return self._polynomial(state, derivatives), []
         structure = self._sorted(state, linear, span)
         kept = self._of_state(state, structure, span)
@@ -166,7 +168,8 @@ class _Discretizer:
             written = powers(inputs, self.method.write)
         except Refusal as refusal:
             title = f"the input weight of `{self.name}` makes no outer product of this input"
-            raise self._undefined(state, refusal.span, title, refusal.label) from None
+            help = "write an outer product of two columns, or use `euler(dt)`, which weighs inputs by numbers"
+            raise self._undefined(state, refusal.span, title, refusal.label, help) from None
         return collect(kept + written)
 
     def _stepped(self, item: Chain) -> Chain:
@@ -220,11 +223,13 @@ class _Discretizer:
         try:
             found = structure_of(state, linear, span, _has_inverses(self.method))
         except NoClosedForm as obstacle:
-            raise self._undefined(state, obstacle.span, f"`{self.name}` has no closed form for this transition", obstacle.label) from None
+            title, help = f"`{self.name}` has no closed form for this transition", self._alternatives(state, linear, span)
+            raise self._undefined(state, obstacle.span, title, obstacle.label, help) from None
         self.rates.append(found.rate(state.type))
         side = self._side_of_step(state.type.rows, state.type.cols)
-        if side in ("right", "whole") and (found.rank_one or found.turning is not None):
-            raise self._undefined(state, self.dt.span, "the step size does not commute with this transition", _NOT_ALONG[side])
+        if (side and found.turning is not None) or (side in ("right", "whole") and found.rank_one):
+            title, help = "the step size does not commute with this transition", "use one step size, a scalar"
+            raise self._undefined(state, self.dt.span, title, _NOT_ALONG[side], help)
         if self._contracts(state, found):
             self.contracting.append(state.name)
         return found
@@ -232,26 +237,39 @@ class _Discretizer:
     def _contracts(self, state: State, found: Structure) -> bool:
         """Whether A + A^H <= 0 is proved and the method maps such rates to contractions (von Neumann's inequality).
 
-        f(z) = alpha + beta / (1 - g z) with f(0) = 1 keeps the left half-plane in the unit disc where g > 0 and |alpha| <= 1.
+        f(z) = 1 + s z / (1 - g z) keeps the left half-plane in the unit disc where g > 0 and 0 <= s <= 2 g.
         """
-        fraction = formulas.partial_fraction(self.method.transition)
-        is_stable = self.method.transition == formulas.exp(formulas.Z) or (fraction and 0 <= fraction[0] <= 2 and fraction[1] > 0)
+        slope, pole = formulas.slope_and_pole(self.method.transition) or (Fraction(-1), Fraction(0))
+        is_stable = self.method.transition == formulas.exp(formulas.Z) or (pole > 0 and 0 <= slope <= 2 * pole)
         is_mirrored = all(
             key(reader.expr) == key(algebra.apply("conj", column)) and self.formulas.is_nonpositive(coefficient)
             for _, coefficient, column, reader, _ in found.rank_one
         )
         is_left = self.formulas.is_nonpositive(algebra.neg(self.dt)) and self.formulas.is_left(found.rate(state.type))
-        return bool(is_stable) and is_mirrored and is_left
+        return is_stable and is_mirrored and is_left
 
-    def _undefined(self, state: State, span: Span, title: str, label: str, help: str = "") -> Refusal:
-        general = [n for n, m in methods().items() if m.parameters and n != self.name and _is_polynomial(m)]
+    def _alternatives(self, state: State, linear: Polynomial, span: Span) -> str:
+        """The methods that have a closed form where this one has none."""
+        found = []
+        for name, method in methods().items():
+            if not method.parameters or name == self.name:
+                continue
+            try:
+                if not _is_polynomial(method) or any(map(_turns, linear)):
+                    structure_of(state, linear, span, _has_inverses(method))
+            except NoClosedForm:
+                continue
+            found.append(f"`{name}({', '.join(method.parameters)})`")
+        return f"use a method that has one: {' or '.join(found)}" if found else "write the discrete update: `update S' = ...`"
+
+    def _undefined(self, state: State, span: Span, title: str, label: str, help: str) -> Refusal:
         return Refusal(
             "discretization-undefined",
             title,
             span,
             label,
             note=f"`{self.name}` needs {formulas.text(self.method.transition, {'z': 'dt*A'})} of the matrix A that acts on `{state.name}`",
-            help=help or "use a method that is a polynomial in A: " + " or ".join(f"`{n}(dt)`" for n in general),
+            help=help,
             states=(state.name,),
         )
 
@@ -260,7 +278,7 @@ class _Discretizer:
     def _of_state(self, state: State, found: Structure, span: Span) -> Polynomial:
         ref = StateRef(state.type, span, state.name, False)
         itself = chain(algebra.UNIT, (Factor("state", ref),), state.type.rows, state.type.cols, span=span)
-        if found.turning is not None:
+        if found.turning is not None and not found.rank_one:
             return self._turned(state, found, itself)
         return self._applied(state, found, itself, self.method.transition, step=None)
 
@@ -268,7 +286,7 @@ class _Discretizer:
         """`dt * formula(dt A) * item` for an input."""
         if not depends_on_z(formula):
             return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
-        if found.turning is not None:
+        if found.turning is not None and not found.rank_one:
             return (self._turned_input(state, found, item, formula),)
         return self._applied(state, found, item, formula, step=self.dt)
 
@@ -293,29 +311,35 @@ class _Discretizer:
         return (scale(item, value) if value.type.is_scalar else self._along(item, value, side),)
 
     def _turned(self, state: State, found: Structure, item: Chain) -> Polynomial:
-        if self.method.transition != formulas.exp(formulas.Z):
-            title = f"`{self.name}` of a rate of turning is no rotation"
-            raise self._undefined(state, item.span, title, "the transition would stretch pairs as it turns them", _FOR_PAIRS)
-        self._shares_pairs(state, found)
-        decay = self.formulas.at(self.method.transition, found.rate(state.type), item.span, None)
-        angle = Rot(found.turning_type, found.turning.span, algebra.mul(self.dt, found.turning))
-        factors: tuple[Factor, ...] = (Factor("rotation", angle), *item.factors)
+        formula = self.method.transition
+        if formula == formulas.exp(formulas.Z):
+            self._shares_pairs(state, found)
+            decay = self.formulas.at(formula, found.rate(state.type), item.span, None)
+            angle = algebra.mul(self.dt, found.turning)
+        else:
+            modulus, angle = self._pairs(state, found, item.span).polar(formula)
+            decay, angle = _of_both(self._named(state, "modulus", modulus), state), self._named(state, "angle", angle)
+        factors: tuple[Factor, ...] = (Factor("rotation", Rot(found.turning_type, found.turning.span, angle)), *item.factors)
         if decay.type.is_scalar:
             return (chain(decay, factors, item.rows, item.cols, item.index, item.span),)
         return (chain(item.coefficient, (Factor("diagonal", decay), *factors), item.rows, item.cols, item.index, item.span),)
 
     def _turned_input(self, state: State, found: Structure, item: Chain, formula: Formula) -> Chain:
-        """`dt * phi1(z) * item` for pairs that turn: with A = a + i w and J a quarter turn, the pair of e^z - 1 over the pair of A,
+        """`dt * formula(z) * item` for pairs that turn; of phi1, with A = a + i w, the pair of e^z - 1 over the pair of A,
 
         e^z - 1 = u + v J  with  u = expm1(dt a) cos(dt w) - 2 sin(dt w / 2)^2,  v = exp(dt a) sin(dt w)
         """
         rows = state.type.rows
+        if [f.kind for f in item.factors][:1] != ["column"]:
+            title = f"the input weight of `{self.name}` turns pairs, and this input is no outer product"
+            raise self._undefined(state, item.span, title, "has no column to turn", _BY_NUMBERS)
         if formula != formulas.phi(1):
-            title = f"the input weight of `{self.name}` does not keep pairs real"
-            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
-        if [f.kind for f in item.factors][:1] != ["column"] or found.turns_some(rows):
-            title = f"the input weight of `{self.name}` turns pairs, and not every row is of one"
-            raise self._undefined(state, item.span, title, "this input would be turned", _FOR_PAIRS)
+            u, v = self._pairs(state, found, item.span).parts(formula)
+            parts = _of_both(self._named(state, "along", u), state), _of_both(self._named(state, "across", v), state)
+            turned = self._with_pairs(found, parts, item.factors[0].expr)
+            coefficient = algebra.mul(self.dt, item.coefficient)
+            return chain(coefficient, (Factor("column", turned), *item.factors[1:]), item.rows, item.cols, item.index, item.span)
+        self._all_turn(state, found, item.span)
         self._shares_pairs(state, found)
         a, w = found.rate(state.type), found.turning
         w = w if w.type.is_scalar else algebra.apply("pairs", w, type=Type(rows))
@@ -328,15 +352,35 @@ class _Discretizer:
         self.formulas.divides(below, True, item.span)
         along = self._named(state, "along", algebra.div(algebra.add(algebra.mul(u, a), algebra.mul(v, w)), below))
         across = self._named(state, "across", algebra.div(algebra.sub(algebra.mul(v, a), algebra.mul(u, w)), below))
-        column = item.factors[0].expr
-        quarter = Rot(found.turning_type, NOWHERE, algebra.div(algebra.apply("pi"), algebra.const(2)))
-        turned = algebra.add(algebra.mul(along, column), algebra.mul(across, algebra.matmul(quarter, column)))
+        turned = self._with_pairs(found, (along, across), item.factors[0].expr)
         return chain(item.coefficient, (Factor("column", turned), *item.factors[1:]), item.rows, item.cols, item.index, item.span)
 
-    def _named(self, state: State, what: str, value: Expr) -> Ref:
-        """A value of the token under a name of its own."""
+    def _pairs(self, state: State, found: Structure, span: Span) -> Pairs:
+        """Formulas at the z of pairs that turn."""
+        self._all_turn(state, found, span)
+        self._shares_pairs(state, found)
+        rate = halved(found.rate(state.type))
+        x, y = algebra.mul(self.dt, rate), algebra.mul(self.dt, found.turning)
+        return Pairs(self.formulas, x, y, span, lambda what, value: self._named(state, what, value))
+
+    def _all_turn(self, state: State, found: Structure, span: Span) -> None:
+        """Raise Refusal where some rows turn and others do not."""
+        if found.turns_some(state.type.rows):
+            title = f"`{self.name}` acts on pairs that turn as a whole, and not every row is of one"
+            raise self._undefined(state, span, title, "some rows of the state do not turn", _FOR_PAIRS)
+
+    def _with_pairs(self, found: Structure, parts: tuple[Expr, Expr], column: Expr) -> Expr:
+        """`(u + v J) column`, J a quarter turn."""
+        quarter = Rot(found.turning_type, NOWHERE, algebra.div(algebra.apply("pi"), algebra.const(2)))
+        u, v = parts
+        return algebra.add(algebra.mul(u, column), algebra.mul(v, algebra.matmul(quarter, column)))
+
+    def _named(self, state: State, what: str, value: Expr) -> Expr:
+        """A value of the token under a name of its own, where it is no number."""
+        if constant(value) is not None:
+            return value
         name, taken = f"{state.name}_{what}", {s.name for s in (*self.spec.symbols, *self.spec.states)}
-        while name in taken:
+        while name in taken or self.hoisted.get(name, value) != value:
             name += "_"
         self.hoisted[name] = value
         return Ref(value.type, NOWHERE, name)
@@ -359,8 +403,8 @@ class _Discretizer:
         row = reader.expr
         if not self.dt.type.is_scalar:
             title = f"`{self.name}` has no closed form for this transition"
-            raise self._undefined(state, span, title, "a step size a row, and a rank-one term")
-        if found.left is not None or found.right is not None:
+            raise self._undefined(state, span, title, "a step size a row, and a rank-one term", _FOR_ROWS)
+        if found.left is not None or found.right is not None or found.turning is not None:
             return self._beside_diagonal(state, found, item, formula, step)
         along = algebra.inner(row, column)  # the one eigenvalue that is not zero
         change = algebra.mul(self.dt, algebra.mul(coefficient, along))
@@ -382,29 +426,39 @@ class _Discretizer:
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
 
     def _beside_diagonal(self, state: State, found: Structure, item: Chain, formula: Formula, step: Expr | None) -> Polynomial:
-        """`f(D + c u w^T)` for f(z) = (a + b z) / (1 - g z) = alpha + beta / (1 - g z), by the formula of Sherman and Morrison:
+        """`f(D + c u w^T)` for f(z) = f(0) + s z / (1 - g z), by the formula of Sherman and Morrison:
 
-        f(D) + beta g dt c / (1 - g dt c w^T E u) (E u) (E w)^T  with  E = (1 - g dt D)^-1
+        f(D) + s dt c / (1 - g dt c w^T E u) (E u) (E^T w)^T  with  E = (1 - g dt D)^-1
 
         Where the real part of w^T s is what is read, that of g dt c w^T E u stands in the denominator.
         """
         side, coefficient, column, reader, span = found.rank_one[0]
         row = reader.expr
-        beta, pole = formulas.partial_fraction(formula)
-        resolvent = self.formulas.at(1 / (1 - formulas.lift(pole) * formulas.Z), found.rate(state.type), span, None)
-        kept = self._along(
-            item, self.formulas.at(formula, found.rate(state.type), span, step), "right" if found.right is not None else "left"
-        )
-        reach = algebra.mul(algebra.const(pole), algebra.mul(self.dt, coefficient))
-        along = algebra.inner(row, algebra.mul(resolvent, column))
-        taken = algebra.mul(reach, along)
+        slope, pole = formulas.slope_and_pole(formula)
+        inverse = 1 / (1 - formulas.lift(pole) * formulas.Z)
+        if found.turning is not None:
+            written = item.state is None and depends_on_z(formula)
+            kept = self._turned_input(state, found, item, formula) if written else self._turned(state, found, item)[0]
+            pairs = self._pairs(state, found, span)
+            u, v = (_of_both(part, state) for part in pairs.parts(inverse))
+            is_right = self.formulas.is_positive(algebra.sub(algebra.UNIT, algebra.mul(algebra.const(pole), pairs.x)))
+            from_column = self._with_pairs(found, (u, v), column) if pole else column
+            from_row = self._with_pairs(found, (u, algebra.neg(v)), row) if pole else row
+        else:
+            resolvent = self.formulas.at(inverse, found.rate(state.type), span, None)
+            value = self.formulas.at(formula, found.rate(state.type), span, step)
+            kept = self._along(item, value, "right" if found.right is not None else "left")
+            is_right = self.formulas.is_right(resolvent)
+            from_column, from_row = algebra.mul(resolvent, column), algebra.mul(resolvent, row)
+        rate = algebra.mul(self.dt, coefficient)
+        taken = algebra.mul(algebra.const(pole), algebra.mul(rate, algebra.inner(row, from_column)))
         below = algebra.sub(algebra.UNIT, algebra.apply("Re", taken) if reader.kind == "part" else taken)
         is_mirrored = key(row) == key(algebra.apply("conj", column))
-        if not (is_mirrored and self.formulas.is_right(resolvent) and self.formulas.is_nonpositive(reach)):
+        if pole and not (is_mirrored and is_right and pole > 0 and self.formulas.is_nonpositive(rate)):
             self.formulas.divides(below, False, span)
-        amount = algebra.div(algebra.mul(algebra.const(beta), reach), below)
+        amount = algebra.div(algebra.mul(algebra.const(slope), rate), below)
         amount = amount if step is None else algebra.mul(step, amount)
-        factors = (Factor("column", algebra.mul(resolvent, column)), Factor(reader.kind, algebra.mul(resolvent, row)))
+        factors = (Factor("column", from_column), Factor(reader.kind, from_row))
         size = item.rows if side == "left" else item.cols
         one = Chain(amount, factors, size, size, None, span)
         return collect((kept, product(one, item, span) if side == "left" else product(item, one, span)))
@@ -449,13 +503,23 @@ class _Discretizer:
 
 
 _NOT_ALONG = {
+    "left": "a step size a row, and pairs of rows that turn",
     "right": "a step size a column, and a transition that mixes rows",
     "whole": "a step size an entry, and a transition that mixes rows",
 }
-_FOR_PAIRS = (
-    "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`; "
-    "or `zoh(dt)` where every row turns"
-)
+_BY_NUMBERS = "use a method that turns the state and weighs inputs by numbers: `exp_euler(dt)` or `exp_trapezoid(dt, lam)`"
+_FOR_PAIRS = f"{_BY_NUMBERS}; or let every row turn, at a rate of 0 where it shall not"
+_FOR_ROWS = "use one step size, or a method that is a polynomial in A: `euler(dt)` or `rk4(dt)`"
+
+
+def _of_both(value: Expr, state: State) -> Expr:
+    """A value of every pair for both of its members."""
+    return value if value.type.is_scalar else algebra.apply("pairs", value, type=Type(state.type.rows))
+
+
+def _turns(item: Chain) -> bool:
+    """Whether a term turns pairs of the state."""
+    return any(f.kind == "dense" and isinstance(f.expr, Skew) for f in item.factors)
 
 
 def _of_the_token(term: Write) -> Write:
@@ -471,7 +535,7 @@ def _with_step(formula: Formula, step: str, names: dict[str, str]) -> str:
 
 
 def _has_inverses(method: Method) -> bool:
-    return all(formulas.partial_fraction(f) is not None for f in (method.transition, method.write, method.older) if f is not None)
+    return all(formulas.slope_and_pole(f) is not None for f in (method.transition, method.write, method.older) if f is not None)
 
 
 def _is_polynomial(method: Method) -> bool:

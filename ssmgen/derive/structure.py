@@ -63,7 +63,7 @@ class NoClosedForm(Exception):
 def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: bool) -> Structure:
     """The terms around `state`, sorted. Raises NoClosedForm for a dense matrix, other states, or parts that do not commute.
 
-    `has_inverses`: the formulas are (a + b z) / (1 - g z), which need no commuting of a diagonal and a rank-one term.
+    `has_inverses`: the formulas are quotients of linear ones, which need no commuting of a diagonal and a rank-one term.
     """
     found = Structure()
     for item in linear:
@@ -98,11 +98,15 @@ def structure_of(state: State, linear: Polynomial, span: Span, has_inverses: boo
             raise NoClosedForm(item.span, f"{what} acts on `{state.name}`")
     shapes = [found.left is not None, found.right is not None, found.weight is not None]
     turns = found.turning is not None
-    mixed = (turns and any(shapes[1:])) or (found.rank_one and (turns or sum(shapes) > 1 or len(found.rank_one) > 1))
-    if found.rank_one and any(shapes):
-        # a diagonal beside a rank-one term on the same side: inverses are closed (Sherman and Morrison), exponentials are not
-        beside = found.left if found.rank_one[0][0] == "left" else found.right
-        mixed = mixed or beside is None or not has_inverses
+    if turns and found.right is not None:
+        raise NoClosedForm(span, "pairs of rows turn, and columns fade by themselves")
+    mixed = (turns and found.weight is not None) or (found.rank_one and (sum(shapes) > 1 or len(found.rank_one) > 1))
+    if found.rank_one and (turns or any(shapes)):
+        # a diagonal, or pairs that turn, beside a rank-one term on the same side: inverses are closed (Sherman and Morrison), and
+        # exponentials are not
+        is_left = found.rank_one[0][0] == "left"
+        beside = is_left if turns else (found.left if is_left else found.right) is not None
+        mixed = mixed or not beside or not has_inverses or (turns and found.rank_one[0][3].kind == "part")
     elif found.rank_one and found.rank_one[0][3].kind == "part":
         raise NoClosedForm(span, "a part of a product beside one number")
     if mixed:

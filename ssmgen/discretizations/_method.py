@@ -246,18 +246,16 @@ def coefficients(formula: Formula) -> tuple[Formula, ...] | None:
     return None
 
 
-def partial_fraction(formula: Formula) -> tuple[Fraction, Fraction] | None:
-    """`(beta, g)` with `formula = alpha + beta / (1 - g z)`; None for other formulas."""
-    if not isinstance(formula, Quotient):
+def slope_and_pole(formula: Formula) -> tuple[Fraction, Fraction] | None:
+    """`(s, g)` with `formula = f(0) + s z / (1 - g z)`; None for other formulas."""
+    above, below = (formula.left, formula.right) if isinstance(formula, Quotient) else (formula, lift(1))
+    above, below = coefficients(above), coefficients(below)
+    if above is None or below is None or len(above) > 2 or len(below) > 2:
         return None
-    above, below = coefficients(formula.left), coefficients(formula.right)
-    if above is None or below is None or len(above) > 2 or len(below) != 2:
+    if not all(isinstance(c, Number) for c in above + below) or below[0].value == 0:
         return None
-    if not all(isinstance(c, Number) for c in above + below) or 0 in (below[0].value, below[1].value):
-        return None
-    numbers = [c.value / below[0].value for c in above] + [Fraction(0)]
-    pole = -below[1].value / below[0].value
-    return numbers[0] + numbers[1] / pole, pole
+    a, b = ([c.value / below[0].value for c in side] + [Fraction(0)] for side in (above, below))
+    return a[1] - a[0] * b[1], -b[1]
 
 
 def _folded(formula: Formula) -> Formula:

@@ -518,7 +518,7 @@ def _phi(x, order: int):
 
 
 POINTWISE: dict[str, Callable] = {
-    **{name: _named(name) for name in ("exp", "log", "log1p", "expm1", "tanh", "abs", "sqrt", "sin", "cos")},
+    **{name: _named(name) for name in ("exp", "log", "log1p", "expm1", "tanh", "abs", "sqrt", "sin", "cos", "atan2")},
     "sigmoid": _where(lambda x: x >= 0, lambda x: 1 / (1 + (-x).exp()), lambda x: x.exp() / (1 + x.exp())),
     "logsigmoid": lambda x: -_softplus(-x),
     "softplus": _softplus,
