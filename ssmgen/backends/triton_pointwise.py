@@ -280,7 +280,11 @@ class Printer:
         outside = [f for f in factors if axis not in f.axes]
         if not inside:
             raise UnsupportedOperand(f"a sum along `{axis}` of what does not lie there")
-        return is_negative, [*outside, self.summed(multiplied(inside), axis)]
+        return is_negative, [*outside, self.summed(multiplied(self._inside(inside, axis)), axis)]
+
+    def _inside(self, factors: list[Text], axis: str) -> list[Text]:
+        """The factors of what is summed over an axis."""
+        return factors
 
     def summed(self, value: Text, axis: str) -> Text:
         """The sum of a value over one of its axes, masked where it needs to be."""
