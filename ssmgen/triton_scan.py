@@ -38,6 +38,10 @@ BLOCKS = 8
 MOST_KEYS = 16
 """Numbers of a lane's states in one thread; more are shared out among the threads of a warp."""
 
+VECTORS, STRETCH = 160, 4
+"""Numbers of a thread, of all that it holds for a whole sequence, and tokens of a block at most, where entries read each other: what
+they read is a sum over threads, and takes more instructions."""
+
 WIDEST = 256
 """Keys of a lane at most: beyond a warp's share a thread holds more of them, and spills."""
 
@@ -53,11 +57,11 @@ FORWARD, FORWARD_FEW, BACKWARD = 12, 16, 8
 ENOUGH = 6
 """Warps of a multiprocessor from which on sequences are not cut: what segments leave each other costs another walk."""
 
-SHARE, MOST_WARPS = 2048, 16
-"""Numbers of matrices that a warp holds, 64 a thread, and warps of a block at most."""
+SHARE, MOST_WARPS, LARGEST = 1024, 16, 32768
+"""Numbers of matrices for which there is a warp, warps of a block at most, and the numbers that its registers can hold."""
 
-STRETCH = 4
-"""Tokens of a block, and of a stretch, where a token has a matrix: next to it the states that are kept are few numbers."""
+LEAST, MOST = 16, 32
+"""Numbers of a thread, of matrices, below which lanes share a warp, and of the matrices of all tokens of a block."""
 
 
 def scan_package(kernels: Kernels) -> ScanPackage | None:
@@ -88,7 +92,7 @@ def walk_words(kernels: Kernels) -> str:
 
 def widest_of(matrices: int) -> int:
     """Entries of a side up to which so many matrices fit into the registers of a block."""
-    return 1 << ((SHARE * MOST_WARPS // matrices).bit_length() - 1) // 2
+    return 1 << ((LARGEST // matrices).bit_length() - 1) // 2
 
 
 class _Writer:
@@ -100,10 +104,13 @@ class _Writer:
             raise UnsupportedOperand("a rotation by position")
         self.lanes = _lanes(self.program, self.tokens)
         self.carries = not self.program.mixes
-        read = {n.name for b in self.program.token + self.program.update + self.program.statics for n in nodes(b.value) if isinstance(n, Ref)}
+        read = {
+            n.name for b in self.program.token + self.program.update + self.program.statics for n in nodes(b.value) if isinstance(n, Ref)
+        }
         squares = [s for s in self.tokens.arguments if VALUE in self.lanes.own(s) and s.name in read]
         # the gradient of one that all tokens share is a sum over them
         self.matrices = sum(2 if s.kind == "param" else 1 for s in squares)
+        self.has_moving = any(s.kind != "param" for s in squares)
 
     # --- passes ---
 
@@ -137,8 +144,6 @@ class _Writer:
     def package(self) -> ScanPackage:
         program = self.program
         forward_lines = (*program.token, *program.update)
-        both = (*forward_lines, *program.carried)
-
         texts: list[str] = []
         cut = self._cut(forward_lines, texts) if self.carries else None
         site = self._pass([*(o.value for o in program.outputs), *self._next()], forward_lines)
@@ -225,7 +230,8 @@ class _Writer:
             heads=self._heads(),
             has_matrices=self.matrices > 0,
             fitting=self._fitting(),
-            share=SHARE, most_warps=MOST_WARPS, stretch=STRETCH,
+            keeps_each=self.has_moving,
+            share=SHARE, most_warps=MOST_WARPS, least=LEAST, most=MOST,
             like=pointer(like.name),
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
@@ -238,7 +244,7 @@ class _Writer:
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
             held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
-            few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
+            few=FEW, longest=LONGEST if self.carries else STRETCH, most_keys=self._most_keys(),
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
 
@@ -277,6 +283,14 @@ class _Writer:
             summary=summary, summary_next=summary_next,
             asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
         )  # fmt: skip
+
+    def _most_keys(self) -> int:
+        """Numbers of a lane's states in one thread: fewer where it holds many vectors beside them, as the gradients of rank one have."""
+        if self.carries:
+            return MOST_KEYS
+        keyed = [b for b in (*self.program.statics, *self.program.sums) if KEY in self.lanes.asked(b.value.type)]
+        each = VECTORS * len(self.program.states) // max(1, len(keyed))
+        return min(MOST_KEYS, 1 << max(1, each.bit_length() - 1))
 
     def _fitting(self) -> str:
         """Whether what a block holds fits into its registers."""

@@ -142,9 +142,11 @@ class ScanPackage:
     heads: str
     has_matrices: bool
     fitting: str
+    keeps_each: bool  # states of every block
     share: int
     most_warps: int
-    stretch: int
+    least: int
+    most: int
     like: str
     group: str
     programs: str

@@ -11,18 +11,9 @@ from dataclasses import replace
 
 from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.triton_pointwise import Printer
-from .backends.triton_value import Text, added, combined, joined, literal_of, multiplied, past_function
+from .backends.triton_value import FACING, Text, added, combined, facing, joined, literal_of, multiplied, past_function
 from .kernel import KEY, VALUE
 from .spec import Add, Apply, Expr
-
-FACING = {KEY: VALUE, VALUE: KEY}
-"""The axes of a matrix between the entries of a lane: its rows lie along the keys, its columns along a second axis as wide."""
-
-
-def facing(text: Text) -> Text:
-    """The same tile with its keys along the other of those axes: both are one number wide, so that nothing moves."""
-    beyond = {FACING.get(axis, axis): value for axis, value in text.beyond.items()}
-    return replace(text, axes=tuple(FACING.get(axis, axis) for axis in text.axes), beyond=beyond)
 
 
 class EntryPrinter(Printer):

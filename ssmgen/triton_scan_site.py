@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .backends.torch_pointwise import ATOM
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
-from .backends.triton_value import Text, added, loaded, size_text
+from .backends.triton_value import Text, added, facing, loaded, size_text
 from .kernel import KEY, ROW, VALUE
 from .scan import Binding, ScanProgram, seeds
 from .scan_text import value_text, word
@@ -16,7 +16,7 @@ from .spec import ONE, Add, Dim, Expr, Symbol, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_scan_package import Load, Pass
-from .triton_scan_printer import StaticPrinter, TokenPrinter, facing
+from .triton_scan_printer import StaticPrinter, TokenPrinter
 from .triton_site import CodeLine
 from .triton_site import pointer as kernel_pointer
 
