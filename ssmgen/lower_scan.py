@@ -70,7 +70,8 @@ class _Lowering:
         arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n) and n not in self.immaterial)
         still = {b.name for b in self.statics} | set(self.params)
         sums = tuple(Binding(f"sum {n}", algebra.add(*found[n])) for n in found if n in still)
-        gradient, adjoint, arguments, sums = self._products_named(gradient, adjoint, arguments, sums)
+        if self.scan.mixes:
+            gradient, adjoint, arguments, sums = self._products_named(gradient, adjoint, arguments, sums)
         gradient = needed(gradient, [b.value for b in (*adjoint, *arguments, *sums)])
         own = {f"{name}'" for name, _ in self.states}
         used = [b.value for b in (*token, *update, *carried, *readouts, *gradient, *adjoint, *arguments, *sums)]
