@@ -21,6 +21,7 @@ from .source import Source
 from .spec import Recurrence
 from .spec_text import expr_text, number_text
 from .stability import Stability, stability
+from .triton_scan import walk_words
 
 BALANCE = (150, 300)
 """Operations a byte that current GPUs do in bfloat16: the tensor cores' peak over the memory's bandwidth, about."""
@@ -81,7 +82,7 @@ def _recurrence(trace: compiler.Trace, spec: Recurrence) -> str:
         ("convolution form", [] if plan is None or plan.convolution is None else convolution_lines(plan.convolution)),
         ("adjoint", list(derived.adjoint)),
         ("backward", [] if kernels is None else [line for walk in kernels.walks for line in kernel_text.gradient_lines(walk)]),
-        ("how it runs", _refused(classified) if plan is None else _how(plan)),
+        ("how it runs", _refused(classified) if plan is None else _how(plan, kernels)),
         ("cost", _state_cost(spec) if plan is None else _cost(plan, _unit(spec))),
     )
     return "\n".join([*head, *(_block(title, lines) for title, lines in blocks if lines)])
@@ -139,14 +140,15 @@ def _chunk(walk) -> list[str]:
     return [*lines, *(f"  {line}" for line in kernel_text.equations(walk.forward))]
 
 
-def _how(plan: Plan) -> list[str]:
+def _how(plan: Plan, kernels) -> list[str]:
     classified = apart(over_pairs(plan.classified)) if plan.form == "scan" else plan.classified
     # products of matrices stand outside of a step as well
     recurrence = classified.recurrence if classified.recurrence.dense is not None else classified.recurrence.upright
     token = recurrence_words(recurrence)
     if token and classified.recurrence.dense is not None:
         token += "; products of matrices are torch operations"
-    return columns([("form", form_words(plan)), *_reasons(plan), *([("a token", token)] if token else [])])
+    walk = [("kernels", walk_words(kernels))] if plan.form == "scan" and kernels.scan.mixes else []
+    return columns([("form", form_words(plan)), *_reasons(plan), *walk, *([("a token", token)] if token else [])])
 
 
 def _scan(kernels) -> list[str]:

@@ -18,7 +18,7 @@ from .rows import sizes_of, unrolled
 from .scan import Binding, ScanProgram, needed, output_gradients
 from .small import arguments_of
 from .source import NOWHERE
-from .spec import Apply, Const, Delayed, Diag, Expr, Identity, Ref
+from .spec import Apply, Const, Delayed, Diag, Expr, Identity, MatMul, Ref, Transpose
 
 PLAIN = ("pi", "i", "min", "max", "abs", "relu", "square")
 """Functions that cost no more than reading their value back."""
@@ -70,6 +70,8 @@ class _Lowering:
         arguments = tuple(Binding(f"d {n}", algebra.add(*found[n])) for n in found if self._is_input(n) and n not in self.immaterial)
         still = {b.name for b in self.statics} | set(self.params)
         sums = tuple(Binding(f"sum {n}", algebra.add(*found[n])) for n in found if n in still)
+        if self.scan.mixes:
+            gradient, adjoint, arguments, sums = self._products_named(gradient, adjoint, arguments, sums)
         gradient = needed(gradient, [b.value for b in (*adjoint, *arguments, *sums)])
         own = {f"{name}'" for name, _ in self.states}
         used = [b.value for b in (*token, *update, *carried, *readouts, *gradient, *adjoint, *arguments, *sums)]
@@ -210,6 +212,39 @@ class _Lowering:
             for inner, part in cotangents(output.value, Ref(output.value.type, NOWHERE, seed)):
                 found.setdefault(inner, []).append(part)
         return _through(lines, found, names_exponents=True), found
+
+    def _products_named(self, gradient: tuple[Binding, ...], *others: tuple[Binding, ...]) -> tuple[tuple[Binding, ...], ...]:
+        """The gradient and what is made of it, where a product with a matrix that occurs again is a line of its own."""
+        counts: dict[str, int] = {}
+        for node in (n for b in (*gradient, *(b for lines in others for b in lines)) for n in nodes(b.value) if self._is_transposed(n)):
+            counts[key(node)] = counts.get(key(node), 0) + 1
+        names: dict[str, Ref] = {}
+        lines: list[Binding] = []
+
+        def named(node: Expr) -> Expr | None:
+            text = key(node) if self._is_transposed(node) else ""
+            if counts.get(text, 0) < 2:
+                return None
+            if text not in names:
+                first = next(n.name for n in nodes(node.right) if isinstance(n, Ref))
+                names[text] = Ref(node.type, NOWHERE, f"through {len(names) + 1} {first}")
+                lines.append(Binding(names[text].name, node))
+            return names[text]
+
+        def renewed(line: Binding) -> Binding:
+            return Binding(line.name, algebra.rewrite(line.value, named))
+
+        for line in gradient:
+            value = renewed(line)
+            lines.append(value)
+        behind = [tuple(map(renewed, each)) for each in others]
+        return tuple(lines), *behind
+
+    @staticmethod
+    def _is_transposed(node: Expr) -> bool:
+        """A matrix by which a gradient goes back through a product."""
+        is_product = isinstance(node, MatMul) and isinstance(node.left, Transpose) and not (node.type.is_row or node.type.is_scalar)
+        return is_product and isinstance(node.left.operand, Ref) and not (node.left.type.is_row or isinstance(node.right, Transpose))
 
     def _through_statics(self, statics: tuple[Binding, ...], sums: dict[str, Expr]):
         """(lines, gradients of the parameters) from the sums over tokens."""

@@ -74,8 +74,8 @@ def _scan(classified: Classified) -> Plan:
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
     if classified.scan.mixes:
-        reasons.append("entries read each other through a matrix: a scan walks token after token, and has no kernels")
-        reasons.append("backward keeps the inputs; states come again from every 8th")
+        reasons.append("entries read each other through a matrix: a scan walks a sequence token after token, and cuts none")
+        reasons.append("backward keeps the inputs, and on a GPU states at the edges of stretches: the others come again from those")
     else:
         reasons.append(
             "backward keeps the inputs, and on a GPU a state every 8 or 64 tokens: the others come again from the edges of blocks"

@@ -16,6 +16,7 @@ from . import algebra
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import ATOM, HALF, PRODUCT, SUM, Printer, Text, UnsupportedOperand, loaded, size_text
 from .backends.triton_text import helpers
+from .backends.triton_value import facing, in_layout
 from .expressions import half, nodes
 from .head_text import equations, title_of
 from .kernel import KEY, VALUE
@@ -37,7 +38,7 @@ HEAD_INDEX = {"head": "i_h", "channel": "i_h", "group": "i_g"}
 def decode_package(recurrence: Recurrence) -> DecodePackage | None:
     """The context of decode.py.
 
-    None where an expression has no text on a tile: dense matrices, complex numbers, operands of the previous token.
+    None where an expression has no text on a tile: matrices between the rows of a matrix, complex numbers, operands of the previous token.
     """
     try:
         return TokenWriter(recurrence).package()
@@ -83,6 +84,13 @@ class TokenWriter:
         vector = next((s.type for s in self.spec.states if s.type.is_column), None)
         found = {} if vector is None else {VALUE: vector.rows}
         found = found if matrix is None else {KEY: matrix.rows, VALUE: matrix.cols}
+        # a matrix between the entries of a vector: both its sides are the vector's, which lies along either
+        self.faces = matrix is None and vector is not None and any(s.type.rows == s.type.cols == vector.rows for s in self.spec.symbols)
+        if self.faces:
+            if self._turning_sizes():
+                raise UnsupportedOperand("a matrix beside pairs that turn")
+            self.paired = KEY
+            return {KEY: vector.rows, VALUE: vector.rows}
         sizes = self._turning_sizes()
         self.paired = KEY if KEY in found and not (sizes and sizes <= {found[VALUE]}) else VALUE
         if any(found.get(axis) in sizes for axis in (KEY, VALUE) if axis != self.paired and found.get(axis) != found.get(self.paired)):
@@ -151,6 +159,9 @@ class TokenWriter:
 
     def get(self, key: tuple[str, str]) -> Text | None:
         """The value of a name on an axis (`triton_pointwise.Values`)."""
+        if self.faces and key[1] == VALUE:
+            found = self.get((key[0], KEY))
+            return None if found is None else facing(found)
         if key not in self.known:
             found = self._value(*key)
             if found is None:
@@ -210,9 +221,12 @@ class TokenWriter:
             return None
         widths = [self._size_text(size, PRODUCT) for size in sizes]
         index = f"{HEAD_INDEX[symbol.per]} * ({' * '.join(widths)})" if symbol.per in HEAD_INDEX else ""
-        entry = f"o_{axes[0]}[:, None] * {widths[1]} + o_{axes[1]}[None, :]"
+        first, second = in_layout(axes)
+        rows, cols = ("[:, None]", "[None, :]") if first == axes[0] else ("[None, :]", "[:, None]")
+        entry = f"o_{axes[0]}{rows} * {widths[1]} + o_{axes[1]}{cols}"
         place = " + ".join(part for part in (*self._places(symbol), index, entry) if part)
-        return self._load(name, axes, place, f"m_{axes[0]}[:, None] & m_{axes[1]}[None, :]")
+        label = name if first == axes[0] else f"{name}_{axes}"
+        return self._load(label, first + second, place, f"m_{first}[:, None] & m_{second}[None, :]")
 
     def _places(self, symbol: Symbol) -> list[str]:
         """The tensor of an argument, and where in it its own entries begin."""
@@ -444,8 +458,8 @@ class TokenWriter:
             loads=tuple(loads),
             steps=tuple(steps),
             states=tuple(state_texts),
-            block_parameters=", ".join(self._extent(axis) for axis in sides),
-            block_arguments=", ".join(self._size_text(self.size_of[axis]) for axis in sides),
+            block_parameters=", ".join(dict.fromkeys(self._extent(axis) for axis in sides)),
+            block_arguments=", ".join({self._extent(axis): self._size_text(self.size_of[axis]) for axis in sides}.values()),
             block_lines=tuple(self._block_lines(sides, is_split)),
             block_names=", ".join([*blocks, "warps"]),
             signature=(

@@ -16,13 +16,13 @@ from .backends.torch_text import identifier
 from .backends.triton_text import helpers
 from .expressions import nodes
 from .head_text import equations, title_of
-from .kernel import KEY, ROW, Kernels
+from .kernel import KEY, ROW, VALUE, Kernels
 from .op_shapes import unasked
 from .scan import Binding, ScanProgram, needed
 from .source import NOWHERE
 from .spec import ONE, Apply, Const, Dim, Expr, Ref, Type
 from .tokens import TokenWriter
-from .triton_scan_package import Gradient, LaneSum, Row, ScanPackage, State
+from .triton_scan_package import Cut, Gradient, LaneSum, Row, ScanPackage, State
 from .triton_scan_site import Lanes, ScanSite, plain, pointer, shared
 from .triton_site import CodeLine
 
@@ -37,6 +37,10 @@ BLOCKS = 8
 
 MOST_KEYS = 16
 """Numbers of a lane's states in one thread; more are shared out among the threads of a warp."""
+
+VECTORS, STRETCH = 160, 4
+"""Numbers of a thread, of all that it holds for a whole sequence, and tokens of a block at most, where entries read each other: what
+they read is a sum over threads, and takes more instructions."""
 
 WIDEST = 256
 """Keys of a lane at most: beyond a warp's share a thread holds more of them, and spills."""
@@ -53,6 +57,12 @@ FORWARD, FORWARD_FEW, BACKWARD = 12, 16, 8
 ENOUGH = 6
 """Warps of a multiprocessor from which on sequences are not cut: what segments leave each other costs another walk."""
 
+SHARE, MOST_WARPS, LARGEST = 1024, 16, 32768
+"""Numbers of matrices for which there is a warp, warps of a block at most, and the numbers that its registers can hold."""
+
+LEAST, MOST = 16, 32
+"""Numbers of a thread, of matrices, below which lanes share a warp, and of the matrices of all tokens of a block."""
+
 
 def scan_package(kernels: Kernels) -> ScanPackage | None:
     """The context of kernels.py.
@@ -65,16 +75,42 @@ def scan_package(kernels: Kernels) -> ScanPackage | None:
         return None
 
 
+def walk_words(kernels: Kernels) -> str:
+    """How whole sequences of entries that read each other run on a GPU, and up to which size."""
+    try:
+        writer = _Writer(kernels)
+        writer.package()
+    except UnsupportedOperand as reason:
+        return f"torch operations token after token, on a GPU too: no kernel has {reason}"
+    matrices = writer.matrices
+    if not matrices:
+        return "on a GPU one kernel walks a whole sequence, its states in registers"
+    count = "one matrix" if matrices == 1 else f"{matrices} matrices"
+    widest = widest_of(matrices)
+    return f"on a GPU one kernel walks a whole sequence, its states and {count} in registers, up to {widest} entries a side; torch beyond"
+
+
+def widest_of(matrices: int) -> int:
+    """Entries of a side up to which so many matrices fit into the registers of a block."""
+    return 1 << ((LARGEST // matrices).bit_length() - 1) // 2
+
+
 class _Writer:
     def __init__(self, kernels: Kernels):
         self.plan, self.program = kernels.plan, kernels.scan
         self.tokens = TokenWriter(kernels.plan.classified)
         self.spec = self.tokens.spec
-        if self.program.mixes:
-            raise UnsupportedOperand("entries of a state that read each other")
         if any(isinstance(n, Apply) and n.function in ("rope", "rope_back") for b in kernels.scan.token for n in nodes(b.value)):
             raise UnsupportedOperand("a rotation by position")
         self.lanes = _lanes(self.program, self.tokens)
+        self.carries = not self.program.mixes
+        read = {
+            n.name for b in self.program.token + self.program.update + self.program.statics for n in nodes(b.value) if isinstance(n, Ref)
+        }
+        squares = [s for s in self.tokens.arguments if VALUE in self.lanes.own(s) and s.name in read]
+        # the gradient of one that all tokens share is a sum over them
+        self.matrices = sum(2 if s.kind == "param" else 1 for s in squares)
+        self.has_moving = any(s.kind != "param" for s in squares)
 
     # --- passes ---
 
@@ -108,12 +144,8 @@ class _Writer:
     def package(self) -> ScanPackage:
         program = self.program
         forward_lines = (*program.token, *program.update)
-        both = (*forward_lines, *program.carried)
-
-        site = self._pass([*self._next(), *self._kept()], both)
-        summary, texts = site.finished(), [*site.texts]
-        summary_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
-
+        texts: list[str] = []
+        cut = self._cut(forward_lines, texts) if self.carries else None
         site = self._pass([*(o.value for o in program.outputs), *self._next()], forward_lines)
         outputs = self._outputs(site)
         walk_next = self._advance(site, "", "s")
@@ -121,17 +153,6 @@ class _Writer:
         texts += [*site.texts, *(row.text for row in outputs)]
         if site.sums_lanes:
             raise UnsupportedOperand("a token reads across lanes")
-
-        asked = self._asked()
-        asking_lines, kept = (*both, *self._asking()), self._kept()
-        direct = self._direct(asked)
-        wanted = [*kept, *(direct or [b.value for b in asked])]
-        asks_states = self._reads_states(needed(asking_lines, wanted), wanted)
-        site = self._pass([*wanted, *(self._next() if asks_states else [])], asking_lines, reads_output_gradient=True)
-        pulled = self._pulled_after(site, direct) if direct else self._pulled(site, asked)
-        asking_next = (*self._advance(site, "kept ", "k"), *(self._advance(site, "", "s") if asks_states else ()))
-        asking = site.finished()
-        texts += [*site.texts, *pulled]
 
         site = self._pass(self._next(), forward_lines)
         again_next = self._advance(site, "", "s")
@@ -165,7 +186,7 @@ class _Writer:
         like = next((s for s in inputs if s.type == output_type), next((s for s in inputs if not s.type.is_scalar), inputs[0]))
         group = next((s for s in self.tokens.arguments if s.per == "group"), None)
         everything = (*gradients, *parameters)
-        passes = (summary, walk, asking, again, gradient)
+        passes = (*((cut.summary, cut.asking) if cut is not None else ()), walk, again, gradient)
         texts += [line.text for made in passes for line in (*made.head, *made.lines)] + [line.text for line in ends]
         return ScanPackage(
             title=title_of(self.spec),
@@ -174,7 +195,9 @@ class _Writer:
             lane_words=self.lanes.words,
             key_words="" if self.lanes.key is None else f", {self.lanes.key_text} keys each",
             has_keys=self.lanes.key is not None,
-            has_groups=group is not None,
+            head_words="channels" if not self.lanes.by_head and not self.lanes.are_heads else "heads",
+            has_head_groups=group is not None and self.lanes.by_head,
+            has_lane_groups=group is not None and not self.lanes.by_head,
             has_position=self.plan.uses_position,
             shared=tuple(CodeLine("", f"wide_{pointer(s.name)}", f"{pointer(s.name)}.float()") for s in shared(self.lanes, self.tokens)),
             by_head=self.lanes.by_head,
@@ -182,11 +205,13 @@ class _Writer:
             lanes=self.lanes.width,
             key=self.lanes.key_text,
             states=tuple(self._state(number, type) for number, (_, type) in enumerate(program.states)),
-            entered=self._carried("b_s", "b_left_", "b_part_", is_adjoint=False),
-            reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
-            summary=summary, summary_next=summary_next,
+            carries=self.carries,
+            cut=cut,
+            part="(i_q * segments + i_s)" if self.carries else "i_q",
+            parts="rows * segments" if self.carries else "rows",
+            segments="segments" if self.carries else "1",
+            warps='chosen["num_warps"]' if self.matrices else "1",
             walk=walk, outputs=outputs, walk_next=walk_next,
-            asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
             again=again, again_next=again_next,
             gradient=gradient, stores=tuple(stores), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
             ends=tuple(ends), end_stores=tuple(end_stores),
@@ -203,7 +228,10 @@ class _Writer:
             sizes=tuple(CodeLine("", n, self._renamed(sizes[n])) for n in names),
             first=pointer(inputs[0].name),
             heads=self._heads(),
-            widest=WIDEST,
+            has_matrices=self.matrices > 0,
+            fitting=self._fitting(),
+            keeps_each=self.has_moving,
+            share=SHARE, most_warps=MOST_WARPS, least=LEAST, most=MOST,
             like=pointer(like.name),
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
             programs="sequences * H" if self.lanes.by_head else "sequences",
@@ -216,7 +244,7 @@ class _Writer:
             results=tuple(self._results(gradients, parameters)),
             entries=self._entries(),
             held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
-            few=FEW, longest=LONGEST, most_keys=MOST_KEYS,
+            few=FEW, longest=LONGEST if self.carries else STRETCH, most_keys=self._most_keys(),
             key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
         )  # fmt: skip
 
@@ -226,11 +254,52 @@ class _Writer:
         for number, output in enumerate(self.program.outputs):
             type, tail = output.value.type, "" if count == 1 else f"_{number + 1}"
             text = site.spread(output.value, self.lanes.output(type))
-            found.append(Row(f"one{tail}", text, f"made{tail}", self.lanes.output_place(type, number, count)))
+            place, mask = self.lanes.output_place(type, number, count), self.lanes.mask(self.lanes.output(type), "")
+            found.append(Row(f"one{tail}", text, f"made{tail}", place, mask))
         return tuple(found)
 
+    def _cut(self, forward_lines: tuple[Binding, ...], texts: list[str]) -> Cut:
+        """What segments leave each other; `texts` is added to."""
+        program = self.program
+        both = (*forward_lines, *program.carried)
+        site = self._pass([*self._next(), *self._kept()], both)
+        summary = site.finished()
+        texts += site.texts
+        summary_next = (*self._advance(site, "", "s"), *self._advance(site, "kept ", "k"))
+
+        asked = self._asked()
+        asking_lines, kept = (*both, *self._asking()), self._kept()
+        direct = self._direct(asked)
+        wanted = [*kept, *(direct or [b.value for b in asked])]
+        asks_states = self._reads_states(needed(asking_lines, wanted), wanted)
+        site = self._pass([*wanted, *(self._next() if asks_states else [])], asking_lines, reads_output_gradient=True)
+        pulled = self._pulled_after(site, direct) if direct else self._pulled(site, asked)
+        asking_next = (*self._advance(site, "kept ", "k"), *(self._advance(site, "", "s") if asks_states else ()))
+        asking = site.finished()
+        texts += [*site.texts, *pulled]
+        return Cut(
+            entered=self._carried("b_s", "b_left_", "b_part_", is_adjoint=False),
+            reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
+            summary=summary, summary_next=summary_next,
+            asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
+        )  # fmt: skip
+
+    def _most_keys(self) -> int:
+        """Numbers of a lane's states in one thread: fewer where it holds many vectors beside them, as the gradients of rank one have."""
+        if self.carries:
+            return MOST_KEYS
+        keyed = [b for b in (*self.program.statics, *self.program.sums) if KEY in self.lanes.asked(b.value.type)]
+        each = VECTORS * len(self.program.states) // max(1, len(keyed))
+        return min(MOST_KEYS, 1 << max(1, each.bit_length() - 1))
+
+    def _fitting(self) -> str:
+        """Whether what a block holds fits into its registers."""
+        return f"{self.lanes.key_text} <= {widest_of(self.matrices) if self.matrices else WIDEST}"
+
     def _entries(self) -> str:
-        """How many numbers the states of a lane have."""
+        """How many numbers the states of a lane have; of matrices, those."""
+        if self.matrices:
+            return f"{f'{self.matrices} * ' if self.matrices > 1 else ''}{self.lanes.key_text} * {self.lanes.key_text}"
         keyed = sum(KEY in self.lanes.state(t) for _, t in self.program.states)
         parts = [self.lanes.key_text if keyed == 1 else f"{keyed} * {self.lanes.key_text}"] if keyed else []
         alone = len(self.program.states) - keyed
@@ -401,7 +470,7 @@ class _Writer:
     def _reduced(self, symbol, target: str, has_lanes: bool) -> str:
         """The gradient of an argument from its buffer."""
         text = target if has_lanes else f"{target}.sum(0)"
-        if self.lanes.by_head and symbol.per == "group":
+        if symbol.per == "group":
             text += f".unflatten(2, ({pointer(symbol.name)}.shape[2], -1)).sum(3)"
         elif self.lanes.by_head and symbol.per not in ("head", "channel"):
             text += ".sum(2)"
@@ -432,13 +501,14 @@ class _Writer:
             text = site.narrowed(binding.value, own, symbol.type)
             target = f"d_{pointer(name)}"
             part = "i_q" if self.lanes.by_head else "i_n"
+            part = f"({part} * segments + i_s)" if self.carries else part
             inner, within = self.lanes.inner(symbol.type, has_lanes, heads=False), self.lanes.within(symbol.type, has_lanes, heads=False)
             if has_lanes and not self.lanes.by_head:
-                at = f"({part} * segments + i_s) * H * {inner} + {within}"
+                at = f"{part} * H * {inner} + {within}"
             elif has_lanes:
-                at = f"({part} * segments + i_s) * {inner} + {within}"
+                at = f"{part} * {inner} + {within}"
             else:
-                at = f"(({part} * segments + i_s) * blocks + i_l) * {inner} + {within}"
+                at = f"({part} * blocks + i_l) * {inner} + {within}"
             stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, '')})".replace(", mask=)", ")"))
             buffer = f"torch.empty({self._part(symbol, has_lanes)}, device=device)"
             gradients.append(Gradient(pointer(name), target, buffer, self._total(symbol, target, has_lanes)))
@@ -460,7 +530,7 @@ class _Writer:
         shape = ["sequences"]
         if self.lanes.by_head:
             shape.append("H")
-        shape.append("segments")
+        shape += ["segments"] * self.carries
         if not has_lanes:
             shape.append("blocks")
         elif not self.lanes.by_head:
@@ -469,14 +539,16 @@ class _Writer:
         return ", ".join(shape)
 
     def _total(self, symbol, target: str, has_lanes: bool) -> str:
-        if self.lanes.by_head:
-            text = f"{target}.sum((0, 2{'' if has_lanes else ', 3'}))"
-            if symbol.per == "group":
-                text += f".unflatten(0, ({pointer(symbol.name)}.shape[0], -1)).sum(1)"
-            elif symbol.per not in ("head", "channel"):
-                text += ".sum(0)"
-        else:
-            text = f"{target}.sum((0, 1{'' if has_lanes else ', 2'}))"
+        """The gradient of a parameter from the sums of every program."""
+        # over sequences, segments where there are any, and blocks of lanes that share it; behind sequences come heads with programs of
+        # their own
+        first = 1 + self.lanes.by_head
+        axes = [0, *range(first, first + self.carries + (not has_lanes))]
+        text = f"{target}.sum({axes[0] if len(axes) == 1 else tuple(axes)})"
+        if symbol.per == "group":
+            text += f".unflatten(0, ({pointer(symbol.name)}.shape[0], -1)).sum(1)"
+        elif self.lanes.by_head and symbol.per not in ("head", "channel"):
+            text += ".sum(0)"
         return f"{text}.to({pointer(symbol.name)}.dtype)"
 
     def _results(self, gradients: list[Gradient], parameters: list[Gradient]) -> list[str]:
@@ -487,25 +559,31 @@ class _Writer:
 
 
 def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:
-    """Channels side by side, or the columns of one head.
+    """Channels side by side, the columns of one head, or heads, where entries of one read each other.
 
-    Raises UnsupportedOperand where a state fits neither.
+    Raises UnsupportedOperand where a state fits none.
     """
     types = [t for _, t in program.states]
     output = program.outputs[0].value.type
-    if output.is_scalar:
+    squares = {s.type.rows for s in tokens.arguments if s.type.rows == s.type.cols != ONE} if program.mixes else set()
+    are_heads = program.mixes and output.is_column and all(t.is_scalar or t == output for t in types)
+    if output.is_scalar or are_heads:
         if any(not (t.is_scalar or t.is_column) for t in types):
             raise UnsupportedOperand("a matrix that is read as a number")
         widths = {t.rows for t in (*types, *(s.type for s in tokens.arguments)) if not t.is_scalar}
-        if any(not (s.type.is_scalar or s.type.is_column) for s in tokens.arguments) or any(s.per == "group" for s in tokens.arguments):
+        is_wide = any(not (s.type.is_scalar or s.type.is_column or (squares and s.type.rows == s.type.cols)) for s in tokens.arguments)
+        if is_wide or (not are_heads and any(s.per == "group" for s in tokens.arguments)):
             raise UnsupportedOperand("rows of a token, or groups of channels")
-        return Lanes(by_head=False, column=None, key=_only(widths))
+        is_channel = any(s.per == "channel" for s in tokens.arguments)
+        return Lanes(by_head=False, column=None, key=_only(widths), are_heads=program.mixes and not is_channel)
     column = output.rows
     if not output.is_column or any(
         t.is_scalar or (t.is_column and t.rows != column) or (not t.is_column and t.cols != column) for t in types
     ):
         raise UnsupportedOperand("a state that is not made of the output's columns")
-    others = {t.rows for t in types if not t.is_column}
+    if column in squares:
+        raise UnsupportedOperand("columns of a state that read each other through a matrix")
+    others = {t.rows for t in types if not t.is_column} | squares
     others |= {s.type.rows for s in tokens.arguments if s.type.is_column and s.type.rows != column}
     if column in others:
         raise UnsupportedOperand("keys and values of one size")

@@ -53,6 +53,7 @@ class Row:
     text: str
     made: str
     place: str
+    mask: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,20 @@ class Gradient:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What the segments of a sequence leave each other."""
+
+    entered: tuple[str, ...]  # the state that enters a segment, carried over one before it
+    reached: tuple[str, ...]  # the gradient that reaches a segment, carried over one behind it
+    summary: Pass
+    summary_next: tuple[str, ...]
+    asking: Pass
+    asks_states: bool  # what outputs ask of a state depends on it
+    pulled: tuple[str, ...]
+    asking_next: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ScanPackage:
     """Everything kernels.py says of a scan."""
 
@@ -83,7 +98,9 @@ class ScanPackage:
     lane_words: str
     key_words: str
     has_keys: bool
-    has_groups: bool
+    head_words: str
+    has_head_groups: bool
+    has_lane_groups: bool
     has_position: bool
     shared: tuple[CodeLine, ...]  # inputs that all lanes share, made wide once
     by_head: bool
@@ -91,17 +108,15 @@ class ScanPackage:
     lanes: str
     key: str
     states: tuple[State, ...]
-    entered: tuple[str, ...]  # the state that enters a segment, carried over one before it
-    reached: tuple[str, ...]  # the gradient that reaches a segment, carried over one behind it
-    summary: Pass
-    summary_next: tuple[str, ...]
+    carries: bool  # entries run by themselves: sequences may be cut
+    cut: Cut | None
+    part: str  # the segment of a program
+    parts: str
+    segments: str
+    warps: str
     walk: Pass
     outputs: tuple[Row, ...]
     walk_next: tuple[str, ...]
-    asking: Pass
-    asks_states: bool  # what outputs ask of a state depends on it
-    pulled: tuple[str, ...]
-    asking_next: tuple[str, ...]
     again: Pass
     again_next: tuple[str, ...]
     gradient: Pass
@@ -125,7 +140,13 @@ class ScanPackage:
     sizes: tuple[CodeLine, ...]
     first: str
     heads: str
-    widest: int
+    has_matrices: bool
+    fitting: str
+    keeps_each: bool  # states of every block
+    share: int
+    most_warps: int
+    least: int
+    most: int
     like: str
     group: str
     programs: str

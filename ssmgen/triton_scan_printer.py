@@ -9,13 +9,46 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from .backends.torch_pointwise import ATOM
+from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.triton_pointwise import Printer
-from .backends.triton_value import Text, added, combined, joined, literal_of, multiplied, past_function
-from .spec import Add, Apply
+from .backends.triton_value import FACING, Text, added, combined, facing, joined, literal_of, multiplied, past_function
+from .kernel import KEY, VALUE
+from .spec import Add, Apply, Expr
 
 
-class StaticPrinter(Printer):
+class EntryPrinter(Printer):
+    """`Printer` for lanes whose entries read each other."""
+
+    def _contracted(self, left: Expr, right: Expr, rows: str, cols: str, axis: str) -> tuple[bool, list[Text]]:
+        """A product with a transposed matrix sums over its rows, where they lie; what is left lies along its columns."""
+        try:
+            return super()._contracted(left, right, rows, cols, axis)
+        except UnsupportedOperand:
+            turned = [FACING.get(each, each) for each in (rows, cols, axis)]
+            if turned == [rows, cols, axis] or {KEY, VALUE} <= {rows, cols}:
+                raise
+            is_negative, factors = super()._contracted(left, right, *turned)
+            return is_negative, [facing(factor) for factor in factors]
+
+    def _inside(self, factors: list[Text], axis: str) -> list[Text]:
+        """Where a matrix is multiplied, its mask is the column's: that has fewer numbers."""
+        if not any({KEY, VALUE} <= set(factor.axes) and factor.is_zero_past(axis) for factor in factors):
+            return factors
+        return [factor if factor.is_zero_past(axis) else self._cleared(factor, axis) for factor in factors]
+
+    def _cleared(self, value: Text, axis: str) -> Text:
+        return Text(self._masked(value, axis), ATOM, value.axes, {**value.beyond, axis: 0.0})
+
+    def _matrix_sum(self, name: str, operand: Expr, rows: str, cols: str) -> Text:
+        if operand.type.rows != operand.type.cols:
+            return super()._matrix_sum(name, operand, rows, cols)
+        value = self._print(operand, KEY, VALUE)
+        for axis in {"row_sum": (VALUE,), "column_sum": (KEY,), "sum": (VALUE, KEY)}[name]:
+            value = self._reduced("sum", value, axis)
+        return value if rows + cols in value.axes or name == "sum" else facing(value)
+
+
+class StaticPrinter(EntryPrinter):
     """`Printer` for what is made once for all tokens: a factor may be multiplied by itself as often as there are tokens."""
 
     def _apply(self, expr: Apply, rows: str, cols: str) -> Text:
@@ -23,7 +56,7 @@ class StaticPrinter(Printer):
         return replace(text, text=text.text.replace("tl.exp(", "_exp(", 1)) if expr.function == "exp" else text
 
 
-class TokenPrinter(Printer):
+class TokenPrinter(EntryPrinter):
     """`Printer` for what is made of every token."""
 
     def __init__(self, *arguments):
@@ -39,6 +72,14 @@ class TokenPrinter(Printer):
         is_negative, factors = self._factors(expr.args[0], rows, cols)
         scaled = multiplied([literal_of(-math.log2(math.e) if is_negative else math.log2(math.e)), *factors])
         return combined(f"tl.exp2({scaled.text})", ATOM, exponent.axes, [exponent], lambda value: past_function("exp", (value,)))
+
+    def _contracted(self, left: Expr, right: Expr, rows: str, cols: str, axis: str) -> tuple[bool, list[Text]]:
+        is_negative, factors = super()._contracted(left, right, rows, cols, axis)
+        # a tile that faces another way is no sum that others could join
+        stale = [factor.text for factor in factors if factor.text in self.sums and self.sums[factor.text][0] != axis]
+        for text in stale:
+            del self.sums[text]
+        return is_negative, factors
 
     def summed(self, value: Text, axis: str) -> Text:
         """The sum over an axis; what it is a sum of is remembered."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from .backends.torch_pointwise import ATOM
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
-from .backends.triton_value import Text, added, loaded, size_text
-from .kernel import KEY, ROW
+from .backends.triton_value import Text, added, facing, loaded, size_text
+from .kernel import KEY, ROW, VALUE
 from .scan import Binding, ScanProgram, seeds
 from .scan_text import value_text, word
 from .spec import ONE, Add, Dim, Expr, Symbol, Type
@@ -38,6 +38,9 @@ LONG = 110
 MATRIX = KEY + ROW
 """How a matrix [N, P] is asked for: its rows lie along the keys, its columns along the lanes."""
 
+SQUARE = KEY + VALUE
+"""How a matrix between the entries of a lane is asked for: its columns lie along a second axis of keys."""
+
 
 def pointer(name: str) -> str:
     """The argument of a kernel that points at an argument of the operator."""
@@ -52,11 +55,12 @@ class Lanes:
     by_head: bool
     column: Dim | None
     key: Dim | None
+    are_heads: bool = False  # they lie as channels do
 
     @property
     def words(self) -> str:
         """The lanes for people."""
-        return "value columns of a head" if self.by_head else "channels"
+        return "value columns of a head" if self.by_head else "heads" if self.are_heads else "channels"
 
     @property
     def width(self) -> str:
@@ -80,7 +84,7 @@ class Lanes:
             return ""
         if type.is_column or type.is_row:
             return ROW if self.by_head and (type.rows if type.is_column else type.cols) == self.column else KEY
-        return MATRIX
+        return SQUARE if type.rows == type.cols == self.key else MATRIX
 
     def state(self, type: Type) -> tuple[str, ...]:
         """The axes of a state's tile."""
@@ -93,8 +97,8 @@ class Lanes:
     def own(self, symbol: Symbol) -> tuple[str, ...]:
         """The axes along which an argument has values of its own."""
         asked = self.asked(symbol.type)
-        has_lanes = ROW in asked or (not self.by_head and level(symbol.per) == "h")
-        return tuple(a for a in (ROW, KEY) if (a == ROW and has_lanes) or (a == KEY and KEY in asked))
+        has_lanes = ROW in asked or (not self.by_head and level(symbol.per) in ("h", "g"))
+        return tuple(a for a in (ROW, KEY, VALUE) if (a == ROW and has_lanes) or (a != ROW and a in asked))
 
     def is_direct(self, symbol: Symbol) -> bool:
         """Whether the gradient of an input is complete where it is made."""
@@ -109,17 +113,20 @@ class Lanes:
         if count == 1:
             return self.place(type, "row")
         if not self.by_head:
-            return f"(row * H + o_l) * {count} + {number}"
+            place = f"(row * H + o_l) * {count} + {number}"
+            return place if type.is_scalar else f"({place})[:, None] * {self.key_text} + o_k[None, :]"
         return f"((row * H + i_h) * {count} + {number}) * {self.width} + o_l"
 
     def address(self, base: str, own: str, type: Type) -> str:
         """The offset of an entry in a tensor whose rows `base` numbers (empty: it has none), for a level of heads."""
         axes = self.asked(type)
         if not self.by_head:
-            head = {"h": "o_l"}.get(own, "")
-            index = f"{base} * H + {head}" if base and head else base or head
+            head, count = {"h": ("o_l", "H"), "g": ("o_g", "G")}.get(own, ("", ""))
+            index = f"{base} * {count} + {head}" if base and head else base or head
             if not axes:
                 return index or "0"
+            if axes == SQUARE:
+                return self._square(index, has_lanes=bool(head))
             if head:
                 rows = "o_l" if index == "o_l" else f"({index})"
                 return f"{rows}[:, None] * {self.key_text} + o_k[None, :]"
@@ -128,11 +135,21 @@ class Lanes:
         index = f"{base} * {count} + {head}" if base and head else base or head
         if not axes:
             return index or "0"
+        if axes == SQUARE:
+            return self._square(index, has_lanes=False)
         if axes == MATRIX:
             rows = f"({index}) * {self.key_text} + o_k[None, :]" if index else "o_k[None, :]"
             return f"({rows}) * {self.width} + o_l[:, None]"
         width, offset = (self.width, "o_l") if axes == ROW else (self.key_text, "o_n")
         return f"({index}) * {width} + {offset}" if index else offset
+
+    def _square(self, index: str, has_lanes: bool) -> str:
+        """The offset of an entry of a matrix between keys and keys."""
+        size = self.key_text
+        if not has_lanes:
+            first = f"({index}) * ({size} * {size}) + " if index else ""
+            return f"{first}o_n[:, None] * {size} + o_n[None, :]"
+        return f"({index})[:, None, None] * ({size} * {size}) + o_n[None, :, None] * {size} + o_n[None, None, :]"
 
     def inner(self, type: Type, has_lanes: bool, heads: bool = True) -> str:
         """Entries of one row of a buffer of parts."""
@@ -152,7 +169,10 @@ class Lanes:
     @staticmethod
     def mask(axes: tuple[str, ...], here: str) -> str:
         """The text of a mask over a tile, and of `here`."""
-        parts = {(ROW, KEY): ["m_l[:, None]", "m_n[None, :]"], (ROW,): ["m_l"], (KEY,): ["m_n"], (): []}[axes]
+        names = [f"m_{'l' if axis == ROW else 'n'}" for axis in axes]
+        rank = range(len(axes))
+        parts = [f"{name}[{', '.join(':' if i == own else 'None' for i in rank)}]" for own, name in enumerate(names)]
+        parts = parts if len(names) > 1 else names
         return " & ".join([*parts, *([here] if here else [])])
 
     @staticmethod
@@ -199,6 +219,9 @@ class ScanSite:
         name, asked = key
         if key in self.bound:
             return self.bound[key]
+        if VALUE in asked and KEY not in asked:
+            found = self.get((name, asked.replace(VALUE, KEY)))
+            return None if found is None else facing(found)
         symbol = next((s for s in self.tokens.arguments if s.name == name), None)
         if symbol is not None:
             if asked != self.lanes.asked(symbol.type) or symbol.type.field == "complex":
@@ -273,9 +296,10 @@ class ScanSite:
 
     def _print(self, expr: Expr, is_fixed: bool = False) -> tuple[Text, Printer]:
         kind = StaticPrinter if is_fixed else TokenPrinter
-        printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n"}, {ROW: "o_l", KEY: "o_n"})
+        printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n", VALUE: "m_n"}, {ROW: "o_l", KEY: "o_n", VALUE: "o_n"})
         asked = self.lanes.asked(expr.type)
-        text = printer.print(expr, KEY, ROW) if asked == MATRIX else printer.print(expr, asked or KEY, ROW)
+        rows, cols = (KEY, VALUE) if asked == SQUARE else (KEY if asked == MATRIX else asked or KEY, ROW)
+        text = printer.print(expr, rows, cols)
         self.texts.append(text.text)
         return text, printer
 
@@ -344,7 +368,7 @@ class ScanSite:
         is_mixed = isinstance(expr, Add) and any((ROW in self.print(term).axes) != (ROW in text.axes) for term in expr.terms)
         if is_mixed and ROW not in own:
             text = self._narrow(expr, own)
-        axes = tuple(a for a in (ROW, KEY) if a in text.axes or a in own)
+        axes = tuple(a for a in (ROW, KEY, VALUE) if a in text.axes or a in own)
         return self._spread(text, axes), axes
 
     def pointers(self, other: Pass | None = None) -> str:
@@ -360,8 +384,9 @@ class ScanSite:
 
     def finished(self) -> Pass:
         """What the kernel reads and makes."""
-        ahead = tuple(load for axes, load in self.loads if ROW in axes)
-        beside = tuple(load for axes, load in self.loads if ROW not in axes)
+        # of a matrix there is room for no more than the next one
+        ahead = tuple(load for axes, load in self.loads if ROW in axes and VALUE not in axes)
+        beside = tuple(load for axes, load in self.loads if ROW not in axes or VALUE in axes)
         return Pass(
             self.pointers(),
             self.launched(self.pointers()),
@@ -374,8 +399,9 @@ class ScanSite:
 
 
 def shared(lanes: Lanes, tokens: TokenWriter) -> list[Symbol]:
-    """The inputs that all lanes share: every thread reads all their entries."""
-    return [s for s in tokens.arguments if s.kind != "param" and ROW not in lanes.own(s)]
+    """The inputs that all lanes share: every thread reads all their entries, but for those of matrices."""
+    own = {s.name: lanes.own(s) for s in tokens.arguments if s.kind != "param"}
+    return [s for s in tokens.arguments if s.name in own and ROW not in own[s.name] and VALUE not in own[s.name]]
 
 
 def base_of(gradient: str) -> str:

@@ -4,6 +4,7 @@ dispatches them. See test_kernels for how."""
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ torch = pytest.importorskip("torch")
 from test_kernels import fused, interpreted, interpreting, measured_on_a_gpu  # noqa: E402
 from test_scans import TURNING  # noqa: E402
 
+from ssmgen.explain import summary  # noqa: E402
 from ssmgen.runtime import verify_kernels  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify_kernels import Trial, compare  # noqa: E402
+from ssmgen.source import Source  # noqa: E402
 
 NAMES = ("mamba1", "s4d", "hgrn", "rg_lru", "rwkv4", "inventions/rated_entries")
 SPECS = {name: (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8") for name in NAMES} | {
@@ -67,6 +70,69 @@ recurrence by_column {
 }
 
 
+# entries that read each other
+MIXING = {
+    # complex, along a direction; whole sequences would be a convolution
+    "s4": (ROOT / "examples" / "s4.ssm").read_text(encoding="utf-8").split("layer ")[0].replace("  output", "  @form scan\n  output"),
+    # a matrix of every token beside a complex diagonal, products outside
+    "pd_ssm": (ROOT / "examples" / "pd_ssm.ssm").read_text(encoding="utf-8"),
+    # heads side by side: a matrix of each that no token changes, one of every token that all share, an outer product of a group's; reversed
+    "heads": """
+recurrence mixed_heads {
+  dim    N = 5
+  input  v : [N]; g, raw : scalar; w : [N] per group; M : [N, N] per layer
+  param  A : [N, N] per head; b : [N] per group
+  gate   a in (0, 1) = sigmoid(g)
+  state  x : real [N]; z : real scalar
+  update x' = a * A x - tanh(raw) * w (w^T x) + 0.1 * M (b * x) + v
+         z' = a * z + raw
+  output y = w * x' + z' * v
+  time   reversed
+}""",
+    # channels: complex entries, a matrix that all of them share
+    "channels": """
+recurrence mixed_channels {
+  dim    N = 6
+  input  u : scalar per channel; k : [N] per layer
+  param  A : complex [N, N] per layer; d, c : complex [N] per channel
+  state  x : complex [N] per channel
+  update x' = A diag(exp(i * d)) x + u * k
+  output y = Re(c^H x')
+}""",
+    # columns of a head: both kinds of matrices, a factor for every entry, an erasure
+    "columns": """
+recurrence mixed_columns {
+  dim    N = 3, P = 5
+  input  q, k : [N] per group; v, f : [P]; M : [N, N]
+  param  A : [N, N]; rate : [N, P] per head
+  state  S : real [N, P]
+  update S' = sigmoid(rate) * S + 0.1 * M S diag(tanh(f)) + A S + k v^T - 0.1 * k (k^T S)
+  output o = S'^T q
+}""",
+}
+
+
+def interpret_mixing(name: str, folder: Path) -> None:
+    """Called where triton interprets: every tensor against float64, packed and not, also with blocks shorter than a stretch."""
+    subject, kernels = fused(*write(MIXING[name], folder))
+    options, sizes = kernels._options, subject.sizes
+    several = lambda entries: (options(entries)[0], 4, 2, 8)  # noqa: E731
+    packed = Trial(1, 10, 2, sizes, (0, 2, 2, 9, 10))
+    for how, dtype, trial in (
+        (options, "float32", Trial(2, 5, 4, sizes)),
+        (several, "float32", packed),
+        (options, "float16", Trial(1, 3, 2, sizes)),
+    ):
+        kernels._options = how
+        kernels.tuning.forget()
+        measured = compare(subject, kernels, trial, dtype)
+        wrong = [f"{one.name} is off by {one.error:.1e}, {one.trial}" for one in measured if not one.excess < 1]
+        if wrong or not measured:
+            print("\n".join(wrong))
+            return
+    print("held")
+
+
 def interpret(name: str, folder: Path) -> None:
     """Called where triton interprets: every tensor against float64, one segment and several, packed and not."""
     subject, kernels = fused(*write(SPECS[name], folder))
@@ -93,7 +159,7 @@ def interpret(name: str, folder: Path) -> None:
 
 def interpret_step(name: str, folder: Path) -> None:
     """One token: the launch against the torch step of what stands between the products, also on rows of a pool."""
-    target, spec = write(SPECS[name], folder)
+    target, spec = write((SPECS | MIXING)[name], folder)
     package = load(target)
     op, decode = (importlib.import_module(f"{package.__name__}.{file}") for file in ("op", "decode"))
     step, given = op._operators.step, []
@@ -103,8 +169,8 @@ def interpret_step(name: str, folder: Path) -> None:
     case = draw(spec, Shape(3, 1, 2, 1, dict(spec.dims)), seed=2).to(torch.float32)
     inputs, params = [x[:, 0] for x in case.inputs.values()], list(case.params.values())
     for slots in (None, torch.tensor([3, -1, 0])):
-        state = package.State(torch.randn(3 if slots is None else 4, 2, 6, dtype=torch.complex64))
-        y = package.between_matrices_step(*inputs, *params, state=state, slots=slots)
+        state = package.State(torch.randn(3 if slots is None else 4, 2, dict(spec.dims)["N"], dtype=torch.complex64))
+        y = getattr(package, f"{spec.name}_step")(*inputs, *params, state=state, slots=slots)
         *tensors, present = given.pop()
         launched = [x.clone() for x in tensors]
         torch.testing.assert_close(decode.step(*launched, slots=present), step(*tensors, present))
@@ -114,8 +180,28 @@ def interpret_step(name: str, folder: Path) -> None:
 
 
 @interpreted
-def test_interpreted_steps_between_matrices(tmp_path):
-    assert interpreting("matrices", tmp_path, function="interpret_step", module="test_scan_kernels") == "held"
+@pytest.mark.parametrize("name", ["matrices", "pd_ssm"])
+def test_interpreted_steps_between_matrices(name, tmp_path):
+    assert interpreting(name, tmp_path, function="interpret_step", module="test_scan_kernels") == "held"
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MIXING)
+def test_interpreted_kernels_of_entries_that_read_each_other(name, tmp_path):
+    assert interpreting(name, tmp_path, function="interpret_mixing", module="test_scan_kernels") == "held"
+
+
+@pytest.mark.parametrize("name, matrices, widest", [("pd_ssm", "one matrix", 128), ("heads", "3 matrices", 64)])
+def test_matrices_that_fit(name, matrices, widest, tmp_path):
+    """Up to a size that the package and `explain` name; a gradient that is a sum over tokens takes as much room as its matrix."""
+    folder, _ = write(MIXING[name], tmp_path)
+    kernels = importlib.import_module(f"{load(folder).__name__}.kernels")
+    first = list(inspect.signature(kernels.fits).parameters)[0]
+    taken = [torch.empty(1, 1, 2, *(size,) * (1 + (first == "M")), device="meta") for size in (4, widest, widest + 1)]
+    others = len(inspect.signature(kernels.fits).parameters) - 2
+    assert [kernels.fits(x, *[None] * others) for x in taken] == [True, True, False]
+    assert f"{matrices} in registers, up to {widest} entries a side; torch beyond" in summary(Source("test.ssm", MIXING[name]), {})[0]
 
 
 @interpreted

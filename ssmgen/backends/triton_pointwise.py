@@ -280,7 +280,11 @@ class Printer:
         outside = [f for f in factors if axis not in f.axes]
         if not inside:
             raise UnsupportedOperand(f"a sum along `{axis}` of what does not lie there")
-        return is_negative, [*outside, self.summed(self._of_data(multiplied(inside), axis, left.type.cols), axis)]
+        return is_negative, [*outside, self.summed(self._of_data(multiplied(self._inside(inside, axis)), axis, left.type.cols), axis)]
+
+    def _inside(self, factors: list[Text], axis: str) -> list[Text]:
+        """The factors of what is summed over an axis."""
+        return factors
 
     def _of_data(self, value: Text, axis: str, size: Dim) -> Text:
         """Along pairs, which have no mask of their own: the value, zero behind the `size` of them that there are."""

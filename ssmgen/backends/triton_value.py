@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from ..functions import FUNCTIONS as CLOSED
 from ..functions import phi
-from ..kernel import LAYOUT
+from ..kernel import KEY, LAYOUT, VALUE
 from ..spec import Dim
 from .torch_pointwise import ATOM, POWER, PRODUCT, SIGN, SUM
 from .torch_text import identifier
@@ -64,6 +64,16 @@ class Text:
 def loaded(text: str, axes: tuple[str, ...] = (), binding: int = ATOM) -> Text:
     """A value that a masked load gave: zero beyond the data."""
     return Text(text, binding, axes, dict.fromkeys(axes, 0.0))
+
+
+FACING = {KEY: VALUE, VALUE: KEY}
+"""The axes of a matrix between the entries of a vector: its rows lie along the keys, its columns along an axis as wide."""
+
+
+def facing(text: Text) -> Text:
+    """The same tile with its keys along the other of those axes: nothing moves, where the two have one size."""
+    beyond = {FACING.get(axis, axis): value for axis, value in text.beyond.items()}
+    return replace(text, axes=tuple(FACING.get(axis, axis) for axis in text.axes), beyond=beyond)
 
 
 # --- products and sums -------------------------------------------------------------------------------------------

@@ -167,11 +167,12 @@ def _differentiate(package: ModuleType, case: Case, batch: int, length: int, is_
 
 
 def _step(package: ModuleType, case: Case, call: dict[str, Any]) -> None:
-    """One token of several batches, with and without slots of states; a recurrence that runs from the end of time has no step."""
+    """One token of several batches, with and without slots of states; a recurrence that runs from the end of time has no step, and
+    one whose token is torch's launches nothing."""
     import torch
 
     step = getattr(package, f"{case.recurrence.name}_step", None)
-    if step is None:
+    if step is None or not (Path(package.__file__).parent / "decode.py").exists():
         return
     params = [_empty(x, *x.shape) for x in case.params.values()]
     takes_slots = "slots" in inspect.signature(step).parameters

@@ -79,6 +79,9 @@ def draw(recurrence: spec.Recurrence, shape: Shape, *, seed: int = 0, device: st
         noise = torch.randn(full, generator=generator, dtype=torch.float64)
         if symbol.type.field == "complex":
             noise = torch.complex(noise, torch.randn(full, generator=generator, dtype=torch.float64)) / math.sqrt(2)
+        if symbol.type.rows == symbol.type.cols != spec.ONE:
+            # what leads from entries to entries keeps their size: a state may meet it at every token
+            noise = noise / math.sqrt(tail[0])
         values[symbol.name] = _fit(symbol, noise, shape, generator).to(device)
     return Case(recurrence, shape, {s.name: values[s.name] for s in inputs}, {s.name: values[s.name] for s in params})
 
