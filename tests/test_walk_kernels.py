@@ -1,4 +1,4 @@
-"""Kernels of recurrences with several walks, and of walks that are read along their values, against the float64 reference, interpreted on the processor in float32."""
+"""Kernels of several walks, and of queries of values, against the float64 reference, interpreted on the processor in float32."""
 
 from __future__ import annotations
 
