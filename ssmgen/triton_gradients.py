@@ -311,7 +311,8 @@ def _keys(walk: Walk) -> list[Expr]:
 
 def _values(tokens: TokenWriter, walk: Walk) -> list[Expr]:
     """What lies along the axis of values: what is written, and the output."""
-    return [e for row in walk.rows for e in row.values if e is not None] + [value for _, value in tokens.outputs]
+    asked = [r.query for r in walk.readings if r.query is not None and r.is_value]
+    return [e for row in walk.rows for e in row.values if e is not None] + asked + [value for _, value in tokens.outputs]
 
 
 def turns(tokens: TokenWriter, columns: list[Expr]) -> list[Rot]:

@@ -59,8 +59,11 @@ class RowOperands(RowReadout):
         if self.is_part:
             self.tokens.outputs = ()
         self.names = RowTokens(self.tokens, self.walk)
-        if len(self.tokens.outputs) > 1 or self.walk.members or any(r.is_value for r in self.walk.readings):
-            raise UnsupportedOperand("several outputs, states that feed each other, or a query of the values")
+        if len(self.tokens.outputs) > 1 or self.walk.members:
+            raise UnsupportedOperand("several outputs, or states that feed each other")
+        values = [r for r in self.walk.readings if r.is_value]
+        if values and (not self.is_part or any(r.query is None or r.query.type.is_scalar for r in values)):
+            raise UnsupportedOperand("a query of the values")
         self.output = None if self.is_part else self.names.named(self.tokens.outputs[0][1])
         if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
@@ -102,7 +105,8 @@ class RowOperands(RowReadout):
         """Operands that are read where an input lies, by their letters; of one row a token, whose places are those of tokens."""
         if self.count > 1:
             return {}
-        row, found = self.walk.rows[0], {f"q{r.name[1:]}": placed(r.query, self.K, self.tokens) for r in self.walk.readings}
+        row, found = self.walk.rows[0], {}
+        found |= {f"q{r.name[1:]}": placed(r.query, self.K, self.tokens) for r in self.walk.readings if not r.is_value}
         if row.is_written:
             found["k"] = placed(row.key, self.K, self.tokens)
             value = row.values[0] if len(self.walk.columns) == 1 else None
@@ -135,7 +139,11 @@ class RowOperands(RowReadout):
                 stores.append(f"tl.store(made_factor_{letter} + i_s * CT + o_i, {name}{self._constant(letter)})")
         for r in self.walk.readings:
             letter = f"q{r.name[1:]}"
-            if letter not in self.places:
+            if r.is_value:
+                letter = f"asks{r.name[1:]}"
+                name = operand_line(site, f"b_{letter}", self._named(r.query), VALUE, letter, " * scale" * (self.scale is not None))
+                stores.append(f"_store(made_{letter}, row * H + i_h, {self.V}, o_p, m_t, {name})")
+            elif letter not in self.places:
                 name = operand_line(site, f"b_{letter}", self._named(r.query), KEY, letter, self._constant(letter))
                 stores.append(self._stored(f"made_{letter}", where, self.K, "o_n", name, "m_n"))
         sums = ""
@@ -251,6 +259,8 @@ class RowOperands(RowReadout):
 
     def read_columns(self, reading: int) -> tuple[str, list[tuple[Dim | None, str]]]:
         """(how wide a reading is, the size (None: a number) and the offset of each of its columns)."""
+        if self.walk.readings[reading].is_value:
+            return self.K, [(self.walk.key.type.rows, "0")]
         return self.V, [(self.value_size if axis else None, offset) for _, axis, offset in self._columns()]
 
     def read_sizes(self) -> list[Dim]:
@@ -303,7 +313,14 @@ class RowOperands(RowReadout):
             if name not in reads:
                 gradients.push("" if expr.type.is_scalar else self.axis_of_output(expr), name, expr)
         for r in self.walk.readings:
-            if r.query is not None:
+            if r.is_value:
+                name = f"grad_asks{r.name[1:]}"
+                text = f"_tile({name}, row * H + i_h, {self.V}, BV, o_p, m_t).to(tl.float32)" + (
+                    " * scale" if self.scale is not None else ""
+                )
+                load(name, name, text, (ROW, VALUE))
+                gradients.spread(VALUE, r.query, made(name, r.query.type))
+            elif r.query is not None:
                 name = f"grad_q{r.name[1:]}"
                 text = column(name, "(i_s * CT + o_i)", self.K, "", KEY) + (" * scale" if self.scale is not None else "")
                 self._vector(gradients, site, load, name, name, text, r.query)
@@ -340,7 +357,7 @@ class RowOperands(RowReadout):
         return self.axis_of.get(size, VALUE)
 
     def _gradient_names(self) -> list[str]:
-        queries = [f"grad_q{r.name[1:]}" for r in self.walk.readings]
+        queries = [f"grad_{'asks' if r.is_value else 'q'}{r.name[1:]}" for r in self.walk.readings]
         return [*queries, "grad_k", "grad_v", *(["grad_e"] if self.has_erase else []), *(["grad_g"] if self.has_decay else [])]
 
     def _vector(self, gradients: Gradients, site: Site, load, name: str, buffer: str, text: str, expr: Expr) -> None:

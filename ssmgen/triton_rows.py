@@ -8,6 +8,7 @@ Operands come from `triton_tokens`; `templates/triton/rows.py.jinja` lays everyt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .backends.torch_pointwise import UnsupportedOperand
@@ -22,7 +23,7 @@ from .tokens import level
 from .triton_launch import heads_text, known, of_pointer
 from .triton_package import Walked
 from .triton_row_operands import RowOperands
-from .triton_rows_package import Buffer, Reader, RowsPackage, Tuned
+from .triton_rows_package import Buffer, PairKernel, Reader, RowsPackage, Tuned
 from .triton_site import CodeLine, pointer
 
 
@@ -60,13 +61,18 @@ class RowWriter(RowOperands):
 
     def _readers(self) -> list[Reader]:
         readers = []
-        for number, r in enumerate(self.walk.readings):
-            readers.append(self._reader(number, r.name[1:], False, r.is_inclusive))
+        for r in (r for r in self.walk.readings if not r.is_value):
+            readers.append(self._reader(len(readers), r.name[1:], False, r.is_inclusive))
         if self.has_erase:
             readers.append(self._reader(len(readers), "e", True, False))
+        of_keys = len(readers)
+        for r in (r for r in self.walk.readings if r.is_value):
+            readers.append(self._reader(len(readers), r.name[1:], False, r.is_inclusive, of_keys))
         return readers
 
-    def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool) -> Reader:
+    def _reader(self, index: int, suffix: str, is_erase: bool, is_inclusive: bool, of_keys: int | None = None) -> Reader:
+        """of_keys: how many readers of keys there are, of a query of values."""
+        is_value, number = of_keys is not None, index - (of_keys or 0)
         name = "e" if is_erase else f"q{suffix}"
         is_before = not (is_inclusive or (is_erase and self.erases_after))
         later, G = ("b_Gx", "Gx") if is_before else ("b_G", "G")
@@ -98,8 +104,8 @@ class RowWriter(RowOperands):
             is_inclusive=is_inclusive,
             is_before=is_before,
             moves_before=self.has_decay and is_before,
-            is_first=index == 0,
-            is_by_row=is_erase or self.count == 1,
+            is_first=index == 0 and not is_value,
+            is_by_row=(is_erase or self.count == 1) and not is_value,
             place=place,
             later=later,
             sees=sees,
@@ -108,16 +114,22 @@ class RowWriter(RowOperands):
             pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
             own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
             faded=f"faded_{name}",
-            faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 else ''}" if self.is_wide else "",
-            when="if tl.program_id(2) == 0" if index == 0 else f"elif tl.program_id(2) == {index}",
+            faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 and not is_value else ''}" if self.is_wide else "",
+            when="if tl.program_id(2) == 0" if number == 0 else f"elif tl.program_id(2) == {number}",
             fade=fade,
             faded_gradient=f"(b_do{fade}).to(DOT)" if fade else "b_do",
             read=self._read_name(suffix) if not is_erase else "",
-            read_gradient=self._read_gradient_name(suffix) if not is_erase else "grad_v",
-            gradient=f"grad_{name}",
+            read_gradient=f"asks{suffix}" if is_value else self._read_gradient_name(suffix) if not is_erase else "grad_v",
+            gradient=f"grad_asks{suffix}" if is_value else f"grad_{name}",
             pair_math=f"{letter}_ij = {faded}, {order}" + (": what row i reads of what row j writes; (1 + J)^-1" if is_erase else ""),
             gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
-            math=f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
+            math=f"o{suffix}_i = sum_j (u_i . w_j) {f'exp({G}_i - G_j) ' * self.has_decay}k_j + {mine}S u_i"
+            if is_value
+            else f"o{suffix}_i = sum_j {letter}_ij w_j + {mine}S^T q{suffix}_i",
+            is_query=not (is_erase or is_value),
+            is_value=is_value,
+            given=self._read_gradient_name(suffix) if is_value else "",
+            buffers=tuple(self._dual_buffers(f"q{suffix}", f"pairs{suffix}")) if is_value else (),
         )
 
     def _columns_text(self, letter: str, place: int | None = None, is_bare: bool = False) -> str:
@@ -148,7 +160,9 @@ class RowWriter(RowOperands):
     def package(self) -> RowsPackage:
         operands, operand_stores = self._operands()
         readers = self._readers()
-        queries = [r for r in readers if not r.is_erase]
+        queries, duals = [r for r in readers if r.is_query], [r for r in readers if r.is_value]
+        of_keys = [r for r in readers if not r.is_value]
+        askers = [*queries, *duals]
         nothing = Walked("", (), ())
         has_readout = not (self.is_read_whole or self.is_part)
         made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
@@ -177,21 +191,34 @@ class RowWriter(RowOperands):
         factors = {n: self._factor(n) for n in (*query_names, "k", "v", *erase)}
         key_factors = [f for n, f in factors.items() if f and n != "v"]
         value_factors = [f for n, f in factors.items() if f and n == "v"]
-        operand_names = [n for n in (*query_names, "k", "v", *erase) if n not in self.places] + sums + key_factors + value_factors
+        operand_names = (
+            [r.read_gradient for r in duals]
+            + [n for n in (*query_names, "k", "v", *erase) if n not in self.places]
+            + sums
+            + key_factors
+            + value_factors
+        )
         is_placed_key = any(n in self.places for n in (*query_names, "k"))
         reads_groups = any(level(p.symbol.per) == "g" for p in self.places.values())
         faded = [f"faded_{n}" for n in ("k", *query_names, *erase)] if self.is_wide else []
-        pair_outputs = [*(r.made for r in readers), *faded]
+        paired = [*query_names, "k", *own_erase, *sums, *key_factors]
+        pair_outputs = [*(r.made for r in of_keys), *faded]
+        dual_queries = [f"faded_{r.name}" if self.is_wide else r.name for r in duals]
+        dual_inputs = [*dual_queries, *(r.pairs for r in duals)]
+        key_number = [factors["k"]] if factors["k"] else []
+        dual_paired = [*(r.name for r in duals), "k", *sums, *key_number]
+        dual_outputs = [*(r.pairs for r in duals), *(dual_queries if self.is_wide else [])]
+        pair_kernels = self._pair_kernels(of_keys, duals, (paired, pair_outputs), (dual_paired, dual_outputs))
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
-        walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in readers)]
+        walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in of_keys)]
         walked += value_factors if self.is_wide else [*key_factors, *value_factors]
         own = {name for r in queries for name in (f"faded_{r.name}" if self.is_wide else r.name, r.pairs, factors[r.name])}
         entering = [n for n in walked if n not in own]
         leaving = [n for n in walked if n not in ("v", *value_factors)]
         has_total = self.has_erase or self.has_decay
-        paired = [*query_names, "k", *own_erase, *sums, *key_factors]
         written = ["written"] if self.has_erase else ["v", *value_factors]
-        gradient_outputs = [r.gradient for r in readers] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
+        gradient_inputs = [*(r.name for r in duals), *paired]
+        gradient_outputs = [r.gradient for r in of_keys] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
         position = ["position"] if self.plan.uses_position else []
         constants = [pointer(n) for n, _ in self.spec.constants]
         arguments = [pointer(s.name) for s in self.tokens.arguments]
@@ -228,15 +255,19 @@ class RowWriter(RowOperands):
             is_whole=not self.is_part,
             prefix=f"{self.module}_" if self.is_part else "",
             gives=tuple(s.name for s in given_back),
-            asked=queries[0].read_gradient if self.is_part and queries else "dy",
+            asked=self._read_gradient_name(self.walk.readings[0].name[1:]) if self.is_part else "dy",
             equations=equations(self.spec),
             legend=self._legend(readers),
             helpers=helpers(texts),
             count=self.count,
             has_several=self.count > 1,
             has_steps=self.step > 1,
-            has_parts=len(readers) > 1,
-            reader_count=len(readers),
+            reader_count=len(of_keys),
+            keeps_pairs=bool(of_keys),
+            pair_programs=max(1, len(of_keys)),
+            pair_kernels=pair_kernels,
+            fades_keys_alone=self.is_wide and not of_keys,
+            key_number="".join(f"{n}, " for n in key_number),
             is_narrow=narrow,
             is_uniform=not self.is_wide,
             count_padded=1 << (self.count - 1).bit_length(),
@@ -310,17 +341,35 @@ class RowWriter(RowOperands):
             buffers=tuple(self._buffers(readers)),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
             made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in (*paired, *pair_outputs)),
-            kept_pairs="".join(f'made["{r.pairs}"], ' for r in readers).removesuffix(" " if len(readers) == 1 else ", "),
+            kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),
             pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
             made_argument="IS_MADE, " if self.is_wide else "",
             made_walk="".join(f'made["{n}"], ' for n in walked),
-            made_gradient="".join(f'made["{n}"], ' for n in paired) + _made(written),
-            pair_inputs=tuple(paired),
-            pair_outputs=tuple(pair_outputs),
-            pair_title="What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else "."),
+            made_gradient=_all_made(gradient_inputs) + _made(written),
             readers=tuple(readers),
             queries=tuple(queries),
+            askers=tuple(askers),
+            duals=tuple(duals),
+            reads_values=bool(duals),
+            left_behind=("states, " + "written, " * self.has_erase) if duals else "",
+            asks=tuple(r.read_gradient for r in duals),
+            ask_pairs=tuple(n for r in duals for n in (r.pair_gradient, r.own) if n),
+            ask_gradients=tuple(r.gradient for r in duals),
+            value_inputs=("k", *sums, *key_number),
+            made_keys=_all_made(["k", *sums, *key_number]),
+            value_reads=tuple(r.read for r in duals),
+            dual_gradients=tuple(r.given for r in duals),
+            dual_queries=tuple(r.name for r in duals),
+            made_dual_queries=_all_made([r.name for r in duals]),
+            dual_inputs=tuple(dual_inputs),
+            made_duals=_all_made(dual_inputs),
+            made_dual_pairs=_all_made([*dual_paired, *dual_outputs]),
+            made_value_gradients=_all_made(sums) if narrow else "",
+            dual_count=len(duals),
+            made_now="False, " if self.is_wide else "",
+            results_read=tuple(self._read_name(r.name[1:]) for r in self.walk.readings),
+            given_gradients=tuple(self._read_gradient_name(r.name[1:]) for r in self.walk.readings),
             walk_inputs=tuple(walked),
             entering_inputs=tuple(entering),
             leaving_inputs=tuple(leaving),
@@ -339,7 +388,7 @@ class RowWriter(RowOperands):
             value_columns=self._columns_text("v"),
             written_columns="_rows(written, i_s, o_i, o_p, V, BV, BC)" if self.has_erase else self._columns_text("v"),
             written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
-            placed=tuple(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"),
+            placed=(*(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"), *self._ask_buffers(duals)),
             has_operands=bool(operand_stores),
             has_placed_keys=is_placed_key,
             reads_tokens=any(n in self.places for n in ([] if self.is_wide else [*query_names, "k"]) + ["v"]),
@@ -360,7 +409,7 @@ class RowWriter(RowOperands):
             own_reads=() if self.is_read_whole else tuple(r.read for r in queries),
             read_list=", ".join(r.read for r in queries),
             kept_names=tuple(kept),
-            read_gradient_names=tuple(r.read_gradient for r in queries),
+            read_gradient_names=tuple(r.read_gradient for r in askers),
             forward_title=self._title(),
             write_math=write_math,
             carry_math=f"S = {decay_text}S + sum_j {fade_text}k_j w_j^T",
@@ -374,7 +423,7 @@ class RowWriter(RowOperands):
             state_fade=" * tl.exp2(b_last)" if narrow else " * tl.exp2(b_last)[:, None]" if self.is_wide else "",
             state_fade_assigned=" *= tl.exp2(b_last)" if narrow else " *= tl.exp2(b_last)[:, None]",
             written_output="written, " if self.has_erase else "",
-            gradient_inputs=(*paired, *written),
+            gradient_inputs=(*gradient_inputs, *written),
             gradient_outputs=tuple(gradient_outputs),
             gradient_buffers=tuple(self._gradient_buffers(readers)),
             readout=readout,
@@ -408,7 +457,7 @@ class RowWriter(RowOperands):
 
     def _buffers(self, readers: list[Reader]) -> list[Buffer]:
         typed = "dtype=dtype"
-        found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if not r.is_erase]
+        found = [Buffer(r.name, f"CT, {self.K}, {typed}") for r in readers if r.is_query]
         found += [Buffer(n, f"BC, {self.K}, {typed}") for n in ("k", *(["e"] if self.has_erase else []))]
         found.append(Buffer("v", f"BC, {self.V}, {typed}"))
         found = [buffer for buffer in found if buffer.name not in self.places]
@@ -416,13 +465,34 @@ class RowWriter(RowOperands):
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
         if self.is_wide:
-            found += [Buffer(r.faded, f"BC, {self.K}, {typed}") for r in readers]
+            found += [Buffer(r.faded, f"BC, {self.K}, {typed}") for r in readers if not r.is_value]
             found.append(Buffer("faded_k", f"BC, {self.K}, {typed}"))
         return found
 
+    def _dual_buffers(self, name: str, pairs: str) -> Iterator[Buffer]:
+        yield Buffer(name, f"CT, {self.K}, dtype=dtype")
+        yield Buffer(pairs, "BT, BT, dtype=dtype")
+        if self.is_wide:
+            yield Buffer(f"faded_{name}", f"BC, {self.K}, dtype=dtype")
+
+    def _ask_buffers(self, duals: list[Reader]) -> list[Buffer]:
+        """Queries of values lie token by token, as the gradients of reads do."""
+        return [Buffer(r.read_gradient, f"torch.empty(batch, T, H, {self.V}, dtype=dtype, device=device)") for r in duals]
+
+    def _pair_kernels(self, of_keys: list[Reader], duals: list[Reader], own: tuple, other: tuple) -> tuple[PairKernel, ...]:
+        found = []
+        if of_keys or self.is_wide:
+            title = "What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else ".")
+            title = title if of_keys else "Keys as they fade to the end of a chunk."
+            found.append(PairKernel("pairs_kernel", title, tuple(of_keys), *map(tuple, own), len(of_keys) > 1, not of_keys, bool(duals)))
+        if duals:
+            title = "What the gradients of reads of values read of the rows of a chunk."
+            found.append(PairKernel("dual_pairs_kernel", title, tuple(duals), *map(tuple, other), len(duals) > 1, False, False))
+        return tuple(found)
+
     def _gradient_buffers(self, readers: list[Reader]) -> list[Buffer]:
         """Where a faded operand has a place for every row, the gradient takes it: the walk has read it."""
-        rows = {r.name: r for r in readers} | {"k": None}
+        rows = {r.name: r for r in readers if not r.is_value} | {"k": None}
         found = []
         for name, reader in rows.items():
             is_by_row = reader is None or reader.is_by_row
@@ -469,6 +539,10 @@ class RowWriter(RowOperands):
 def _pairs_text(pairs: list[tuple[str, str]]) -> str:
     """One assignment of several values."""
     return f"{', '.join(name for name, _ in pairs)} = {', '.join(value for _, value in pairs)}"
+
+
+def _all_made(names: Iterable[str]) -> str:
+    return "".join(f'made["{n}"], ' for n in names)
 
 
 def _made(written: list[str]) -> str:

@@ -61,6 +61,24 @@ class Reader:
     pair_math: str
     gradient_math: str
     math: str
+    is_query: bool  # of keys
+    is_value: bool  # a query of values; going backward the gradient of what it reads is a query of keys
+    given: str  # that gradient
+    buffers: tuple[Buffer, ...]  # what that query has
+
+
+@dataclass(frozen=True)
+class PairKernel:
+    """A kernel of what some readers read of the rows of a chunk."""
+
+    name: str
+    title: str
+    readers: tuple[Reader, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    has_parts: bool
+    is_bare: bool  # keys fade, and nobody reads
+    is_followed: bool
 
 
 @dataclass(frozen=True)
@@ -79,8 +97,12 @@ class RowsPackage:
     count: int
     has_several: bool  # rows a token
     has_steps: bool  # rows that act together
-    has_parts: bool  # several readers
-    reader_count: int
+    reader_count: int  # of keys: what they read of the rows of a chunk is kept
+    keeps_pairs: bool
+    pair_programs: int
+    pair_kernels: tuple[PairKernel, ...]
+    fades_keys_alone: bool
+    key_number: str
     is_narrow: bool  # one decay a head
     is_uniform: bool  # keys do not fade at their own rates
     count_padded: int
@@ -160,11 +182,29 @@ class RowsPackage:
     made_argument: str
     made_walk: str
     made_gradient: str
-    pair_inputs: tuple[str, ...]
-    pair_outputs: tuple[str, ...]
-    pair_title: str
     readers: tuple[Reader, ...]
     queries: tuple[Reader, ...]
+    askers: tuple[Reader, ...]  # what a read's gradient reaches the state through
+    duals: tuple[Reader, ...]  # queries of values
+    reads_values: bool
+    left_behind: str  # what the walk leaves for them
+    asks: tuple[str, ...]  # these queries
+    ask_pairs: tuple[str, ...]
+    ask_gradients: tuple[str, ...]
+    value_inputs: tuple[str, ...]
+    made_keys: str
+    value_reads: tuple[str, ...]
+    dual_gradients: tuple[str, ...]
+    dual_queries: tuple[str, ...]
+    made_dual_queries: str
+    dual_inputs: tuple[str, ...]
+    made_duals: str
+    made_dual_pairs: str
+    made_value_gradients: str
+    dual_count: int
+    made_now: str
+    results_read: tuple[str, ...]
+    given_gradients: tuple[str, ...]
     walk_inputs: tuple[str, ...]
     entering_inputs: tuple[str, ...]  # what the summary of a segment reads of them
     leaving_inputs: tuple[str, ...]  # and that of what its reads ask

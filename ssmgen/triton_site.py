@@ -33,7 +33,7 @@ KERNEL_WORDS = frozenset(
 
 _COMPOSED = re.compile(
     r"[bd]_\w+|\w+_kernel|(factor|faded|final|from_walk|grad|initial|moved)_\w+|(adjoints|du|reads|states|sums|walk|weights)_\d+"
-    r"|(pairs|reads)\d*|CT|erased|i_r|inverse|is_given|is_made|parts|places|shapes|typed|written"
+    r"|(asks|pairs|reads)\d*|CT|erased|i_r|inverse|is_given|is_made|parts|places|shapes|typed|written"
 )
 """Names that they make."""
 

@@ -84,6 +84,29 @@ def test_what_a_layer_launches_is_recorded(tmp_path):
     assert len(steps) == 2 and {launch.configuration["conv_channels"] for launch in steps} == {16 * 3 * 64}
 
 
+SQUARED = """
+recurrence squared {
+  dim    N = 64, P = 64
+  input  q, k, w, p : [N]; v, u : [P]; a_raw : scalar
+  gate   a in (0, 1) = sigmoid(a_raw)
+  state  S : real [N, P]; R : real [N, N]
+  update S' = a * S + k v^T
+         R' = a * R + w p^T
+  output o = S' u + R'^T q
+}
+"""
+"""Keys lie along both axes of one state and along one of another: two walks, and no kernel for one token."""
+
+
+def test_a_package_whose_step_has_no_kernel(tmp_path):
+    from ssmgen.runtime.launches import record
+
+    package, spec = write(SQUARED, tmp_path)
+    assert (package / "kernels.py").exists() and not (package / "decode.py").exists()
+    recording = record(package, spec, TARGETS["sm_90"], ("bfloat16",))
+    assert recording.unreached == () and {launch.call for launch in recording.launches} == {"forward", "backward"}
+
+
 @pytest.mark.slow
 def test_what_spills_is_said_once_a_target(everywhere):
     spilling = [kernel.target.name for kernel in everywhere.kernels if kernel.outcome.spill]

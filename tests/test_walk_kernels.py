@@ -1,4 +1,4 @@
-"""Kernels of recurrences with several walks against the float64 reference, interpreted on the processor in float32."""
+"""Kernels of several walks, and of queries of values, against the float64 reference, interpreted on the processor in float32."""
 
 from __future__ import annotations
 
@@ -31,8 +31,34 @@ recurrence mixed(n = 2) {
 """
 """A normalised memory whose keys fade, gated by one of two corrections a token that another has; values and a gate are shared."""
 
-SPECS = {"mixed": MIXED}
-SIZES = {"mixed": {"N": 18, "M": 9, "P": 21}}
+VALUED = """
+recurrence valued(n = 2) {
+  dim    N = 16, P = 16
+  input  q : [N] per layer; e, w_raw : [N]; v, u : [P]; ks : [n, N] unit; vs : [n, P]; beta_raw : [n]
+  gate   w : [N] in (0, 1) = exp(-softplus(w_raw)); beta : [n] in (0, 1) = sigmoid(beta_raw)
+  state  S : real [N, P]
+  update S' = diag(w) S
+         for j in 1..n: S' = S' - beta[j] * ks[j] (ks[j]^T S') + beta[j] * ks[j] vs[j]^T
+  output o = S'^T q + v * (e . (S u)) + v * norm(S' u)
+}
+"""
+"""A memory with two corrections a token, read along its keys after them and along its values before and after."""
+
+BARE = """
+recurrence bare {
+  dim    N = 16, P = 16
+  input  k, e, w_raw : [N] per group; v, u : [P]
+  gate   w : [N] in (0, 1) = sigmoid(w_raw)
+  state  S : real [N, P]
+  update S' = diag(w) S + k v^T
+  output o = N^-1/2 * S' u + e
+  time reversed
+}
+"""
+"""Keys that fade, and no query of them."""
+
+SPECS = {"mixed": MIXED, "valued": VALUED, "bare": BARE}
+SIZES = {"mixed": {"N": 18, "M": 9, "P": 21}, "valued": {"N": 18, "P": 21}, "bare": {"N": 33, "P": 9}}
 
 
 def interpret(name: str, folder: Path) -> None:

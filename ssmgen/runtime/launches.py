@@ -96,7 +96,7 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
         package = load(folder)
         _forgotten(package)
         namespace = sys.modules[f"{package.__name__}.op"].NAMESPACE
-        layers = _layers(package, recurrence)
+        layers, has_step = _layers(package, recurrence), (folder / "decode.py").exists()
         one = draw(recurrence, Shape(1, 1, HEADS, GROUPS, {**dict(recurrence.dims), **dict(recurrence.counts)}))
         with _pretence(namespace):
             for dtype in dtypes:
@@ -110,9 +110,9 @@ def record(folder: Path, recurrence: spec.Recurrence, target: Target, dtypes: tu
                             if len(asked) == before:
                                 break  # left to the torch form, whose loop over chunks would only take long
                     call["is_packed"] = False
-                    _step(package, case, call)
+                    _step(package, case, has_step, call)
                 for kind, width in layers:
-                    _step_layer(kind, width, getattr(torch, dtype), call)
+                    _step_layer(kind, width, getattr(torch, dtype), has_step, call)
     _forgotten(package)
     launches = tuple(found.values())
     return Recording(launches, _unreached(package, {launch.name for launch in launches}))
@@ -166,16 +166,18 @@ def _differentiate(package: ModuleType, case: Case, batch: int, length: int, is_
         start = package.State(*(_empty(part, *part.shape) for part in output.final_state))
 
 
-def _step(package: ModuleType, case: Case, call: dict[str, Any]) -> None:
-    """One token of several batches, with and without slots of states; a recurrence that runs from the end of time has no step, and
-    one whose token is torch's launches nothing."""
+def _step(package: ModuleType, case: Case, has_step: bool, call: dict[str, Any]) -> None:
+    """One token of several batches, with and without slots of states; a recurrence that runs from the end of time has no step.
+
+    has_step: a kernel runs it. The torch form looks at which slots are absent, and there are no data to look at.
+    """
     import torch
 
     step = getattr(package, f"{case.recurrence.name}_step", None)
-    if step is None or not (Path(package.__file__).parent / "decode.py").exists():
+    if step is None:
         return
     params = [_empty(x, *x.shape) for x in case.params.values()]
-    takes_slots = "slots" in inspect.signature(step).parameters
+    takes_slots = has_step and "slots" in inspect.signature(step).parameters
     with torch.no_grad():
         for batch in STEPS:
             tokens = [_empty(x, batch, 1, *x.shape[2:]) for x in case.inputs.values()]
@@ -208,8 +210,8 @@ def _heads(kind: type, width: int) -> int:
         return 0
 
 
-def _step_layer(kind: type, width: int, dtype, call: dict[str, Any]) -> None:
-    """One token of a layer, in several batches, with and without slots of a pool."""
+def _step_layer(kind: type, width: int, dtype, has_step: bool, call: dict[str, Any]) -> None:
+    """One token of a layer, in several batches, with and without slots of a pool; has_step: as of `_step`."""
     import torch
 
     layer = kind(width, device="meta", dtype=dtype)
@@ -217,7 +219,7 @@ def _step_layer(kind: type, width: int, dtype, call: dict[str, Any]) -> None:
     for batch in STEPS:
         u = torch.empty(batch, width, dtype=dtype, device="meta")
         state = layer.allocate_state(batch, "meta", dtype)
-        for slots in (None, torch.empty(batch, dtype=torch.int64, device="meta")):
+        for slots in (None, torch.empty(batch, dtype=torch.int64, device="meta"))[: 1 + has_step]:
             layer.step(u, state=state, slots=slots)
 
 
