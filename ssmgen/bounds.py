@@ -207,6 +207,9 @@ class _PolynomialForm:
             polynomial = self._expand(expr)
         except _TooLarge:
             return None
+        return self._of(polynomial)
+
+    def _of(self, polynomial: Polynomial) -> Interval:
         found = self._by_terms(polynomial)
         at_corners = self._at_corners(polynomial)
         return found if at_corners is None else found.meet(at_corners)
@@ -265,7 +268,7 @@ class _PolynomialForm:
             return None
         for atom in used:
             if max(power for monomial in polynomial for a, power in monomial if a == atom) > 1:
-                slope = self._by_terms(_derivative(polynomial, atom))
+                slope = self._of(_derivative(polynomial, atom))
                 if not (slope.is_nonnegative or slope.is_nonpositive):
                     return None
         values = {}

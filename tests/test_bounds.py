@@ -52,6 +52,7 @@ def power(a, n):
         (add(L, mul(add(ONE, neg(L)), S)), "(0, 1)"),
         (add(mul(P, L), mul(add(ONE, neg(P)), L)), "[0, 1)"),
         (add(ONE, neg(power(S, 2))), "(0, 1)"),
+        (add(mul(add(ONE, neg(L)), power(S, 2)), mul(L, add(ONE, neg(power(add(ONE, neg(S)), 2))))), "(0, 1)"),
         (apply("sqrt", add(ONE, neg(power(S, 2)))), "(0, 1)"),
         (add(ONE, neg(apply("sigmoid", X))), "(0, 1)"),
         (div(S, add(S, P)), "(0, 1]"),

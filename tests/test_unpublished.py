@@ -225,6 +225,14 @@ recurrence whole_matrices {
          R' = (I - b * k k^T) R + b * W
   output o = (S' + R')^T q
 }""",
+    "both_axes": """
+recurrence both_axes {
+  dim N = 4, P = 3
+  input q : [N]; k : [N] unit; v : [P]; e : [P] unit; c : [P] in (0, 1); b : scalar in (0, 1)
+  state S : real [N, P]
+  update S' = (S - b * k (k^T S)) diag(c) - 0.1 * (S e) e^T + b * k v^T
+  output o = S^T q + (q . k) * v
+}""",
     "sizes_of_no_input": """
 recurrence sizes_of_no_input {
   dim N = 4

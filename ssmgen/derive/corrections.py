@@ -39,19 +39,25 @@ def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Repor
 
 
 def warn_walked(steps: tuple[MicroStep, ...], report: Report) -> None:
-    """Warn of a correction of a matrix whose entries fade by themselves: it builds, and no chunk form has both."""
+    """Warn of a correction of a matrix whose entries fade by themselves, or whose other axis has factors too: it builds, and no
+    chunk form has both."""
     for step in steps:
-        fading = {t.target: t for t in step.transitions if t.target == t.source and any(g.kind == "elementwise" for g in t.left)}
-        for term in (t for t in step.transitions if t.target == t.source and t.target in fading):
-            if not any(g.kind == "rank_one" for g in term.left + term.right):
+        own = [t for t in step.transitions if t.target == t.source]
+        for term in (t for t in own if any(g.kind == "rank_one" for g in t.left + t.right)):
+            is_left = any(g.kind == "rank_one" for g in term.left)
+            same = [t for t in own if t.target == term.target]
+            fading = next((t for t in same if any(g.kind == "elementwise" for g in t.left)), None)
+            beside = fading or next((t for t in same if (t.right if is_left else t.left)), None)
+            if beside is None:
                 continue
+            label = "every entry fades by itself" if fading else "acts on the other axis of the state"
             report.warning(
                 "walked-correction",
                 f"`{term.target}` is walked token after token",
                 term.span,
                 "a correction reads the state along its key",
-                secondary=(Label(fading[term.target].span, "every entry fades by itself"),),
-                note="a factor for every entry fades every column differently: no chunk form has both, and there are no kernels",
-                help="let the decay depend on the key alone, `diag(w) S`, or drop the correction",
+                secondary=() if beside.span == term.span else (Label(beside.span, label),),
+                note="a chunk meets a state along one of its axes, and fades whole rows or columns: no chunk form has both",
+                help="let all factors act on one axis, as in `diag(w) S`, or drop the correction",
             )
             break

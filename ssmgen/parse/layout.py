@@ -184,7 +184,7 @@ def _merged(tokens: list[Token]) -> list[Token]:
         if token.kind == "word" and token.text[0] == "d" and len(token.text) > 1 and texts[:2] == ["/", "dt"] and texts[2:] == ["="]:
             result.append(Token("DERIVATIVE", token.text[1:], token.span.to(ahead[1].span), token.is_first))
             index += 3
-        elif token.kind == "," and texts[:1] in (["conjugate"], ["rotates"], ["unit"]) and texts[1:2] != [":"]:
+        elif token.kind == "," and texts[:1] in (["conjugate"], ["rotates"], ["unit"]) and texts[1:2] not in ([":"], ["("]):
             index += 1
         else:
             result.append(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 
 from ..diagnostics import Label, Report
@@ -91,8 +92,16 @@ def _misplaced_statement(token: Token, home: str, report: Report) -> None:
     )
 
 
+_OTHER_WORDS = {
+    "return": "the last statement of a layer is its result, with a name like any other: `out = ...`",
+    "channels": "of a recurrence of channels `heads` is their number: `heads C = expand * d_model`",
+}
+"""Words that begin a statement elsewhere."""
+
+
 def _unknown(token: Token, known, note: str, report: Report) -> None:
     close = get_close_matches(token.text, known, 1, 0.6)
+    edit = "begin the line with one of them" if "`" in note else "begin it with a keyword such as `let`, `gate`, `update` or `output`"
     if not close:
         close = [word for word in known if token.text.startswith(word) or (len(token.text) > 2 and word.startswith(token.text))][:1]
     report.error(
@@ -101,7 +110,7 @@ def _unknown(token: Token, known, note: str, report: Report) -> None:
         token.span,
         "not a keyword",
         note=note,
-        help=f"did you mean `{close[0]}`?" if close else "begin the line with one of them",
+        help=_OTHER_WORDS.get(token.text) or (f"did you mean `{close[0]}`?" if close else edit),
     )
 
 
@@ -190,6 +199,9 @@ _HINTS = {
     "[": "an index follows a name: `k[j]`",
     "'": "a prime follows the name of a state: `S'`",
     "=": "one `=` an equation, one equation a line",
+    "@": "the matrix product is a space, `k v^T`; the inner product is `p . q`",
+    ",": "one value an equation: begin a new line for the next one, or write `;`",
+    **dict.fromkeys(("<", "<=", ">", ">="), "nothing is compared in a formula: `max`, `min`, `relu` and `clamp` choose between values"),
     ":": "types stand in declarations: `let a : [N] = ...`",
     ")": "delete it, or open it before",
     "]": "delete it, or open it before",
@@ -218,14 +230,33 @@ def _unexpected(fault: SyntaxFault, report: Report) -> bool:
         place = Span(before.span.end, before.span.end) if before else place
     pair = _pair(before, token) if before else ""
     wanted = _expected(fault.expected)
+    edit = pair or _EDITS.get(wanted) or _opening(fault, report) or _third_size(fault, report)
+    hint = "" if token.kind == "," and "the end of the statement" not in wanted else _HINTS.get(token.kind)
+    if report.source.slice(Span(token.span.start, token.span.start + 2)) == ":=":
+        hint = "write `=`"
     report.error(
         "unexpected-token",
         f"{_found(token, report)} cannot stand here",
         place,
         f"expected {wanted}",
-        help=pair or _EDITS.get(wanted) or _HINTS.get(token.kind) or f"write {wanted} here, or delete {_found(token, report)}",
+        help=edit or hint or f"write {wanted} here, or delete {_found(token, report)}",
     )
     return True
+
+
+def _opening(fault: SyntaxFault, report: Report) -> str:
+    """The edit for an item whose statements begin without a brace."""
+    if "{" not in fault.expected or not fault.token.is_first or fault.before is None:
+        return ""
+    return f"open the item behind `{_written(fault.before, report)}` with `{{`, and close it with `}}` behind its last statement"
+
+
+def _third_size(fault: SyntaxFault, report: Report) -> str:
+    """The edit for `x : [B, T, N]`."""
+    written = report.source.slice(Span(fault.line.span.start, fault.token.span.start))
+    if fault.token.kind != "," or "]" not in fault.expected or not re.search(r":[^;:]*\[[^\]]*,[^\]]*$", written):
+        return ""
+    return "a type has one size or two, `[N]` or `[N, P]`: batch, time and heads are never written"
 
 
 def _written(token: Token, report: Report) -> str:

@@ -321,6 +321,8 @@ class Builder:
         written = shown(self.report, target.span)
         if is_update and isinstance(left, s.Name) and left is target:
             fact, edit = "without a prime this is the state before the token", f"write `{written}' = ...`"
+            if written.endswith("_t"):
+                fact, edit = "time is never written", f"write `{written[:-2]}' = ...`, or `{written}' = ...` for a state of that name"
         elif is_update and isinstance(target, s.Subscript):
             fact = "a read between the steps of a token"
             edit = "read the state that the last step leaves, `output y[r] = S'^T q[r]`, or make every step a token of its own"

@@ -87,11 +87,30 @@ def _product(node: syntax.Call, scope: Scope, context, resolve: Resolver) -> Exp
     return resolve(syntax.Binary(node.span, "juxtapose", left, node.args[0]), scope, context)
 
 
+_PRODUCTS = "the inner product is `p . q`, the matrix product a space, `A b`, and the outer product `k v^T`"
+_SUMS = "an inner product adds the entries of a column, `p . q`; `sum r in 1..R: ...` adds rows"
+_CHOICES = "nothing is compared: `max`, `min`, `relu` and `clamp` choose between values"
+ELSEWHERE = {
+    **dict.fromkeys(("outer", "dot", "inner", "matmul", "mm", "bmm", "einsum", "bilinear"), _PRODUCTS),
+    **dict.fromkeys(("sum", "mean", "prod"), _SUMS),
+    **dict.fromkeys(("where", "heaviside", "sign", "step"), _CHOICES),
+    **dict.fromkeys(("transpose", "permute"), "the transpose is `v^T`"),
+    **dict.fromkeys(("normalize", "l2norm", "normalise"), "`unit(x)` divides a column by its length"),
+    **dict.fromkeys(("concat", "cat", "stack"), "give the two columns as one input, or read the state twice and add what comes"),
+    "ln": "the natural logarithm is `log(x)`", "swish": "it is called `silu(x)`", "sigma": "the logistic function is `sigmoid(x)`",
+    "eye": "the identity is `I`", "logistic": "the logistic function is `sigmoid(x)`",
+}  # fmt: skip
+"""What other languages and papers call things."""
+
+
 def _unknown(node: syntax.Call, scope: Scope) -> Unresolved:
-    span = Span(node.span.start, node.span.start + len(node.function))
+    # a Greek letter is written shorter than it is called
+    written = scope.report.source.slice(node.span).partition("(")[0].rstrip()
+    span = Span(node.span.start, node.span.start + len(written))
     named = suggestion(node.function, [*FUNCTIONS, *scope.declared, *scope.sizes])
     known = "pointwise functions: " + ", ".join(name for name, f in FUNCTIONS.items() if f.kind == "pointwise")
-    scope.report.error("unknown-function", f"there is no function `{node.function}`", span, "not one of the language", help=named or known)
+    help = ELSEWHERE.get(node.function) or named or known
+    scope.report.error("unknown-function", f"there is no function `{node.function}`", span, "not one of the language", help=help)
     return Unresolved()
 
 

@@ -74,7 +74,7 @@ def prove(name: str, value: spec.Expr, declared: Interval, span: Span, scope: Sc
             f"interval analysis finds {found}",
             secondary=(Label(span, label),),
             note="each operation is bounded by itself: an expression that uses a value twice may be bounded too widely",
-            help=_edit(declared, found),
+            help=f"{_edit(declared, found)}; or write `let`, which promises no domain",
         )
     return declared
 

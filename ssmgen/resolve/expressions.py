@@ -203,7 +203,7 @@ def _state(id: str, prime: bool, span: Span, scope: Scope, context: Context) -> 
             f"`{id}'` is read before it has a value",
             span,
             "the state after the token, not assigned yet",
-            help=f"`{id}` is the state before the token; or assign `{id}' = ...` above",
+            help=f"`{id}` is the state before the token; or give it a value above, as in `{id}' = {id}`",
         )
         raise Unresolved
     return StateRef(state.type, span, id, prime)

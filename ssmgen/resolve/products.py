@@ -161,6 +161,8 @@ def elementwise_product(scope: Scope, left: Expr, right: Expr, span: Span) -> Ex
         help = f"`*` is elementwise; the matrix product is a space: `{a} {b}`"
     elif (left.type.rows, left.type.cols) == (right.type.cols, right.type.rows):
         help = f"one is the other's transpose: `{a} * {b}^T`"
+    elif left.type.is_column and right.type.is_column:
+        help = f"the outer product is `{a} {b}^T`"
     else:
         help = "elementwise factors have one shape; a scalar goes with any"
     raise _mismatch(scope, left, right, span, "are multiplied entry by entry", help)

@@ -15,6 +15,9 @@ from ..intervals import Interval
 from ..source import Span
 from ..spec import Dim, Expr, State, Symbol, Type
 
+MODULES = ("torch", "np", "numpy", "jnp", "jax", "nn", "F", "math")
+"""What Python writes in front of a function."""
+
 
 class Unresolved(Exception):
     """The text under way has no meaning; the reason is in the report."""
@@ -97,6 +100,16 @@ class Scope:
             return Unresolved()
         if name == "raw":
             help = "`raw` stands only in the expression of a gate; declare an input instead"
+        elif name in MODULES:
+            help = "functions have nothing in front of them: `sigmoid(x)`"
+        elif self.report.source.slice(Span(max(span.start - 1, 0), span.start)) == ".":
+            help = (
+                "the transpose is `v^T`"
+                if name in ("T", "mT")
+                else "`.` is the inner product of two columns, and values have no attributes"
+            )
+        elif rest == "raw" and stem in self.declared:
+            help = f"write `raw`: in the expression of the gate `{stem}` it is the input `{name}`; or declare that one as an input"
         else:
             help = (
                 self.suggestion(name, self.candidates(functions=True)) or f"declare it: `input {name} : scalar` or `param {name} : scalar`"

@@ -325,7 +325,7 @@ def _typed_value(name: str, node: syntax.Node, written: syntax.TypeNode | None, 
 
 def _shape_help(name: str, type: Type, value: Expr, scope: Scope) -> str:
     if value.type.is_scalar:
-        return "give one of the names in it that shape, or declare it `scalar`"
+        return "declare it `scalar`, which goes with every entry of a column as it is; or give one of the names in it that shape"
     return f"declare `{name} : {value.type}`"
 
 

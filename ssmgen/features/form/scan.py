@@ -1,10 +1,10 @@
 """Every entry of the state runs by itself, s' = a s + b: a scan over time.
 
 A state of a channel has no second axis, and a factor for every entry, of the state or of what is written, leaves no matrix product.
-What fades along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its tokens; and it
-fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Nor has it a matrix that takes
-the whole of a column. Terms of rank one and whole matrices may stand beside the factors: entries then read each other, and tokens are
-walked one after the other.
+What fades or is corrected along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its
+tokens; and it fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Nor has it a
+matrix that takes the whole of a column. Terms of rank one and whole matrices may stand beside the factors: entries then read each
+other, and tokens are walked one after the other.
 """
 
 from ... import algebra
@@ -25,9 +25,13 @@ def matches(facts: Facts) -> bool:
         return True
     if kinds & {"elementwise", "part", "dense"} or any(w.weight is not None for w in facts.writes):
         return True
-    if kinds - {"diagonal"} or facts.coupling_terms:
+    if kinds - {"diagonal", "rank_one"} or facts.coupling_terms:
         return False
-    if whole(facts) or _is_taken_by_matrix(facts) or (facts.kinds("left") and facts.kinds("right")):
+    if facts.kinds("left") and facts.kinds("right"):
+        return True
+    if "rank_one" in kinds:
+        return False
+    if whole(facts) or _is_taken_by_matrix(facts):
         return True
     return not _has_logarithms(facts)
 
