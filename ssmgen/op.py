@@ -112,6 +112,7 @@ class OpPackage:
     uses_position: bool
     is_reversed: bool
     stores_reads: bool
+    joins_reads: bool
     chunk_axis: int
     body: tuple[str, ...]
     forward_results: str
@@ -286,9 +287,10 @@ class _Writer(WalkWriter):
             width = " + ".join(self._width_text(c.value.type) if c.value is not None else "1" for c in walk.walk.columns)
             if self.joins_reads:
                 width = f"{len(walk.walk.readings)}, {width}"
+            dtype = f"{'_reads_dtype' if self.joins_reads else '_arithmetic'}({', '.join(tensors)})"
             for reading in walk.walk.readings[: len(kept_reads)]:
                 size = self._dim(widths(walk.walk)[0]) if reading.is_value else width
-                fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype=_arithmetic({', '.join(tensors)}))")
+                fakes.append(f"{like}.new_empty(*{like}.shape[:2], {self._heads()}, {size}, dtype={dtype})")
         if gates:
             fakes.append(f"{first}.new_empty(_gates_shape({', '.join([*tensors, 'cu_seqlens'])}), dtype=torch.float32)")
         called = [*(f"{n}.detach()" if n in turns_only | self.immaterial else n for n in self.names), *self._entered()]
@@ -352,6 +354,7 @@ class _Writer(WalkWriter):
             uses_position=self.plan.uses_position,
             is_reversed=self.plan.is_reversed,
             stores_reads=self.plan.stores_reads,
+            joins_reads=self.joins_reads,
             chunk_axis=3 if self.has_groups else 2,
             body=tuple(self._body(tensors)),
             forward_results=", ".join(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from . import algebra
 from .backends.torch_pointwise import UnsupportedOperand
@@ -23,10 +24,10 @@ from .spec import Apply, Dim, Expr, Ref, Rot
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
 from .triton_launch import over_heads
-from .triton_operands import added, atom
+from .triton_operands import added, atom, legible
 from .triton_package import ColumnsPackage, Output, Summed, Walked
-from .triton_site import CodeLine, Site, pointer
-from .triton_tokens import Gradients, RowSite, RowTokens, Stored, number_line, operand_line
+from .triton_site import CodeLine, Site, pointer, widened
+from .triton_tokens import Gradients, RowSite, RowTokens, Stored, number_line
 
 LANES = {"head": ("H", "i_h"), "group": ("G", "i_g"), "layer": ("1", "0")}
 """How many values a token has, and which of them a program makes, where one is a head's, a group's, all heads'."""
@@ -59,10 +60,15 @@ class Columns:
         group = any(s.per == "group" for s in self.tokens.arguments)
         used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*shared, *before, *self.behind)), *stores, *plain]
         used += [*(s.value for s in summed), *self.behind_stores]
+        names = [pointer(v.symbol.name) for v in self.values]
+        reread = [n for n in names if any(f"({n}, " in text for text in _texts(gradient))]
+        uses_values = any("o_p" in text for text in used)
+        width = "max(BK, BV)" if uses_values else "BK"
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
-            names="".join(f"{pointer(v.symbol.name)}, " for v in self.values),
-            reread="".join(f"{n}, " for v in self.values if any(f"({(n := pointer(v.symbol.name))}, " in t for t in _texts(gradient))),
+            names="".join(f"{n}, " for n in names),
+            reread="".join(f"{n}, " for n in names if n in reread),
+            unread=", ".join(n for n in names if n not in reread),
             gradient_names="".join(f"d_{pointer(v.symbol.name)}, " for v in self.values),
             kernel=kernel,
             shared=shared,
@@ -82,9 +88,11 @@ class Columns:
             lanes=self.lanes,
             uses_heads=self.per == "head",
             uses_group=group and self.per != "layer",
-            uses_values=any("o_p" in text for text in used),
+            uses_values=uses_values,
             has_groups=group,
             takes_heads_in_turn=bool(summed),
+            warps="4" if self.folded is None else f"min(max(4 * dtype.itemsize // {self.folded.padded}, 1), 4)",
+            row_bytes=" * ".join([*([] if self.folded is None else [str(self.folded.padded)]), width, "dtype.itemsize"]),
             masks_keys=any("m_n" in text for text in (*_texts(kernel), *(line.text for line in shared), *stores)),
             gradients_mask_keys=any(
                 "m_n" in text
@@ -139,6 +147,7 @@ class Columns:
 
     def _kernel_lines(self) -> tuple[Walked, tuple[str, ...]]:
         head, site = self._sites()
+        site.loads |= self._angles()
         stores = []
         for value in self.values:
             name, expr = pointer(value.symbol.name), self._with_shared(self.names.named(value.expr))
@@ -147,9 +156,29 @@ class Columns:
                 stores.append(f"tl.store({name} + row * {self.lanes} + {self.lane}, {line}, mask=m_t)")
             else:
                 axis, width = self._axis(value)
-                line = operand_line(site, f"b_{name}", expr, axis, name)
+                line = f"b_{name}"
+                tile = widened(site.text(expr, axis), (ROW, axis), f"({site.blocks[ROW]}, {site.blocks[axis]})")
+                site.add(line, tile, f"{name} = {legible(expr)}", site.shape((ROW, axis)))
                 stores.append(f"_store({name}, {self._place(value)}, {width}, o_{axis}, m_t, {line})")
         return self._walked(head, site), tuple(stores)
+
+    def _angles(self) -> dict:
+        """How the rows of a token get an angle that they share: once a token, so that its sine is taken once."""
+
+        def load(site: Site, name: str) -> Text:
+            target = site.target(name, HALF)
+            value = site.load(name, HALF, f"{target}_each")
+            text = re.sub(r"\brow\b", "token", site.lines[-1].text).replace("m_t", "m_c")
+            pairs, rows = site.block(HALF), self.folded.padded
+            site.lines[-1] = replace(site.lines[-1], text=text, shape=f"[BT, {pairs}]")
+            spread = f"tl.broadcast_to({value.text}[None, :, :], ({rows}, BT, {pairs}))"
+            return site.named(target, replace(value, text=f"tl.reshape({spread}, ({self.BR}, {pairs}))"))
+
+        if self.folded is None:
+            return {}
+        shared = [s for s in self.tokens.arguments if s.kind == "input" and s.name not in self.folded.names]
+        angles = [s.name for s in shared if not s.type.is_scalar and self.axis_of.get(s.type.rows) == HALF]
+        return {(name, HALF): lambda site, name=name: load(site, name) for name in angles}
 
     def _has_rows(self, value: Made) -> bool:
         """Whether a value differs between the rows of a token."""
@@ -244,13 +273,15 @@ class Columns:
         shape = f"({', '.join(site.block(a) for a in axes)})" if stored.axis else f"({self.BR},)"
         text = value.text if value.axes == axes else f"{value.along(axes) if value.axes else value.text} + tl.zeros({shape}, tl.float32)"
         has_rows = self.folded is not None and symbol.name in self.folded.names
+        if symbol.kind == "param" and value.past(ROW) != 0:
+            text = f"tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0)"
         if symbol.kind == "param" and has_rows:
             rows = self.folded.count
-            total = self._over_rows(site, f"tl.where(m_t[:, None], {text}, 0.0)", stored.axis, 0)
+            total = self._over_rows(site, text, stored.axis, 0)
             at = f"{stored.buffer} + ((i_t * {self.lanes} + {self.lane}) * {rows} + o_q)[:, None] * ({whole}) + o_{stored.axis}[None, :]"
             return "param", f"tl.store({at}, {total}, mask=(o_q < {rows})[:, None] & {mask}[None, :])"
         if symbol.kind == "param":
-            total = f"tl.sum(tl.where(m_t{'[:, None]' if stored.axis else ''}, {text}, 0.0), 0)"
+            total = f"tl.sum({text}, 0)"
             at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
             return "param", (f"tl.store({at}o_{stored.axis}, {total}, mask={mask})" if stored.axis else f"tl.store({at}0, {total})")
         own, is_summed = level(symbol.per), self._is_summed(symbol)

@@ -48,8 +48,10 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
 
 
 COLUMNS_TILE = 2048
-"""Numbers of a tile of columns that are made before the walk, over four warps. Gradients that take heads in turn take two over
-eight: a sum over tokens is one barrier for as many more."""
+"""Numbers of a tile of columns that are made before the walk, over four warps."""
+
+GRADIENTS_TILE = 1024
+"""The same of their gradients where heads are taken in turn, over one warp: what heads share stands in registers beside a head's own."""
 
 
 def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:
@@ -81,8 +83,8 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
         has_columns=True,
         columns_result=", ".join(pointer(n) for n in own),
         columns_tile=COLUMNS_TILE,
-        column_gradients_tile=COLUMNS_TILE * (1 + columns.takes_heads_in_turn),
-        column_gradient_warps=4 * (1 + columns.takes_heads_in_turn),
+        column_gradients_tile=f"{GRADIENTS_TILE} * warps",
+        column_gradient_warps="warps" if columns.takes_heads_in_turn else "4",
         column_gradient_lanes="G" if columns.takes_heads_in_turn else columns.lanes,
         column_results=tuple(CodeLine("", pointer(name), text) for name, text in columns.results),
         walk_gradients=", ".join(f"d_{pointer(n)}" for n in arguments),
@@ -122,7 +124,8 @@ class _Writer(Parts):
         stores = []
         for cut in self.walk.slices if self.plan.stores_reads else ():
             if cut.column == self.wide:
-                stores.append(f"tl.store({self._read_place()}, b_o, mask=m_t[:, None] & m_p[None, :])")
+                value = "b_o" if self.folded is None else "b_o.to(reads.dtype.element_ty)"
+                stores.append(f"tl.store({self._read_place()}, {value}, mask=m_t[:, None] & m_p[None, :])")
         return walked, y, tuple(stores)
 
     def _sources(self) -> Walked:
@@ -343,8 +346,8 @@ class _Writer(Parts):
             has_columns=False,
             columns_result="",
             columns_tile=0,
-            column_gradients_tile=0,
-            column_gradient_warps=0,
+            column_gradients_tile="",
+            column_gradient_warps="",
             column_gradient_lanes="",
             column_results=(),
             walk_gradients="",
@@ -414,6 +417,7 @@ class _Writer(Parts):
             source_loads=self._gate_loads("Glc"),
             query_loads=self._gate_loads("Ql"),
             stores_reads=self.plan.stores_reads,
+            joins_reads=self.plan.stores_reads and self.folded is not None,
             uses_position=self.plan.uses_position,
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",

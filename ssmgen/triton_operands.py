@@ -226,7 +226,8 @@ class Operands:
         loads[MADE + "do", VALUE] = lambda site: added(site, "b_do", f"{self._do_tile()}.to(tl.float32)", (ROW, VALUE))
         for cut in self.walk.slices:
             if cut.column == self.wide:
-                text = f"tl.load({self._read_place()}, mask=m_t[:, None] & m_p[None, :], other=0.0)"
+                widen = "" if self.folded is None else ".to(tl.float32)"
+                text = f"tl.load({self._read_place()}, mask=m_t[:, None] & m_p[None, :], other=0.0){widen}"
                 loads[cut.read.name, VALUE] = lambda site, text=text: added(site, "b_read", text, (ROW, VALUE))
             else:
                 n = self.narrow.index(cut.column)

@@ -109,6 +109,7 @@ class ColumnsPackage:
     made: tuple[Output, ...]  # the buffers and their allocations
     names: str
     reread: str  # what the gradients take of it as it was
+    unread: str  # the rest, without a comma behind
     gradient_names: str
     kernel: Walked
     shared: tuple[CodeLine, ...]  # of the kernel: what the heads of a group share
@@ -131,6 +132,8 @@ class ColumnsPackage:
     uses_values: bool
     has_groups: bool
     takes_heads_in_turn: bool
+    warps: str
+    row_bytes: str  # of a column's rows of one token
     masks_keys: bool
     gradients_mask_keys: bool
     gradients_use_device: bool
@@ -164,8 +167,8 @@ class TritonPackage:
     has_columns: bool
     columns_result: str
     columns_tile: int
-    column_gradients_tile: int
-    column_gradient_warps: int
+    column_gradients_tile: str
+    column_gradient_warps: str
     column_gradient_lanes: str
     column_results: tuple[CodeLine, ...]
     walk_gradients: str
@@ -240,6 +243,7 @@ class TritonPackage:
     source_loads: tuple[str, ...]
     query_loads: tuple[str, ...]
     stores_reads: bool
+    joins_reads: bool  # what the rows of a token read is kept in one tensor
     uses_position: bool
     key_block: str
     value_block: str

@@ -27,7 +27,7 @@ KERNEL_WORDS = frozenset(
     "gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p i_s i_t i_v initial is_packed kept keys last leaving length "
     "m_a m_c m_n m_p m_s m_t m_u m_w made moved numbers o_c o_h o_i o_n o_p o_q o_r o_t options own owns p_g p_s packing part "
     "partial place position programs readouts reads row rows scale segments sequences size sized sizes slices slot slots span start "
-    "states shares sums t0 tiles tl token tokens torch total totals triton tuning values walk wanted weights wins y".split()
+    "states shares sums t0 tiles tl token tokens torch total totals triton tuning values walk wanted warps weights wins y".split()
 )
 """Names that the kernels and their launchers use for themselves."""
 
@@ -224,9 +224,9 @@ class Site:
             printed = self.text(tokens.definitions[name], axis or KEY)
             symbol = tokens.symbols.get(name)
             meaning = expr_text(symbol.definition if symbol is not None and symbol.definition is not None else tokens.definitions[name])
-            return self.named(self._target(name, axis), printed, f"{name} = {meaning}")
+            return self.named(self.target(name, axis), printed, f"{name} = {meaning}")
         if any(s.name == name for s in tokens.arguments):
-            return self.load(name, axis, self._target(name, axis))
+            return self.load(name, axis, self.target(name, axis))
         if name == "position":
             self._top().uses_position = True
             self.add("b_position", "tl.load(position + row, mask=m_t, other=0).to(tl.float32)", "", self.shape((ROW,)))
@@ -240,7 +240,7 @@ class Site:
             return Text(pointer(name), ATOM)
         return None
 
-    def _target(self, name: str, axis: str) -> str:
+    def target(self, name: str, axis: str) -> str:
         """A value's name; one that stands on both axes is told apart by the second."""
         word = identifier(name) if name.endswith("[-1]") else identifier(name.replace("[", "_").rstrip("]"))
         # `k`, and what the kernels number: `k_1`, `q1`

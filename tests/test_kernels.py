@@ -32,6 +32,7 @@ from ssmgen.compiler import build  # noqa: E402
 from ssmgen.runtime import launches, verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
+from ssmgen.runtime.short_floats import as_on_a_gpu  # noqa: E402
 from ssmgen.runtime.targets import TARGETS  # noqa: E402
 from ssmgen.runtime.verify_checks import registered  # noqa: E402
 from ssmgen.runtime.verify_kernels import ODD, Trial, compare, launchers_of, sizes_near  # noqa: E402
@@ -166,10 +167,11 @@ def fused(folder: Path, spec):
     return subject, kernels
 
 
-def interpret_registration(name: str, folder: Path) -> None:
-    """The same, of what the operators are registered with, for arguments and states in float16."""
+def interpret_registration(name: str, folder: Path, dtype: str) -> None:
+    """The same, of what the operators are registered with, for arguments and states in a short type."""
     subject, _ = fused(*write(SPECS[name], folder))
-    rows = list(registered(subject, torch.float16))
+    with as_on_a_gpu():
+        rows = list(registered(subject, getattr(torch, dtype)))
     print("\n".join(f"{row.compared}: {row.reason}" for row in rows if not row.passed) or "held")
 
 
@@ -251,8 +253,10 @@ def test_interpreted_kernels(name, tmp_path):
 
 @interpreted
 @pytest.mark.slow
-def test_kernels_give_the_types_that_the_operators_promise(tmp_path):
-    assert interpreting("mlstm_sigmoid", tmp_path, function="interpret_registration") == "held"
+@pytest.mark.parametrize(("name", "dtype"), [("mlstm_sigmoid", "float16"), ("two rows", "bfloat16")])
+def test_kernels_give_the_types_that_the_operators_promise(name, dtype, tmp_path):
+    """What several rows of a token read is kept in bfloat16."""
+    assert interpreting(name, tmp_path, dtype, function="interpret_registration") == "held"
 
 
 @interpreted

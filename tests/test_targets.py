@@ -73,6 +73,24 @@ def test_an_example_on_every_target(everywhere, name, matrix):
     assert all(bool(kernel.outcome.matrix) <= kernel.outcome.shared <= TARGETS[name].shared for kernel in kernels)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name, rows", [("mamba3", 1), ("mamba3_mimo", 4)])
+def test_columns_of_tokens_meet_within_a_warp(name, rows, tmp_path, monkeypatch):
+    """Sums over tokens, for every head in turn: across warps their shared memory is read and written with conflicts between banks.
+    What is left is one token's rows, laid out for the store."""
+    from ssmgen.runtime.cross_compile import compile_all
+
+    monkeypatch.setattr(launches, "LENGTHS", ((1, 1000),))
+    monkeypatch.setattr(launches, "STEPS", ())
+    package, spec = write((ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8"), tmp_path)
+    found = {one.name: one for one in launches.record(package, spec, TARGETS["sm_90"], ("bfloat16",)).launches}
+    ((_, usage),) = compile_all([found["column_gradients_kernel"]], 1)
+    assert usage.shared <= rows * dict(spec.dims)["N"] * 4
+    # the rows of a token turn by one sine, in the thread that takes it: threads exchange a head's bias at most
+    ((_, usage),) = compile_all([found["columns_kernel"]], 1)
+    assert usage.shared <= 512
+
+
 def test_what_a_layer_launches_is_recorded(tmp_path):
     from ssmgen.runtime.launches import record
 
