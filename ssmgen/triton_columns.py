@@ -60,10 +60,11 @@ class Columns:
         group = any(s.per == "group" for s in self.tokens.arguments)
         used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*shared, *before, *self.behind)), *stores, *plain]
         used += [*(s.value for s in summed), *self.behind_stores]
+        fewest = "8" if self.folded is None else "2"
         names = [pointer(v.symbol.name) for v in self.values]
         reread = [n for n in names if any(f"({n}, " in text for text in _texts(gradient))]
         uses_values = any("o_p" in text for text in used)
-        width = "max(BK, BV)" if uses_values else "BK"
+        width = "max(_width(K, dtype), _width(V, dtype))" if uses_values else "_width(K, dtype)"
         return ColumnsPackage(
             made=tuple(Output(pointer(v.symbol.name), self._allocation(v)) for v in self.values),
             names="".join(f"{n}, " for n in names),
@@ -73,7 +74,8 @@ class Columns:
             kernel=kernel,
             shared=shared,
             takes_turns=takes_turns,
-            fewest="8" if self.folded is None else "2",
+            fewest=fewest,
+            fewest_in_gradients="2" if summed else fewest,
             stores=stores,
             gradient=gradient,
             before_heads=before,
@@ -91,7 +93,6 @@ class Columns:
             uses_values=uses_values,
             has_groups=group,
             takes_heads_in_turn=bool(summed),
-            warps="4" if self.folded is None else f"min(max(4 * dtype.itemsize // {self.folded.padded}, 1), 4)",
             row_bytes=" * ".join([*([] if self.folded is None else [str(self.folded.padded)]), width, "dtype.itemsize"]),
             masks_keys=any("m_n" in text for text in (*_texts(kernel), *(line.text for line in shared), *stores)),
             gradients_mask_keys=any(

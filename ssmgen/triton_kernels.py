@@ -47,13 +47,6 @@ def triton_package(kernels: Kernels) -> TritonPackage | None:
         return None
 
 
-COLUMNS_TILE = 2048
-"""Numbers of a tile of columns that are made before the walk, over four warps."""
-
-GRADIENTS_TILE = 1024
-"""The same of their gradients where heads are taken in turn, over one warp: what heads share stands in registers beside a head's own."""
-
-
 def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:
     """The package of a walk over columns that are made before it: `whole` has the arguments, `walked` what the walk takes."""
     front = whole.front()
@@ -82,9 +75,6 @@ def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> 
         columns=columns,
         has_columns=True,
         columns_result=", ".join(pointer(n) for n in own),
-        columns_tile=COLUMNS_TILE,
-        column_gradients_tile=f"{GRADIENTS_TILE} * warps",
-        column_gradient_warps="warps" if columns.takes_heads_in_turn else "4",
         column_gradient_lanes="G" if columns.takes_heads_in_turn else columns.lanes,
         column_results=tuple(CodeLine("", pointer(name), text) for name, text in columns.results),
         walk_gradients=", ".join(f"d_{pointer(n)}" for n in arguments),
@@ -345,9 +335,6 @@ class _Writer(Parts):
             columns=None,
             has_columns=False,
             columns_result="",
-            columns_tile=0,
-            column_gradients_tile="",
-            column_gradient_warps="",
             column_gradient_lanes="",
             column_results=(),
             walk_gradients="",

@@ -114,6 +114,7 @@ class ColumnsPackage:
     kernel: Walked
     shared: tuple[CodeLine, ...]  # of the kernel: what the heads of a group share
     fewest: str  # tokens of a tile
+    fewest_in_gradients: str
     takes_turns: bool  # a program of it takes some heads in turn
     stores: tuple[str, ...]
     gradient: Walked
@@ -132,7 +133,6 @@ class ColumnsPackage:
     uses_values: bool
     has_groups: bool
     takes_heads_in_turn: bool
-    warps: str
     row_bytes: str  # of a column's rows of one token
     masks_keys: bool
     gradients_mask_keys: bool
@@ -166,9 +166,6 @@ class TritonPackage:
     columns: ColumnsPackage | None  # what is made before the walk
     has_columns: bool
     columns_result: str
-    columns_tile: int
-    column_gradients_tile: str
-    column_gradient_warps: str
     column_gradient_lanes: str
     column_results: tuple[CodeLine, ...]
     walk_gradients: str

@@ -221,6 +221,7 @@ KERNELS = {
     "simple_gla": ("forward", "gradient", "states"),
     "kda": ("forward", "operands", "pairs", "states", "pair gradients", "gradient", "tokens"),
     "mamba1": ("forward", "gradient"),
+    "mamba3": ("columns", "forward", "gradient", "states", "column gradients"),
 }
 """What there is to choose for, in order."""
 
@@ -247,7 +248,7 @@ def test_the_worker_lists_and_compiles(name, tmp_path, monkeypatch):
         found = worker.candidates()
         assert worker.architecture == "sm_90"
         assert tuple(dict.fromkeys(one.kernel for one in found)) == KERNELS[name]
-        assert worker.ahead == {one for one in KERNELS[name] if one in ("operands", "pairs", "forward")}
+        assert worker.ahead == {one for one in KERNELS[name] if one in ("columns", "operands", "pairs", "forward")}
         assert {(one.dtype, one.programs) for one in found} == {("bfloat16", 8 if name != "mamba1" else 2)}
         assert len({tune_worker.place(one) for one in found}) == len(found)
         # of every kernel the rule, and one that is not
@@ -265,7 +266,11 @@ def test_the_worker_lists_and_compiles(name, tmp_path, monkeypatch):
         assert tiles[0] == (64, 64, 4, 3) and len(tiles) == 4
 
 
-FUNCTIONS = {"gradient": "gradients_kernel", "pair gradients": "pair_gradients_kernel"}
+FUNCTIONS = {
+    "gradient": "gradients_kernel",
+    "pair gradients": "pair_gradients_kernel",
+    "column gradients": "column_gradients_kernel",
+}
 """Kernels that are named otherwise in a table."""
 
 
@@ -326,6 +331,7 @@ def interpret_others(name: str, sizes: dict[str, int], folder) -> None:
 LAST = {
     "kda": ({"N": 40, "P": 72}, {"forward": "BV=64 num_warps=8 num_stages=1", "pairs": "CK=32 num_warps=4 registers=None"}),
     "mamba1": ({"N": 6}, {"forward": "BL=64 A=16 warps=24", "gradient": "BL=64 U=4 warps=16"}),
+    "mamba3": ({"N": 12, "P": 20}, {"columns": "TILE=4096 num_warps=8", "column gradients": "TILE=2048 num_warps=4"}),
 }
 
 

@@ -476,7 +476,7 @@ def _chooses(name: str, value: object) -> bool:
 
 
 def _is_forward(name: str) -> bool:
-    return name in ("_operand_options", "_pairs_options", "_forward_options", "_segments")
+    return name in ("_column_options", "_operand_options", "_pairs_options", "_forward_options", "_segments")
 
 
 def _text(chosen: Iterable[dict[str, object]], picks: Callable[[str], bool]) -> str:
