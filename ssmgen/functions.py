@@ -281,6 +281,10 @@ _TABLE = (
     Function("linspace", "init", (2, 2), "evenly spaced over the entries, both ends included", _between),
     Function("zeros", "init", (0, 0), "0 everywhere", _constant(0.0)),
     Function("ones", "init", (0, 0), "1 everywhere", _constant(1.0)),
+    Function("legs_frequencies", "init", (0, 1), "angular frequencies of the modes of HiPPO-LegS, in so many blocks", lambda *_: POSITIVE),
+    Function("legs_low_rank", "init", (0, 0), "the low-rank part of HiPPO-LegS along its modes", lambda: POSITIVE),
+    Function("legs_modes", "init", (1, 2), "a real matrix that writes, drawn so, along the modes", lambda *_: WHOLE, result="complex"),
+    Function("legs_reads", "init", (1, 2), "a real matrix that reads, drawn so, along the modes", lambda *_: WHOLE, result="complex"),
 )
 
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}

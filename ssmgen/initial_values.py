@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
+from . import hippo
 from .functions import FUNCTIONS
 from .intervals import INFINITY, Interval
 from .recurrence import Recurrence
@@ -149,6 +150,10 @@ class InitialValues:
             case Apply(function="linspace", args=(first, last)):
                 low, high, rows = self._drawn(symbol, first, row), self._drawn(symbol, last, row), self._rows(symbol)
                 return low if rows == 1 else low + (high - low) * row / (rows - 1)
+            case Apply(function="legs_frequencies" | "legs_low_rank" as name, args=blocks):
+                count = self._rows(symbol)
+                count //= math.gcd(count, int(self._drawn(symbol, blocks[0], row)) if blocks else 1)
+                return hippo.modes(count)[row % count][name == "legs_low_rank"]
             case Apply(function="zeros" | "ones" as name):
                 return float(name == "ones")
             case Apply(args=args) if args:

@@ -253,7 +253,12 @@ def test_parts_of_a_state_are_read_by_the_data(tmp_path):
 
 def test_two_directions(tmp_path):
     """A = Lambda - P Q^*: nothing is proved of its poles, which is a warning, and the closed form of the step is the solution."""
-    text = (ROOT / "examples" / "s4.ssm").read_text(encoding="utf-8").replace("P, B, C :", "P, Q, B, C :").replace("P^H s", "0.1 * Q^H s")
+    text = (
+        (ROOT / "examples" / "s4.ssm")
+        .read_text(encoding="utf-8")
+        .replace(" C : complex", " Q, C : complex")
+        .replace("P^H s", "0.1 * Q^H s")
+    )
     source = Source("s4.ssm", text)
     trace = check(source)
     assert {w.slug for w in trace.warnings} == {"singular-step"}

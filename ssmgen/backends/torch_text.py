@@ -120,6 +120,50 @@ def _heavy_tail(x: Tensor) -> Tensor:
     """1 + x from 0 up, 1 / (1 - x) below: positive, with a tail that never dies out."""
     return torch.where(x >= 0, 1 + x, 1 / (1 - torch.clamp(x, max=0)))
 ''',
+    "_legs": '''\
+def _legs(modes: int, blocks: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """HiPPO-LegS is S - I/2 - p p^T with p_n^2 = r_n = n + 1/2 and S skew: frequencies w > 0 of S, V^H p of its eigenvectors V, and r.
+
+    The w solve sum_n atan(w / r_n) = (k + 1/2) pi, and (V^H p)^-2 is the slope there; of one block, in float64. There are as many blocks of
+    one size as divide the modes and `blocks`.
+    """
+    blocks = math.gcd(modes, blocks)
+    r = torch.arange(2 * modes // blocks, dtype=torch.float64, device=device) + 0.5
+    wanted = math.pi * r[: modes // blocks]
+    w = torch.zeros_like(wanted)
+    for _ in range(24):
+        w = w + (wanted - torch.atan(w[:, None] / r).sum(-1)) / (r / (r**2 + w[:, None] ** 2)).sum(-1)
+    return w, torch.rsqrt((r / (r**2 + w[:, None] ** 2)).sum(-1)), r
+''',
+    "_legs_frequencies": '''\
+def _legs_frequencies(modes: int, blocks: int, device: torch.device) -> Tensor:
+    """Imaginary parts of the eigenvalues of HiPPO-LegS without its low rank, those above 0, block after block."""
+    return _legs(modes, blocks, device)[0].repeat(math.gcd(modes, blocks))
+''',
+    "_legs_low_rank": '''\
+def _legs_low_rank(modes: int, device: torch.device) -> Tensor:
+    """V^H p of HiPPO-LegS, whose low rank is -p p^T, for eigenvectors V with phases such that it is above 0."""
+    return _legs(modes, 1, device)[1]
+''',
+    "_legs_vectors": '''\
+def _legs_vectors(modes: int, blocks: int, device: torch.device) -> Tensor:
+    """Eigenvectors of HiPPO-LegS without its low rank, [2 modes, modes], those of frequencies above 0, block by block."""
+    w, length, r = _legs(modes, blocks, device)
+    turning, r = 1j * w, r[:, None]
+    passed = torch.cumprod((turning - r) / (turning + r), 0).roll(1, 0)
+    passed[0] = 1
+    return torch.block_diag(*[length * torch.sqrt(r) / (r + turning) * passed] * math.gcd(modes, blocks))
+''',
+    "_legs_modes": '''\
+def _legs_modes(x: Tensor, blocks: int) -> Tensor:
+    """V^H x: a real matrix [2 modes, P] along the modes of HiPPO-LegS, those of frequencies above 0."""
+    return _legs_vectors(x.shape[-2] // 2, blocks, x.device).mH @ x.to(torch.complex128)
+''',
+    "_legs_reads": '''\
+def _legs_reads(x: Tensor, blocks: int) -> Tensor:
+    """x V: a real matrix [P, 2 modes] along the modes of HiPPO-LegS, those of frequencies above 0."""
+    return x.to(torch.complex128) @ _legs_vectors(x.shape[-1] // 2, blocks, x.device)
+''',
     "_phi": '''\
 def _phi(x: Tensor, k: int) -> Tensor:
     """The sum of x^j / (j + k)!: (exp(x) - 1) / x, and so on. Near 0 by the series, where quotients lose digits."""

@@ -13,6 +13,7 @@ from ..expressions import is_imaginary_unit, nodes
 from . import text
 
 SAMPLES = ("uniform", "loguniform", "normal", "linspace", "zeros", "ones")
+MODES = ("legs_frequencies", "legs_low_rank", "legs_modes", "legs_reads")
 NUMBER, DRAW = "size ", "draw "
 """What the names of sizes and draws begin with: no name of a spec holds a space."""
 
@@ -54,7 +55,8 @@ def fill(target: Target, init: spec.Expr | None) -> str:
         # Real and imaginary parts drawn one by one.
         real, imaginary = (_tensor(target, part, draws) for part in (init.terms[0], init.terms[1].right))
         line = f"{target.name}.copy_(torch.complex({real}, {imaginary}))"
-        if len(line) < LONG:
+        # what is computed in float64 is no part of a complex number beside float32
+        if len(line) < LONG and not any(isinstance(n, spec.Apply) and n.function in MODES for n in nodes(init)):
             return line
         return f"{target.name}.real.copy_({real})\n{INDENT}{target.name}.imag.copy_({imaginary})"
     value = _text(target, init, draws)
@@ -64,7 +66,13 @@ def fill(target: Target, init: spec.Expr | None) -> str:
 def helpers(init: spec.Expr | None) -> tuple[str, ...]:
     """The names of the helper functions that an initial value calls."""
     called = [f"_{node.function}" for node in nodes(init) if isinstance(node, spec.Apply)] if init is not None else []
-    return tuple(dict.fromkeys(name for name in called if name in HELPERS))
+    found: dict[str, None] = {}
+    while called:
+        name = called.pop(0)
+        if name in HELPERS and name not in found:
+            found[name] = None
+            called += re.findall(r"\b_\w+(?=\()", HELPERS[name])
+    return tuple(found)
 
 
 def words(init: spec.Expr | None, source) -> str:
@@ -109,7 +117,7 @@ def _indices(target: Target) -> dict[str, str]:
 
 def _named(expr: spec.Expr, target: Target, draws: dict[str, str]) -> spec.Expr:
     """`expr` with every draw and every size replaced by a name; their texts go to `draws`."""
-    if isinstance(expr, spec.SizeOf) or (isinstance(expr, spec.Apply) and expr.function in SAMPLES):
+    if isinstance(expr, spec.SizeOf) or (isinstance(expr, spec.Apply) and expr.function in (*SAMPLES, *MODES)):
         is_size = isinstance(expr, spec.SizeOf)
         name = f"{NUMBER if is_size else DRAW}{len(draws)}"
         draws[name] = _size(target, expr) if is_size else _draw(expr, target)
@@ -124,6 +132,8 @@ def _named(expr: spec.Expr, target: Target, draws: dict[str, str]) -> spec.Expr:
 
 
 def _draw(expr: spec.Apply, target: Target) -> str:
+    if expr.function in MODES:
+        return _of_modes(expr, target)
     like = f"{target.name}.real" if target.is_complex else target.name
     numbers = [_number(target, argument) for argument in expr.args]
     if expr.function == "loguniform":
@@ -133,6 +143,20 @@ def _draw(expr: spec.Apply, target: Target) -> str:
     if expr.function in ("zeros", "ones"):
         return f"torch.{expr.function}_like({like})"
     return f"torch.empty_like({like}).{expr.function}_({', '.join(numbers)})"
+
+
+def _of_modes(expr: spec.Apply, target: Target) -> str:
+    """What the modes of HiPPO-LegS are, and real matrices along them: those are drawn with two entries a mode."""
+    device, blocks = f"{target.name}.device", "1"
+    if expr.function == "legs_low_rank":
+        return f"_legs_low_rank({target.shape[-1]}, {device})"
+    if expr.args and expr.function == "legs_frequencies" or len(expr.args) > 1:
+        blocks = _number(target, expr.args[-1])
+    if expr.function == "legs_frequencies":
+        return f"_legs_frequencies({target.shape[-1]}, {blocks}, {device})"
+    axis = -2 if expr.function == "legs_modes" else -1
+    drawn = replace(target, name=f"torch.cat([{target.name}.real] * 2, {axis})", is_complex=False)
+    return f"_{expr.function}({_draw(expr.args[0], drawn)}, {blocks})"
 
 
 def _size(target: Target, expr: spec.SizeOf) -> str:

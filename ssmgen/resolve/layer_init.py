@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 from .. import spec, syntax
 from ..diagnostics import Report
-from ..functions import FUNCTIONS
+from ..functions import names
 
 SCALAR = spec.Type()
+
+OF_LAYERS = tuple(name for name in names("pointwise", "init") if not name.startswith("legs_"))
+"""Modes are those of a state: a layer's own parameter has none."""
 
 
 def resolve_init(node: syntax.Node, size_names: Mapping[str, object], report: Report) -> spec.Expr | None:
@@ -21,7 +24,7 @@ def resolve_init(node: syntax.Node, size_names: Mapping[str, object], report: Re
         case syntax.Unary(operand=operand):
             inner = resolve_init(operand, size_names, report)
             return inner and spec.Neg(SCALAR, node.span, inner)
-        case syntax.Call(function=name, args=args, keywords=()) if FUNCTIONS.get(name) and FUNCTIONS[name].kind in ("pointwise", "init"):
+        case syntax.Call(function=name, args=args, keywords=()) if name in OF_LAYERS:
             values = tuple(resolve_init(argument, size_names, report) for argument in args)
             return None if None in values else spec.Apply(SCALAR, node.span, name, values)
         case syntax.Binary(operator=operator, left=left, right=right) if operator in "+-*/^":

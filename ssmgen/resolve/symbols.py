@@ -18,6 +18,7 @@ from .calls import range_of
 from .dims import dim_of
 from .domains import check_arguments, domain_of, prove
 from .expressions import Context, expression
+from .modes import check_modes
 from .scope import Scope, Unresolved, names_in, suggestion
 
 AXES = ("head", "group", "channel", "layer")
@@ -146,6 +147,7 @@ def _init(node: syntax.Node, type: Type, scope: Scope) -> Expr:
         )
         raise Unresolved
     check_arguments(value, scope)
+    check_modes(value, type, scope)
     return value
 
 

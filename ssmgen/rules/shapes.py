@@ -26,6 +26,9 @@ recurrence modes {
   output y = Re(C . s')
 }
 """
+_LEGS = _MODES.replace(
+    "rate, omega : [N/2] per channel init 1", "rate : [N/2] per channel; omega : [N/2] per channel init legs_frequencies()"
+)
 
 RULES = (
     Rule(
@@ -76,6 +79,16 @@ RULES = (
         "Loops inside a token are unrolled and shapes are laid out when a kernel is built: neither can depend on data.",
         _ROWS.replace("1..R:", "1..q:"),
         _ROWS,
+    ),
+    Rule(
+        "modes-of-init",
+        "Modes that a param does not have",
+        "An initial value `legs_...` stands at a param without one entry, row or column a mode, draws nothing, or has blocks that "
+        "do not divide the modes.",
+        "HiPPO-LegS of size N has N/2 pairs of modes. Frequencies and the low rank are columns over them; a matrix that writes or reads is "
+        "drawn over the N real entries and brought to the basis of the modes.",
+        _LEGS.replace("legs_frequencies()", "legs_frequencies(5)"),
+        _LEGS,
     ),
     Rule(
         "mixed-axes",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .. import spec
+from .. import hippo, spec
 from ..small import arguments_of
 from .interpret import POINTWISE
 
@@ -156,6 +156,10 @@ def _initial(expr: spec.Expr, like: Tensor, shape: Shape, generator) -> Tensor:
                 return torch.zeros_like(like)
             case "ones":
                 return torch.ones_like(like)
+            case "legs_frequencies" | "legs_low_rank":
+                count = math.gcd(like.shape[-1], int(args[0].flatten()[0]) if args else 1)
+                column = [mode[node.function == "legs_low_rank"] for mode in hippo.modes(like.shape[-1] // count)] * count
+                return torch.tensor(column, dtype=like.dtype).expand(like.shape)
             case "pi":
                 return torch.full_like(like, math.pi)
         return POINTWISE[node.function](*args)
