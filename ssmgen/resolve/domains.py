@@ -64,7 +64,7 @@ def prove(name: str, value: spec.Expr, declared: Interval, span: Span, scope: Sc
             value.span,
             f"ranges over {found}" + (f"; {point[0]:.4g} at {at}" if at else ""),
             secondary=(Label(span, label),),
-            help=_edit(declared, found),
+            help=_widened(name, declared, found) or _edit(declared, found),
         )
     else:
         scope.report.error(
@@ -74,7 +74,7 @@ def prove(name: str, value: spec.Expr, declared: Interval, span: Span, scope: Sc
             f"interval analysis finds {found}",
             secondary=(Label(span, label),),
             note="each operation is bounded by itself: an expression that uses a value twice may be bounded too widely",
-            help=f"{_edit(declared, found)}; or write `let`, which promises no domain",
+            help=_widened(name, declared, found) or f"{_edit(declared, found)}; or write `let`, which promises no domain",
         )
     return declared
 
@@ -94,6 +94,21 @@ def _ranges(value: spec.Expr, scope: Scope) -> str:
     bounds = scope.bounds
     shown = [f"{name} in {bounds.of(spec.Ref(spec.Type(), value.span, name))}" for name in names]
     return f" with {', '.join(shown)}" if shown else ""
+
+
+def _widened(name: str, declared: Interval, found: Interval) -> str:
+    """The edit for a value that leaves its domain at an open end alone."""
+    ends = Interval(declared.low, declared.high, declared.low == -INFINITY, declared.high == INFINITY)
+    if not found.is_within(ends):
+        return ""
+    low_open = declared.low_open and (found.low_open or found.low > declared.low)
+    high_open = declared.high_open and (found.high_open or found.high < declared.high)
+    domain = f"in {Interval(declared.low, declared.high, low_open, high_open)}"
+    if declared.high == INFINITY:
+        domain = f">= {declared.low:g}"
+    elif declared.low == -INFINITY:
+        domain = f"<= {declared.high:g}"
+    return f"the end belongs to it: declare `{name} {domain}`"
 
 
 def _edit(declared: Interval, found: Interval) -> str:

@@ -134,7 +134,8 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     """`did you mean `x`?`, or an empty text. Among equals, the first candidate."""
     pool = list(dict.fromkeys(candidates))
     exact_but_case = [c for c in pool if c.lower() == name.lower() and c != name]
-    close = exact_but_case or get_close_matches(name, pool, n=1, cutoff=0.6)
+    # of a short name more letters have to agree: `theta` is no `head`
+    close = exact_but_case or get_close_matches(name, pool, n=1, cutoff=0.6 if len(name) > 6 else 0.7)
     return f"did you mean `{close[0]}`?" if close else ""
 
 

@@ -205,6 +205,8 @@ class Functions:
             return args[0] * self.sigmoid(args[0])
         if name == "bounded_sqrt":
             return self.apply("sqrt", args[:1])
+        if name in ("sqrt", "rsqrt") and args[0] > 0:
+            return self.exp(self.log(args[0]) * Fraction(1 if name == "sqrt" else -1, 2))
         if name in ("softplus", "elu", "heavy_tail", "sqrt", "rsqrt", "phi1", "phi2"):
             return self.draw((name, *args), positive=True)
         return self.draw((name, *args))
