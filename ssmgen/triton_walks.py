@@ -200,6 +200,7 @@ class _Writer(RowReadout):
             equations=equations(self.spec),
             count_text=f"{len(self.walks)} walks" if len(self.walks) > 1 else "one walk",
             modules=", ".join(walk.module for walk in self.walks),
+            module_tuple=", ".join(walk.module for walk in self.walks) + ("," if len(self.walks) == 1 else ""),
             first_module=self.walks[0].module,
             walks=tuple(calls),
             parts=tuple((walk.module, part) for walk, part in zip(self.walks, self.parts, strict=True)),

@@ -30,6 +30,7 @@ class WalksPackage:
     equations: tuple[str, ...]
     count_text: str
     modules: str
+    module_tuple: str
     first_module: str
     walks: tuple[WalkCall, ...]
     parts: tuple[tuple[str, RowsPackage], ...]
