@@ -32,15 +32,16 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     spec = recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    # kernels give one column a token, from states that do not feed each other
+    # one token's launch, and the walks that make the output themselves, give one column a token
     has_rows = any(output.index is not None for output in spec.outputs)
     inner = kernels.plan.classified.recurrence
     # products of matrices stand outside of a step as well
     decode = decode_package(inner) if inner.dense is not None else None if has_rows else decode_package(recurrence)
-    has_chunks = kernels.scan is None and not has_rows and not any(w.walk.members for w in kernels.walks)
+    walks_apart = kernels.scan is None and not any(w.walk.members for w in kernels.walks)
+    has_chunks = walks_apart and not has_rows
     fused = triton_package(kernels) if has_chunks else None
     rows = rows_package(kernels) if has_chunks and fused is None else None
-    walks = walks_package(kernels) if has_chunks and fused is None and rows is None else None
+    walks = walks_package(kernels) if walks_apart and fused is None and rows is None else None
     scan = scan_package(kernels) if kernels.scan is not None else None
     has_kernels = any(found is not None for found in (fused, rows, walks, scan))
     running = running_package(kernels) if has_kernels else None

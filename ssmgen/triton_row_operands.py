@@ -64,7 +64,7 @@ class RowOperands(RowReadout):
         values = [r for r in self.walk.readings if r.is_value]
         if values and (not self.is_part or any(r.query is None or r.query.type.is_scalar for r in values)):
             raise UnsupportedOperand("a query of the values")
-        self.output = None if self.is_part else self.names.named(self.tokens.outputs[0][1])
+        self.outputs = tuple(self.names.named(value) for _, value in self.tokens.outputs)
         if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
             raise UnsupportedOperand("a size with the name of a kernel's own")
         self.count, self.step = len(self.walk.rows), self.walk.size

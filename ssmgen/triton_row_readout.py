@@ -52,13 +52,13 @@ class Cut:
 
 
 class RowReadout:
-    """One output of one column a token, over reads that a walk keeps."""
+    """The output, or several side by side, over reads that walks keep."""
 
     plan: Plan
     spec: Spec
     tokens: TokenWriter
     names: RowTokens
-    output: Expr
+    outputs: tuple[Expr, ...]
     axis_of: dict[Dim, str]
     paired: str
     texts: list[str]
@@ -101,28 +101,45 @@ class RowReadout:
             loads[cut.read, cut.axis] = lambda site, text=text, axes=axes, n=number: added(site, f"b_read{n}", text, axes)
         return loads
 
-    def _dy_load(self) -> dict:
-        if self.output.type.is_scalar:
-            text, axes = "tl.load(dy + row * H + i_h, mask=m_t, other=0.0).to(tl.float32)", (ROW,)
-        else:
-            text, axes = f"_tile(dy, row * H + i_h, {self.output_width}, BV, o_p, m_t).to(tl.float32)", (ROW, VALUE)
-        return {(MADE + "dy", axes[1] if len(axes) > 1 else ""): lambda site: added(site, "b_dy", text, axes)}
+    @property
+    def output(self) -> Expr:
+        """The first."""
+        return self.outputs[0]
 
-    def _readout(self) -> tuple[Walked, str]:
-        """The kernel that makes the output, and its store."""
+    def _placed(self) -> list[tuple[str, str, Expr]]:
+        """(the name of its gradient, its place among the columns of all tokens, the output) of every one."""
+        if not self.tokens.has_rows:
+            return [("dy", "row * H + i_h", self.output)]
+        count = len(self.outputs)
+        return [(f"dy_{n + 1}", f"(row * H + i_h) * {count} + {n}", output) for n, output in enumerate(self.outputs)]
+
+    def _dy_load(self) -> dict:
+        loads = {}
+        for name, place, output in self._placed():
+            if output.type.is_scalar:
+                text, axes = f"tl.load(dy + {place}, mask=m_t, other=0.0).to(tl.float32)", (ROW,)
+            else:
+                text, axes = f"_tile(dy, {place}, {self.output_width}, BV, o_p, m_t).to(tl.float32)", (ROW, VALUE)
+            loader = lambda site, name=name, text=text, axes=axes: added(site, f"b_{name}", text, axes)  # noqa: E731
+            loads[MADE + name, axes[1] if len(axes) > 1 else ""] = loader
+        return loads
+
+    def _readout(self) -> tuple[Walked, tuple[str, ...]]:
+        """The kernel that makes the output, and its stores."""
         head, site = self._site("BT")
         site.loads |= self._read_loads()
-        if self.output.type.is_scalar:
-            value = site.text(self.output)
-            store = f"tl.store(y + row * H + i_h, {value.text}, mask=m_t)"
-        else:
-            value = site.text(self.output, VALUE)
-            store = f"_store(y, row * H + i_h, {self.output_width}, o_p, m_t, {value.text})"
-        self.texts.append(value.text)
-        return self._walked(head, site), store
+        stores = []
+        for _, place, output in self._placed():
+            value = site.text(output) if output.type.is_scalar else site.text(output, VALUE)
+            if output.type.is_scalar:
+                stores.append(f"tl.store(y + {place}, {value.text}, mask=m_t)")
+            else:
+                stores.append(f"_store(y, {place}, {self.output_width}, o_p, m_t, {value.text})")
+            self.texts.append(value.text)
+        return self._walked(head, site), tuple(stores)
 
     def _output_cotangents(self) -> list[tuple[str, Expr]]:
-        return cotangents(self.output, made("dy", self.output.type))
+        return [part for name, _, output in self._placed() for part in cotangents(output, made(name, output.type))]
 
     def _readout_gradient(self) -> tuple[Walked, tuple[str, ...]]:
         """The kernel that makes the gradients of reads, and their stores."""

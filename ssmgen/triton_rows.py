@@ -168,7 +168,7 @@ class RowWriter(RowOperands):
         made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
         met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
         masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
-        readout, readout_store = self._readout() if has_readout else (nothing, "")
+        readout, readout_stores = self._readout() if has_readout else (nothing, ())
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
         outputs, partials, found = self._outputs(lines)
@@ -427,7 +427,7 @@ class RowWriter(RowOperands):
             gradient_outputs=tuple(gradient_outputs),
             gradient_buffers=tuple(self._gradient_buffers(readers)),
             readout=readout,
-            readout_store=readout_store,
+            readout_store="".join(readout_stores),
             readout_gradient=readout_gradient,
             readout_gradient_stores=readout_gradient_stores,
             output_shape="" if self.is_part else "batch, T, H" if self.output.type.is_scalar else f"batch, T, H, {self.output_width}",

@@ -46,12 +46,9 @@ class _Writer(RowReadout):
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
         self.names = RowTokens(self.tokens, None)
-        (_, output), *more = self.tokens.outputs
-        if more:
-            raise UnsupportedOperand("several outputs")
-        self.output = self.names.named(output)
+        self.outputs = tuple(self.names.named(value) for _, value in self.tokens.outputs)
         self.texts: list[str] = []
-        turned = [n for n in turns(self.tokens, [self.output]) if not n.type.is_scalar]
+        turned = [n for n in turns(self.tokens, list(self.outputs)) if not n.type.is_scalar]
         angles = {n.operand.type.rows: HALF for n in turned if not n.operand.type.is_scalar}
         self.axis_of = angles | self._axes(angles)
         paired = {self.axis_of[n.type.rows] for n in turned}
@@ -71,7 +68,7 @@ class _Writer(RowReadout):
     def _met(self) -> list[Ref]:
         """The names in the output, and in the definitions of those."""
         found: dict[str, Ref] = {}
-        waiting = [self.output]
+        waiting = list(self.outputs)
         while waiting:
             for node in nodes(waiting.pop()):
                 if isinstance(node, Ref) and node.name not in found:
@@ -156,7 +153,7 @@ class _Writer(RowReadout):
     # --- the package ---
 
     def package(self) -> WalksPackage:
-        readout, readout_store = self._readout()
+        readout, readout_stores = self._readout()
         gradient, gradient_stores, lines = self._gradient()
         outputs, partials, found = self._outputs(lines)
         constants = [pointer(n) for n, _ in self.spec.constants]
@@ -193,6 +190,7 @@ class _Writer(RowReadout):
                     given=f"from_walk_{number}",
                 )
             )
+        rank = [str(len(self.outputs))] if self.tokens.has_rows else []
         kept = [b for each in reads for b, _ in each] if self.plan.stores_reads else []
         return WalksPackage(
             front=front,
@@ -200,6 +198,7 @@ class _Writer(RowReadout):
             equations=equations(self.spec),
             count_text=f"{len(self.walks)} walks" if len(self.walks) > 1 else "one walk",
             modules=", ".join(walk.module for walk in self.walks),
+            module_tuple=", ".join(walk.module for walk in self.walks) + ("," if len(self.walks) == 1 else ""),
             first_module=self.walks[0].module,
             walks=tuple(calls),
             parts=tuple((walk.module, part) for walk, part in zip(self.walks, self.parts, strict=True)),
@@ -215,13 +214,13 @@ class _Writer(RowReadout):
             final_list=", ".join(f"final_{s}" for s in states),
             state_gradient_list=", ".join(f"moved_{s}" for s in states),
             constants="".join(f", {c}" for c in constants),
-            output_shape="batch, T, H" if self.output.type.is_scalar else f"batch, T, H, {self.output_width}",
+            output_shape=", ".join(["batch", "T", "H", *rank, *([] if self.output.type.is_scalar else [self.output_width])]),
             output_like=pointer(like.name),
             read_names=tuple(b for each in reads for b, _ in each),
             kept_names=tuple(kept),
             read_gradient_names=tuple(d for each in reads for _, d in each),
             readout=readout,
-            readout_store=readout_store,
+            readout_stores=readout_stores,
             gradient=gradient,
             gradient_stores=gradient_stores,
             gradient_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),

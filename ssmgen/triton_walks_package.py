@@ -30,6 +30,7 @@ class WalksPackage:
     equations: tuple[str, ...]
     count_text: str
     modules: str
+    module_tuple: str
     first_module: str
     walks: tuple[WalkCall, ...]
     parts: tuple[tuple[str, RowsPackage], ...]
@@ -51,7 +52,7 @@ class WalksPackage:
     kept_names: tuple[str, ...]
     read_gradient_names: tuple[str, ...]
     readout: Walked
-    readout_store: str
+    readout_stores: tuple[str, ...]
     gradient: Walked
     gradient_stores: tuple[str, ...]
     gradient_outputs: tuple[str, ...]

@@ -34,15 +34,15 @@ recurrence mixed(n = 2) {
 VALUED = """
 recurrence valued(n = 2) {
   dim    N = 16, P = 16
-  input  q : [N] per layer; e, w_raw : [N]; v, u : [P]; ks : [n, N] unit; vs : [n, P]; beta_raw : [n]
+  input  q : [n, N] per layer; e, w_raw : [N]; v, u : [P]; ks : [n, N] unit; vs : [n, P]; beta_raw : [n]
   gate   w : [N] in (0, 1) = exp(-softplus(w_raw)); beta : [n] in (0, 1) = sigmoid(beta_raw)
   state  S : real [N, P]
   update S' = diag(w) S
          for j in 1..n: S' = S' - beta[j] * ks[j] (ks[j]^T S') + beta[j] * ks[j] vs[j]^T
-  output o = S'^T q + v * (e . (S u)) + v * norm(S' u)
+  output o[j] = S'^T q[j] + v * (e . (S u)) + v * norm(S' u)
 }
 """
-"""A memory with two corrections a token, read along its keys after them and along its values before and after."""
+"""A memory with two corrections a token, read along its keys, twice, after them and along its values before and after."""
 
 BARE = """
 recurrence bare {
