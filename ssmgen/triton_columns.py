@@ -23,7 +23,7 @@ from .source import NOWHERE
 from .spec import Apply, Dim, Expr, Ref, Rot
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
-from .triton_launch import over_heads
+from .triton_launch import as_type, over_heads
 from .triton_operands import added, atom, legible
 from .triton_package import ColumnsPackage, Output, Summed, Walked
 from .triton_site import CodeLine, Site, pointer, widened
@@ -336,8 +336,7 @@ class Columns:
                 else:
                     outputs[buffer] = Output(buffer, f"torch.empty(batch, T, {self.lanes}{width}, device=device)")
                     texts.append(self._over_lanes(buffer, place, 2))
-            total = " + ".join(texts)
-            results.append((symbol.name, total if total in own else f"({total}).to({name}.dtype)"))
+            results.append((symbol.name, texts[0] if len(texts) == 1 and texts == [*own] else as_type(texts, f"{name}.dtype")))
         return tuple(outputs.values()), tuple(partials.values()), tuple(results)
 
     def _over_lanes(self, text: str, place: str, axis: int) -> str:

@@ -25,7 +25,7 @@ from .spec import Expr, MatMul, Ref
 from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
-from .triton_launch import heads_text, known, of_pointer, over_heads
+from .triton_launch import as_type, heads_text, known, of_pointer, over_heads
 from .triton_operands import added, atom, column, legible
 from .triton_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .triton_parts import Parts
@@ -596,8 +596,7 @@ class _Writer(Parts):
                 else:
                     outputs.append(Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device={name}.device)"))
                     texts.append(over_heads(buffer, place, 2))
-            total = " + ".join(texts)
-            results.append(total if total == f"d_{name}" else f"{f'({total})' if len(texts) > 1 else total}.to({name}.dtype)")
+            results.append(texts[0] if texts == [f"d_{name}"] else as_type(texts, f"{name}.dtype"))
         return tuple(outputs), tuple(partials), tuple(results)
 
 

@@ -17,7 +17,14 @@ def over_heads(text: str, place: str, axis: int) -> str:
     """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads ('')."""
     if place == "h":
         return text
-    return f"{text}.unflatten({axis}, (G, -1)).sum({axis + 1})" if place == "g" else f"{text}.sum({axis})"
+    # a group of one head has its sum already
+    return f"({text} if G == H else {text}.unflatten({axis}, (G, -1)).sum({axis + 1}))" if place == "g" else f"{text}.sum({axis})"
+
+
+def as_type(texts: list[str], dtype: str) -> str:
+    """The text of a sum in a type."""
+    total = " + ".join(texts)
+    return f"({total}).to({dtype})" if len(texts) > 1 else f"{total}.to({dtype})"
 
 
 def of_pointer(text: str) -> str:

@@ -338,7 +338,7 @@ class RowOperands(RowReadout):
                     text = column("grad_g", at, self.K, "", KEY)
                     self._vector(gradients, site, load, f"grad_g{tail}", "grad_g", text, row.log_decay)
                 else:
-                    load(f"grad_g{tail}", "grad_g", f"tl.load(grad_g + {at}, mask=m_t, other=0.0)", (ROW,))
+                    load(f"grad_g{tail}", "grad_g", f"_shares(grad_g, {at}, slots * H * BC, m_t, BLOCKS)", (ROW,))
                     gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
         lines = gradients.lines(site)
         stores, outputs = [], []

@@ -15,7 +15,7 @@ from .spec import Dim, Expr, Symbol
 from .spec import Recurrence as Spec
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
-from .triton_launch import over_heads
+from .triton_launch import as_type, over_heads
 from .triton_operands import added, atom
 from .triton_package import Output, Walked
 from .triton_site import Site, masked, pointer
@@ -222,8 +222,7 @@ class RowReadout:
                 else:
                     outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
                     texts.append(over_heads(buffer, place, 2))
-            total = " + ".join(texts)
-            results[symbol.name] = total if total in own and kinds == {"input"} else f"({total}).to({name}.dtype)"
+            results[symbol.name] = texts[0] if len(texts) == 1 and texts == [*own] else as_type(texts, f"{name}.dtype")
         return tuple(outputs.values()), tuple(partials.values()), results
 
     def _without(self, symbol: Symbol) -> str:

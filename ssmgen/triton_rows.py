@@ -21,9 +21,9 @@ from .kernel import Kernels
 from .schedule import widths
 from .tokens import level
 from .triton_launch import heads_text, known, of_pointer
-from .triton_package import Walked
+from .triton_package import Output, Walked
 from .triton_row_operands import RowOperands
-from .triton_rows_package import Buffer, PairKernel, Reader, RowsPackage, Tuned
+from .triton_rows_package import Buffer, PairKernel, Reader, RowsPackage, Totals, Tuned
 from .triton_site import CodeLine, pointer
 
 
@@ -437,7 +437,10 @@ class RowWriter(RowOperands):
             token_inputs=tuple(token_inputs),
             token_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),
             outputs=outputs,
+            share_parameter="BLOCKS: tl.constexpr, " if narrow else "",
+            share_count="blocks, " if narrow else "",
             partials=partials,
+            totals=_totals(partials),
             results=results,
             pair_block="64" if self.is_wide else "128",
             # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
@@ -543,6 +546,20 @@ def _pairs_text(pairs: list[tuple[str, str]]) -> str:
 
 def _all_made(names: Iterable[str]) -> str:
     return "".join(f'made["{n}"], ' for n in names)
+
+
+def _totals(partials: tuple[Output, ...]) -> tuple[Totals, ...]:
+    """Partial sums of one shape lie in one buffer."""
+    found: dict[str, list[str]] = {}
+    for partial in partials:
+        found.setdefault(partial.allocation, []).append(partial.name)
+    totals = []
+    for number, (shape, names) in enumerate(found.items(), 1):
+        is_one = len(names) == 1
+        totals.append(
+            Totals(names[0] if is_one else f"totals_{number}", shape if is_one else f"{len(names)}, {shape}", ", ".join(names), not is_one)
+        )
+    return tuple(totals)
 
 
 def _made(written: list[str]) -> str:

@@ -17,6 +17,16 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Partial sums of one shape: the buffer of all, its shape, and the names of each."""
+
+    name: str
+    allocation: str
+    names: str
+    has_several: bool
+
+
+@dataclass(frozen=True)
 class Tuned:
     """A kernel that is launched as one of several configurations: its name in a table, who lists them, who chooses."""
 
@@ -272,7 +282,10 @@ class RowsPackage:
     token_inputs: tuple[str, ...]
     token_outputs: tuple[str, ...]
     outputs: tuple[Output, ...]
+    share_parameter: str  # blocks of keys that each have a share of the gradient of a decay
+    share_count: str
     partials: tuple[Output, ...]
+    totals: tuple[Totals, ...]  # the same, those of one shape together
     results: tuple[str, ...]
     pair_block: str
     stage_keys: str  # the widest block of keys that shared memory holds in two stages

@@ -25,7 +25,7 @@ from .spec import ONE, Delayed, Dim, Expr, MatMul, Ref, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
 from .triton_gradients import MADE, made
-from .triton_launch import over_heads
+from .triton_launch import as_type, over_heads
 from .triton_operands import atom
 from .triton_package import Output
 from .triton_site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened
@@ -377,6 +377,6 @@ class _Writer:
                     )
                     outputs[buffer] = Output(buffer, allocation)
                     texts.append(buffer if is_whole else over_heads(buffer, place, 2))
-            total = " + ".join(texts)
-            results.append(total if len(own) == 1 and total in own and symbol.kind != "param" else f"({total}).to({name}.dtype)")
+            is_buffer = len(texts) == 1 and texts == [*own] and symbol.kind != "param"
+            results.append(texts[0] if is_buffer else as_type(texts, f"{name}.dtype"))
         return tuple(outputs.values()), tuple(partials.values()), tuple(results)

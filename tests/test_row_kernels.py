@@ -81,6 +81,10 @@ SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() i
 }
 
 
+FILLED = ("gated_deltanet", "kda")
+"""Tried without states as well, with tokens that fill their chunks and more keys than a block of the gradients takes."""
+
+
 def has_row_kernels(folder: Path) -> bool:
     kernels = folder / "kernels.py"
     return kernels.exists() and "def pairs_kernel(" in kernels.read_text(encoding="utf-8")
@@ -92,10 +96,10 @@ def interpret(name: str, folder: Path) -> None:
     subject, kernels = fused(written, spec)
     own = kernels._tokens
     odd = sizes_near(subject, ODD)
-    for is_long, segments, trial in (
-        (True, 1, Trial(1, 70, 2, odd)),
-        (False, 3, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41))),
-    ):
+    trials = [(True, 1, Trial(1, 70, 2, odd)), (False, 3, Trial(1, 41, 2, odd, (0, 3, 3, 40, 41)))]
+    if name in FILLED:
+        trials.append((False, 2, Trial(1, 64, 1, {**odd, "N": 41}, is_bare=True)))
+    for is_long, segments, trial in trials:
         kernels._segments = lambda *_, count=segments: count
         kernels._tokens = (lambda dtype: own(torch.bfloat16)) if is_long else own
         kernels.tuning.forget()
