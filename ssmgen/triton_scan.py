@@ -577,13 +577,11 @@ def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:
         is_channel = any(s.per == "channel" for s in tokens.arguments)
         return Lanes(by_head=False, column=None, key=_only(widths), are_heads=program.mixes and not is_channel)
     column = output.rows
-    if not output.is_column or any(
-        t.is_scalar or (t.is_column and t.rows != column) or (not t.is_column and t.cols != column) for t in types
-    ):
+    if not output.is_column or any(t.is_scalar or column not in ((t.rows,) if t.is_column else (t.rows, t.cols)) for t in types):
         raise UnsupportedOperand("a state that is not made of the output's columns")
     if column in squares:
         raise UnsupportedOperand("columns of a state that read each other through a matrix")
-    others = {t.rows for t in types if not t.is_column} | squares
+    others = {t.rows if t.cols == column else t.cols for t in types if not t.is_column} | squares
     others |= {s.type.rows for s in tokens.arguments if s.type.is_column and s.type.rows != column}
     if column in others:
         raise UnsupportedOperand("keys and values of one size")

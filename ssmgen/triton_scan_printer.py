@@ -24,10 +24,10 @@ class EntryPrinter(Printer):
         try:
             return super()._contracted(left, right, rows, cols, axis)
         except UnsupportedOperand:
-            turned = [FACING.get(each, each) for each in (rows, cols, axis)]
-            if turned == [rows, cols, axis] or {KEY, VALUE} <= {rows, cols}:
+            other = [FACING.get(each, each) for each in (rows, cols, axis)]
+            if other == [rows, cols, axis] or {KEY, VALUE} <= {rows, cols}:
                 raise
-            is_negative, factors = super()._contracted(left, right, *turned)
+            is_negative, factors = super()._contracted(left, right, *other)
             return is_negative, [facing(factor) for factor in factors]
 
     def _inside(self, factors: list[Text], axis: str) -> list[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .backends.torch_pointwise import ATOM
+from .backends.torch_pointwise import ATOM, UnsupportedOperand
 from .backends.torch_text import identifier
 from .backends.triton_pointwise import Printer
 from .backends.triton_value import Text, added, facing, loaded, size_text
@@ -37,6 +37,9 @@ LONG = 110
 
 MATRIX = KEY + ROW
 """How a matrix [N, P] is asked for: its rows lie along the keys, its columns along the lanes."""
+
+TURNED = ROW + KEY
+"""The same where its rows are as many as there are lanes."""
 
 SQUARE = KEY + VALUE
 """How a matrix between the entries of a lane is asked for: its columns lie along a second axis of keys."""
@@ -84,7 +87,7 @@ class Lanes:
             return ""
         if type.is_column or type.is_row:
             return ROW if self.by_head and (type.rows if type.is_column else type.cols) == self.column else KEY
-        return SQUARE if type.rows == type.cols == self.key else MATRIX
+        return SQUARE if type.rows == type.cols == self.key else TURNED if self.by_head and type.rows == self.column else MATRIX
 
     def state(self, type: Type) -> tuple[str, ...]:
         """The axes of a state's tile."""
@@ -137,6 +140,9 @@ class Lanes:
             return index or "0"
         if axes == SQUARE:
             return self._square(index, has_lanes=False)
+        if axes == TURNED:
+            rows = f"({index}) * {self.width} + o_l[:, None]" if index else "o_l[:, None]"
+            return f"({rows}) * {self.key_text} + o_k[None, :]"
         if axes == MATRIX:
             rows = f"({index}) * {self.key_text} + o_k[None, :]" if index else "o_k[None, :]"
             return f"({rows}) * {self.width} + o_l[:, None]"
@@ -202,6 +208,7 @@ class ScanSite:
         self.arguments: dict[str, None] = {}
         self.bound: dict[tuple[str, str], Text] = {}
         self.sums_lanes = False
+        self.turns = False
         self.texts: list[str] = []
         self.axis_of = {}
         if lanes.key is not None:
@@ -219,6 +226,9 @@ class ScanSite:
         name, asked = key
         if key in self.bound:
             return self.bound[key]
+        if asked == VALUE + KEY and self.turns:
+            found = self.get((name, SQUARE))
+            return None if found is None else _turned(found)
         if VALUE in asked and KEY not in asked:
             found = self.get((name, asked.replace(VALUE, KEY)))
             return None if found is None else facing(found)
@@ -298,8 +308,15 @@ class ScanSite:
         kind = StaticPrinter if is_fixed else TokenPrinter
         printer = kind(self, self.axis_of, {ROW: "m_l", KEY: "m_n", VALUE: "m_n"}, {ROW: "o_l", KEY: "o_n", VALUE: "o_n"})
         asked = self.lanes.asked(expr.type)
-        rows, cols = (KEY, VALUE) if asked == SQUARE else (KEY if asked == MATRIX else asked or KEY, ROW)
-        text = printer.print(expr, rows, cols)
+        rows, cols = asked if asked in (SQUARE, TURNED) else (KEY if asked == MATRIX else asked or KEY, ROW)
+        try:
+            text = printer.print(expr, rows, cols)
+        except UnsupportedOperand:
+            # numbers change threads only where a product cannot take the matrix as it stands
+            self.turns = True
+            text = printer.print(expr, rows, cols)
+        finally:
+            self.turns = False
         self.texts.append(text.text)
         return text, printer
 
@@ -402,6 +419,12 @@ def shared(lanes: Lanes, tokens: TokenWriter) -> list[Symbol]:
     """The inputs that all lanes share: every thread reads all their entries, but for those of matrices."""
     own = {s.name: lanes.own(s) for s in tokens.arguments if s.kind != "param"}
     return [s for s in tokens.arguments if s.name in own and ROW not in own[s.name] and VALUE not in own[s.name]]
+
+
+def _turned(text: Text) -> Text:
+    """A matrix between keys and keys as its transpose."""
+    turned = f"tl.trans({text.text}, 0, 2, 1)" if ROW in text.axes else f"tl.trans({text.text})"
+    return Text(turned, ATOM, text.axes, {**text.beyond, KEY: text.past(VALUE), VALUE: text.past(KEY)})
 
 
 def base_of(gradient: str) -> str:
