@@ -19,7 +19,7 @@ from .backends.triton_text import helpers
 from .backends.triton_value import facing, in_layout
 from .expressions import half, nodes
 from .head_text import equations, title_of
-from .kernel import KEY, VALUE
+from .kernel import KEY, SOURCE, VALUE
 from .line_parts import from_the_right, part_of
 from .micro_step import step_value
 from .recurrence import Recurrence
@@ -38,12 +38,19 @@ HEAD_INDEX = {"head": "i_h", "channel": "i_h", "group": "i_g"}
 def decode_package(recurrence: Recurrence) -> DecodePackage | None:
     """The context of decode.py.
 
-    None where an expression has no text on a tile: matrices between the rows of a matrix, complex numbers, operands of the previous token.
+    None where an expression has no text on a tile: matrices between the columns of a matrix, complex numbers, operands of the previous token.
     """
     try:
         return TokenWriter(recurrence).package()
     except UnsupportedOperand:
         return None
+
+
+class RowsPrinter(Printer):
+    """`Printer` for states whose rows read each other."""
+
+    def _inner_axes(self, inner: Dim, rows: str, cols: str) -> list[str]:
+        return [*super()._inner_axes(inner, rows, cols), SOURCE]
 
 
 class TokenWriter:
@@ -69,7 +76,7 @@ class TokenWriter:
         self.definitions: dict[str, Expr] = {name: self._unrolled(value) for name, value in defined.items()}
         self.size_of = self._axes()
         self.axis_of = {size: axis for axis, size in reversed(self.size_of.items()) if axis != HALF}
-        self.printer = Printer(self, self.axis_of)
+        self.printer = RowsPrinter(self, self.axis_of) if SOURCE in self.size_of else Printer(self, self.axis_of)
         self._choose_names()
         self.loads: dict[str, Line] = {}
         self.steps: list[Line] = []
@@ -85,12 +92,17 @@ class TokenWriter:
         found = {} if vector is None else {VALUE: vector.rows}
         found = found if matrix is None else {KEY: matrix.rows, VALUE: matrix.cols}
         # a matrix between the entries of a vector: both its sides are the vector's, which lies along either
-        self.faces = matrix is None and vector is not None and any(s.type.rows == s.type.cols == vector.rows for s in self.spec.symbols)
+        squares = {s.type.rows for s in self.spec.symbols if s.type.rows == s.type.cols}
+        self.faces = matrix is None and vector is not None and vector.rows in squares
         if self.faces:
             if self._turning_sizes():
                 raise UnsupportedOperand("a matrix beside pairs that turn")
             self.paired = KEY
             return {KEY: vector.rows, VALUE: vector.rows}
+        if matrix is not None and matrix.rows in squares and matrix.rows != matrix.cols and not self._turning_sizes():
+            # between the rows of a matrix: their third axis
+            self.paired = KEY
+            return {KEY: matrix.rows, VALUE: matrix.cols, SOURCE: matrix.rows}
         sizes = self._turning_sizes()
         self.paired = KEY if KEY in found and not (sizes and sizes <= {found[VALUE]}) else VALUE
         if any(found.get(axis) in sizes for axis in (KEY, VALUE) if axis != self.paired and found.get(axis) != found.get(self.paired)):
@@ -130,7 +142,7 @@ class TokenWriter:
         sizes = {identifier(name) for name, _ in self.spec.dims} | set(self.constants)
         self.heads, self.groups, *blocks = (_apart(name, sizes) for name in ("H", "G", "BN", "BP"))
         self.blocks = dict(zip((KEY, VALUE), blocks, strict=True))
-        self.blocks[HALF] = f"{self.blocks[self.paired]} // 2"
+        self.blocks |= {HALF: f"{self.blocks[self.paired]} // 2", SOURCE: self.blocks[KEY]}
         given = [s.name for s in (*self._handed_inputs(), *self.params, *self.previous, *self.spec.states)]
         self.taken = {f"{letter}_{identifier(name)}" for letter in "bmps" for name in (*given, *self.definitions)}
         self.taken |= {*sizes, self.heads, self.groups, *blocks, "i_bh", "i_b", "i_h", "i_g", "i_p", "i_s", "tl", "torch", "triton"}
@@ -162,6 +174,9 @@ class TokenWriter:
         if self.faces and key[1] == VALUE:
             found = self.get((key[0], KEY))
             return None if found is None else facing(found)
+        if SOURCE in key[1] and KEY not in key[1]:
+            found = self.get((key[0], key[1].replace(SOURCE, KEY)))
+            return None if found is None else facing(found, {KEY: SOURCE})
         if key not in self.known:
             found = self._value(*key)
             if found is None:
@@ -413,7 +428,7 @@ class TokenWriter:
         places = [f"({place}) * {width} + o_{self.output_axes}" if width else place for place in places]
         place = " ".join(places)
         words = _words([*(line.text for line in (*loads, *steps)), *(f"{t.place} {t.mask}" for t in state_texts), place])
-        axes = [axis for axis in (KEY, HALF, VALUE) if {f"o_{axis}", f"m_{axis}"} & words]
+        axes = [axis for axis in (SOURCE, KEY, HALF, VALUE) if {f"o_{axis}", f"m_{axis}"} & words]
         # a state without the value axis would be read by one block of columns after another has moved it on
         is_split = VALUE in axes and VALUE not in self.printer.whole and all(VALUE in own for own in states.values())
         sides = [axis for axis in (KEY, VALUE) if axis in axes or (axis == self.paired and HALF in axes)]
@@ -567,13 +582,14 @@ class TokenWriter:
         turns = any("_rope(" in line.text or "_rotate(" in line.text for line in self.steps)
         room, share = (4096, 512) if turns else (8192, 2048)
         block = {axis: self.blocks[axis] for axis in sides}
+        pairs = f"{block[KEY]} // {block[KEY]}" if SOURCE in self.size_of and KEY in block else block.get(KEY)
         whole = {axis: f"triton.next_power_of_2({self._extent(axis)})" for axis in sides}
         if KEY in block:
             yield Line(block[KEY], whole[KEY])
         if VALUE in block:
-            columns = f"max({room} // {block[KEY]}, 32)" if KEY in block else "1024"
+            columns = f"max({room} // {pairs}, {1 if SOURCE in self.size_of else 32})" if KEY in block else "1024"
             yield Line(block[VALUE], f"min({whole[VALUE]}, {columns})" if is_split else whole[VALUE])
-        entries = " * ".join(block.values())
+        entries = " * ".join([*([self.blocks[SOURCE]] if SOURCE in self.size_of else []), *block.values()])
         yield Line("warps", f"min(max({entries} // {share}, 1), 8)" if entries else "1")
 
 

@@ -60,6 +60,9 @@ ENOUGH = 6
 SHARE, MOST_WARPS, LARGEST = 1024, 16, 32768
 """Numbers of matrices for which there is a warp, warps of a block at most, and the numbers that its registers can hold."""
 
+PARTS = 4
+"""Blocks of lanes at most where they share a matrix of every token: each has a part of its gradient."""
+
 LEAST, MOST = 16, 32
 """Numbers of a thread, of matrices, below which lanes share a warp, and of the matrices of all tokens of a block."""
 
@@ -86,8 +89,10 @@ def walk_words(kernels: Kernels) -> str:
     if not matrices:
         return "on a GPU one kernel walks a whole sequence, its states in registers"
     count = "one matrix" if matrices == 1 else f"{matrices} matrices"
-    widest = widest_of(matrices)
-    return f"on a GPU one kernel walks a whole sequence, its states and {count} in registers, up to {widest} entries a side; torch beyond"
+    walks = f"on a GPU one kernel walks a whole sequence, its states and {count} in registers, up to {widest_of(matrices)} entries a side"
+    if writer.shares:
+        walks += f", {PARTS * LARGEST // matrices:,} numbers of a matrix times the {writer.lanes.words} that share it"
+    return f"{walks}; torch beyond"
 
 
 def widest_of(matrices: int) -> int:
@@ -111,6 +116,7 @@ class _Writer:
         # the gradient of one that all tokens share is a sum over them
         self.matrices = sum(2 if s.kind == "param" else 1 for s in squares)
         self.has_moving = any(s.kind != "param" for s in squares)
+        self.shares = any(s.kind != "param" and ROW not in self.lanes.own(s) for s in squares)
 
     # --- passes ---
 
@@ -230,7 +236,7 @@ class _Writer:
             heads=self._heads(),
             has_matrices=self.matrices > 0,
             fitting=self._fitting(),
-            keeps_each=self.has_moving,
+            keeps_each=self.has_moving, shares=self.shares, largest=LARGEST,
             share=SHARE, most_warps=MOST_WARPS, least=LEAST, most=MOST,
             like=pointer(like.name),
             group="1" if group is None else f"{pointer(group.name)}.shape[{2 if group.kind != 'param' else 0}]",
@@ -294,7 +300,11 @@ class _Writer:
 
     def _fitting(self) -> str:
         """Whether what a block holds fits into its registers."""
-        return f"{self.lanes.key_text} <= {widest_of(self.matrices) if self.matrices else WIDEST}"
+        fitting = f"{self.lanes.key_text} <= {widest_of(self.matrices) if self.matrices else WIDEST}"
+        if self.shares:
+            lanes = self._heads() if not self.lanes.by_head else self.lanes.width
+            fitting += f" and {self.matrices} * triton.next_power_of_2({lanes}) * triton.next_power_of_2({self.lanes.key_text}) ** 2 <= {PARTS * LARGEST}"
+        return fitting
 
     def _entries(self) -> str:
         """How many numbers the states of a lane have; of matrices, those."""

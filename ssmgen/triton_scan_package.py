@@ -143,6 +143,8 @@ class ScanPackage:
     has_matrices: bool
     fitting: str
     keeps_each: bool  # states of every block
+    shares: bool  # lanes share a matrix of every token
+    largest: int
     share: int
     most_warps: int
     least: int

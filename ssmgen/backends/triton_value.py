@@ -70,10 +70,10 @@ FACING = {KEY: VALUE, VALUE: KEY}
 """The axes of a matrix between the entries of a vector: its rows lie along the keys, its columns along an axis as wide."""
 
 
-def facing(text: Text) -> Text:
+def facing(text: Text, others: Mapping[str, str] = FACING) -> Text:
     """The same tile with its keys along the other of those axes: nothing moves, where the two have one size."""
-    beyond = {FACING.get(axis, axis): value for axis, value in text.beyond.items()}
-    return replace(text, axes=tuple(FACING.get(axis, axis) for axis in text.axes), beyond=beyond)
+    beyond = {others.get(axis, axis): value for axis, value in text.beyond.items()}
+    return replace(text, axes=tuple(others.get(axis, axis) for axis in text.axes), beyond=beyond)
 
 
 # --- products and sums -------------------------------------------------------------------------------------------
