@@ -38,7 +38,7 @@ HEAD_INDEX = {"head": "i_h", "channel": "i_h", "group": "i_g"}
 def decode_package(recurrence: Recurrence) -> DecodePackage | None:
     """The context of decode.py.
 
-    None where an expression has no text on a tile: matrices between the columns of a matrix, complex numbers, operands of the previous token.
+    None where an expression has no text on a tile: matrices between the columns of one, complex numbers, operands of the previous token.
     """
     try:
         return TokenWriter(recurrence).package()

@@ -303,7 +303,8 @@ class _Writer:
         fitting = f"{self.lanes.key_text} <= {widest_of(self.matrices) if self.matrices else WIDEST}"
         if self.shares:
             lanes = self._heads() if not self.lanes.by_head else self.lanes.width
-            fitting += f" and {self.matrices} * triton.next_power_of_2({lanes}) * triton.next_power_of_2({self.lanes.key_text}) ** 2 <= {PARTS * LARGEST}"
+            room = PARTS * LARGEST // self.matrices
+            fitting += f" and triton.next_power_of_2({lanes}) * triton.next_power_of_2({self.lanes.key_text}) ** 2 <= {room}"
         return fitting
 
     def _entries(self) -> str:
