@@ -216,6 +216,9 @@ class RowWriter(RowOperands):
         entering = [n for n in walked if n not in own]
         leaving = [n for n in walked if n not in ("v", *value_factors)]
         has_total = self.has_erase or self.has_decay
+        buffers = self._buffers(readers)
+        # a number a row each is little beside the pairs
+        keeps_factors = bool(operand_stores) and all(b.allocation in ("CT", "BC") for b in buffers)
         written = ["written"] if self.has_erase else ["v", *value_factors]
         gradient_inputs = [*(r.name for r in duals), *paired]
         gradient_outputs = [r.gradient for r in of_keys] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
@@ -338,7 +341,12 @@ class RowWriter(RowOperands):
             scale_pointer="scale, " if self.scale is not None else "",
             scale_value=f"{scale_text}, " if self.scale is not None else "",
             prepared=tuple(prepared),
-            buffers=tuple(self._buffers(readers)),
+            buffers=() if keeps_factors else tuple(buffers),
+            keeps_factors=keeps_factors,
+            makes_operands_again=not keeps_factors,
+            factor_targets="".join(f'made["{b.name}"], ' for b in buffers).removesuffix(" " if len(buffers) == 1 else ", "),
+            factor_sizes=", ".join(f"slots * H * {b.allocation}" for b in buffers),
+            factor_count=sum(self.count if b.allocation == "BC" else 1 for b in buffers),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
             made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in (*paired, *pair_outputs)),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),

@@ -184,6 +184,11 @@ class RowsPackage:
     scale_value: str
     prepared: tuple[str, ...]
     buffers: tuple[Buffer, ...]
+    keeps_factors: bool  # operands are numbers a row, which forward leaves to backward
+    makes_operands_again: bool
+    factor_targets: str
+    factor_sizes: str
+    factor_count: int  # of all of them, numbers a token
     made_operands: str
     made_pairs: str
     kept_pairs: str
