@@ -52,10 +52,10 @@ class Columns:
     def package(self, numbers: list[str]) -> ColumnsPackage:
         """numbers: the sizes that kernels take as constants."""
         kernel, stores = self._kernel()
-        kernel, shared = _hoisted(kernel) if self.per == "head" else (kernel, ())
+        kernel, shared = hoisted(kernel) if self.per == "head" else (kernel, ())
         takes_turns = any(line.text.startswith("_tile(") for line in shared)
         gradient, plain, summed, lines = self._gradients()
-        gradient, before = _hoisted(gradient) if summed else (gradient, ())
+        gradient, before = hoisted(gradient) if summed else (gradient, ())
         outputs, partials, results = self._results(lines)
         group = any(s.per == "group" for s in self.tokens.arguments)
         used = [*_texts(kernel), *_texts(gradient), *(line.text for line in (*shared, *before, *self.behind)), *stores, *plain]
@@ -367,7 +367,7 @@ def _loads_first(lines: Iterable[CodeLine]) -> tuple[CodeLine, ...]:
     return (*early, *(line for line in found if line not in early))
 
 
-def _hoisted(walked: Walked) -> tuple[Walked, tuple[CodeLine, ...]]:
+def hoisted(walked: Walked) -> tuple[Walked, tuple[CodeLine, ...]]:
     """The lines that each head needs, and those that are the same for all heads of a group."""
     own, shared, varying = ([], []), [], {"i_h"}
     for part, lines in enumerate((walked.head, walked.rows)):

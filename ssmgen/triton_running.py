@@ -24,10 +24,11 @@ from .recurrence import Ahead, Maximum, Turning
 from .spec import ONE, Delayed, Dim, Expr, MatMul, Ref, Type
 from .spec_text import expr_text
 from .tokens import TokenWriter, level
+from .triton_columns import hoisted
 from .triton_gradients import MADE, made
 from .triton_launch import as_type, over_heads
 from .triton_operands import atom
-from .triton_package import Output
+from .triton_package import Output, Walked
 from .triton_site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened
 from .triton_tokens import Gradients, RowSite, RowTokens, split_row
 
@@ -54,6 +55,11 @@ class RunningValue:
     pointers: str
     head: tuple[CodeLine, ...]
     lines: tuple[CodeLine, ...]
+    takes_turns: bool  # a program takes some heads of a group in turn, which share lines of the forward kernels
+    heads_in_turn: str
+    shared: tuple[CodeLine, ...]
+    own_head: tuple[CodeLine, ...]
+    own_lines: tuple[CodeLine, ...]
     gradient_head: tuple[CodeLine, ...]
     gradient_lines: tuple[CodeLine, ...]
     gradient_stores: tuple[str, ...]
@@ -263,6 +269,8 @@ class _Writer:
 
     def _value(self) -> RunningValue:
         head, row = self._forward()
+        own, shared = hoisted(Walked("", tuple(head.lines), tuple(row.lines)))
+        takes_turns = self.is_sum and self.level == "h" and any(line.text.startswith("_tile(") for line in shared)
         gradient_head, gradient_row, found, stores = self._gradient()
         used = [s for s in self.tokens.arguments if s.name in head.arguments | gradient_head.arguments]
         extra = ["position"] if head.uses_position or gradient_head.uses_position else []
@@ -301,6 +309,11 @@ class _Writer:
             pointers=pointers,
             head=tuple(head.lines),
             lines=tuple(row.lines),
+            takes_turns=takes_turns,
+            heads_in_turn=" HEADS: tl.constexpr," if takes_turns else "",
+            shared=shared,
+            own_head=own.head,
+            own_lines=own.rows,
             gradient_head=tuple(gradient_head.lines),
             gradient_lines=tuple(gradient_row.lines),
             gradient_stores=stores,
