@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from . import spec
@@ -56,6 +57,17 @@ def all_nodes(recurrence: spec.Recurrence):
     values += recurrence.discretization.args if recurrence.discretization is not None else ()
     for value in values:
         yield from nodes(value)
+
+
+def delayed_in(values: Iterable[spec.Expr]) -> set[str]:
+    """The names whose previous values are read, as delayed ones or under the name `x[-1]`."""
+    names = set()
+    for node in (node for value in values for node in nodes(value)):
+        if isinstance(node, spec.Delayed):
+            names.add(node.name)
+        elif isinstance(node, spec.Ref) and node.name.endswith("[-1]"):
+            names.add(node.name.removesuffix("[-1]"))
+    return names
 
 
 def _all_sizes(recurrence: spec.Recurrence):

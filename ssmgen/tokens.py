@@ -23,7 +23,7 @@ from .gauges import immaterial
 from .plan import Classified, Column, Row, Walk
 from .rows import sizes_of
 from .schedule import column_width, widths
-from .small import all_nodes, arguments_of, previous_input
+from .small import all_nodes, arguments_of, delayed_in, previous_input
 from .source import NOWHERE
 from .spec import Add, Apply, Delayed, Expr, MatMul, Ref, Rot, Symbol, Type
 from .spec_text import expr_text
@@ -64,7 +64,7 @@ class TokenWriter:
 
     def _delayed(self) -> list[Symbol]:
         """The symbols whose previous value something reads, in order of declaration: those of the text, and of the rows."""
-        found = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)}
+        found = {n.name for n in all_nodes(self.spec) if isinstance(n, Delayed)} | delayed_in(value for _, value in self.recurrence.hoisted)
         return [s for s in self.spec.symbols if s.name in found]
 
     def _read_before(self) -> set[str]:

@@ -9,8 +9,9 @@ import torch
 from built import write
 from random_points import holds
 
-from ssmgen.compiler import check
+from ssmgen.compiler import build, check
 from ssmgen.diagnostics import SpecError
+from ssmgen.discretizations import methods
 from ssmgen.runtime.load import load
 from ssmgen.runtime.verify_subject import Subject
 from ssmgen.source import Source
@@ -69,6 +70,17 @@ def spec(name: str) -> str:
 def test_a_state_that_turns(name, tmp_path):
     folder, subject = write(spec(name), tmp_path)
     holds(Subject(load(folder), subject, "cpu"))
+
+
+@pytest.mark.parametrize("name", [name for name, method in methods().items() if method.parameters])
+def test_every_method_steps_pairs_that_turn(name):
+    """The build is exact: walks that turn, against the token of the spec."""
+    how = f"{name}({', '.join(['beta', *('a' for _ in methods()[name].parameters[1:])])})"
+    given = UNIT.replace("b, raw : scalar", "b, raw : scalar; rate : [N/2] <= 0")
+    state, step = "state S : complex [N, P], rotates first N rows", "dynamics dS/dt = (rate + i * theta) S + k v^T"
+    text = "recurrence turning {\n  dim N = 4, P = 4\n  " + "\n  ".join((given, state, step, f"discretize {how}", READ)) + "\n}\n"
+    ((_, files),) = build(Source("turning.ssm", text)).packages.items()
+    assert "running.py" in files
 
 
 def test_a_long_oscillation_keeps_its_angle(tmp_path):

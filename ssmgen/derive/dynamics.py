@@ -455,7 +455,8 @@ class _Discretizer:
         below = algebra.sub(algebra.UNIT, algebra.apply("Re", taken) if reader.kind == "part" else taken)
         is_mirrored = key(row) == key(algebra.apply("conj", column))
         if pole and not (is_mirrored and is_right and pole > 0 and self.formulas.is_nonpositive(rate)):
-            self.formulas.divides(below, False, span)
+            drawn = "let the term draw along the column that it reads, as `-k (k^T S)` does, beside a rate `<= 0` and a step `> 0`"
+            self.formulas.divides(below, False, span, drawn)
         amount = algebra.div(algebra.mul(algebra.const(slope), rate), below)
         amount = amount if step is None else algebra.mul(step, amount)
         factors = (Factor("column", from_column), Factor(reader.kind, from_row))
@@ -613,5 +614,5 @@ def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> No
                 "this rate may reach the pole",
                 secondary=secondary,
                 note=f"the transition is {formulas.text(methods()[method].transition, {'z': 'dt*A'})}",
-                help="declare the rate `<= 0` and the step `> 0`, or use `exp_euler`",
+                help=found.edit or "declare the rate `<= 0` and the step `> 0`, or use `exp_euler`",
             )

@@ -16,11 +16,12 @@ from ..spec import Div, Expr, Ref, Symbol
 
 @dataclass(frozen=True)
 class Singular:
-    """A divisor that may vanish: where the method divides, and whether the whole formula has a limit there."""
+    """A divisor that may vanish: where the method divides, whether the whole formula has a limit there, and what excludes it."""
 
     divisor: Expr
     has_limit: bool
     span: Span
+    edit: str = ""
 
 
 @dataclass
@@ -137,10 +138,10 @@ class Formulas:
 
     # --- divisors ---
 
-    def divides(self, divisor: Expr, has_limit: bool, span: Span) -> None:
-        """Note a division, unless the divisor is provably not 0."""
+    def divides(self, divisor: Expr, has_limit: bool, span: Span, edit: str = "") -> None:
+        """Note a division, unless the divisor is provably not 0; `edit`: what would exclude that it is, where signs alone do not."""
         if not self._is_nonzero(divisor):
-            found = Singular(divisor, has_limit, span)
+            found = Singular(divisor, has_limit, span, edit)
             if found not in self.singular:
                 self.singular.append(found)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from .. import algebra, spec
 from ..delays import at_no_token, has_previous, moving_names, previous
 from ..discretizations import methods
-from ..expressions import children, nodes, reads_state
+from ..expressions import children, is_full_product, nodes, reads_state
 from ..intervals import closed
 from ..spec import Expr, Ref
 from .scope import Scope, Unresolved
@@ -62,8 +62,8 @@ class _Older:
 
     def _is_carried(self, expr: Expr) -> bool:
         """Whether the value a token before is one of delayed names, and 0 before the first token."""
-        before = previous(expr, self.scope.symbols.values())
-        return has_previous(expr) and self.scope.bounds.of(at_no_token(before)) == closed(0.0, 0.0)
+        first = at_no_token(previous(expr, self.scope.symbols.values()))
+        return has_previous(expr) and (algebra.is_zero(first) or self.scope.bounds.of(first) == closed(0.0, 0.0))
 
     # --- names of their own ---
 
@@ -76,7 +76,9 @@ class _Older:
         return algebra.rebuild(expr, tuple(self.kept(o) if inside or reads_state(o) else o for o in operands)) if operands else expr
 
     def _named(self, expr: Expr) -> Expr:
-        """An input, with names where it is not carried by those that it has."""
+        """An input, with names where it is not carried by those that it has; what a matrix makes has one of its own."""
+        if any(is_full_product(node) for node in nodes(expr)) and expr.type.is_column:
+            return self._product(expr)
         if self._is_carried(expr):
             return expr
         match expr:
@@ -91,6 +93,20 @@ class _Older:
             case spec.Mul() if expr.left.type.is_scalar and not expr.right.type.is_scalar:
                 left = expr.left if has_previous(expr.left) else self._name(expr.left, "weight")
                 return algebra.mul(left, self._named(expr.right))
+        return self._name(expr, "input")
+
+    def _product(self, expr: Expr) -> Expr:
+        """What a matrix makes of the token, under a name: it stands outside of the walk, and so does its value a token before."""
+        if expr.type.field == "complex":
+            self.scope.report.error(
+                "discretization-undefined",
+                f"`{self.method}` needs this input a token before, which a complex matrix makes",
+                expr.span,
+                "complex values of the token before are not kept",
+                note="the input at the beginning of a step is that of the previous token, which is part of the state",
+                help="use a method that takes the input of this token alone: `zoh(dt)`, `bilinear(dt)` or `exp_euler(dt)`",
+            )
+            raise Unresolved
         return self._name(expr, "input")
 
     def _name(self, expr: Expr, what: str) -> Expr:

@@ -271,6 +271,8 @@ class Meaning:
             return [[(f * x, times) for x, times in entry] for f, entry in zip(by, entries, strict=True)]
         if isinstance(expr, Ref) and expr.name in self.definitions:
             return self.logarithms(self.definitions[expr.name])
+        if isinstance(expr, Apply) and expr.function == "pairs":
+            return [entry for entry in self.logarithms(expr.args[0]) for _ in range(2)]
         return [[(x, 1)] for row in self.matrix(expr) for x in row]
 
     def matrix(self, expr: Expr) -> Matrix:
