@@ -177,6 +177,8 @@ class Site:
             return self._load_row(symbol, axis, target, own, count, width, widen)
         if axis == HALF:
             self._number_pairs()
+        elif axis:
+            self.check_width(name, symbol.type.rows)
         if symbol.kind == "input":
             row = f"row * {count} + {own}" if own else "row"
             if axis:
@@ -195,6 +197,11 @@ class Site:
             axes = (axis,) if axis else ()
         self.add(target, text, "", self.shape(axes))
         return loaded(target, axes)
+
+    def check_width(self, name: str, size: Dim) -> None:
+        """Raise UnsupportedOperand for a column of a size that no tile is made for: it would be cut off where another ends."""
+        if self.axis_of and size not in self.axis_of:
+            raise UnsupportedOperand(f"`{name}`, which is as wide as neither keys nor values")
 
     def _load_row(self, symbol, axis: str, target: str, own: str, count: str, width: str, widen: str) -> Text:
         """The line for an argument that has a value for every row of a token."""

@@ -57,6 +57,8 @@ class RowSite(Site):
         self._top().arguments[symbol.name] = None
         if axis == HALF:
             self._number_pairs()
+        elif axis:
+            self.check_width(name, inner[-1])
         own = {"h": "i_h", "g": "i_g", "": ""}[level(symbol.per)]
         heads = {"h": "H", "g": "G", "": ""}[level(symbol.per)]
         place = f"(row * {heads} + {own})" if own else "row"

@@ -135,6 +135,24 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("decay", ["a * S", "diag(a * w) S"])
+def test_a_column_of_a_third_width_has_no_tile(decay, tmp_path):
+    """It would be cut off where keys end."""
+    text = f"""
+recurrence third {{
+  dim    N = 16, P = 16, M = 96
+  input  q, k, w_raw : [N]; v : [P]; x : [M]
+  param  c : [M] per head init 1
+  gate   a in (0, 1) = sigmoid(c . x); w : [N] in (0, 1) = sigmoid(w_raw)
+  state  S : real [N, P]
+  update S' = {decay} + k v^T
+  output o = S'^T q
+}}
+"""
+    assert not (write(text, tmp_path)[0] / "kernels.py").exists()
+    assert (write(text.replace("M = 96", "").replace("16, \n", "16\n").replace("[M]", "[N]"), tmp_path / "own")[0] / "kernels.py").exists()
+
+
 @pytest.mark.parametrize("name", ["simple_gla", "deltanet", "mamba1"])
 def test_a_trace_with_open_sizes_fixes_widths_alone(name, tmp_path):
     """On tensors that say they are on a GPU, narrow enough to need float32: the launchers' shapes are asked for, no kernel runs."""
