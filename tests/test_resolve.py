@@ -173,6 +173,13 @@ def test_parameters_are_counts_or_constants():
     assert isinstance(found.update[1], spec.MicroLoop)
 
 
+def test_a_build_fixes_numbers_of_rows_and_sizes_that_no_tensor_has():
+    lines = "input k : [R, N]; v : [R, P]; q : [N]; w : [L]", "state S : real [N, P]; h : real [M]"
+    lines += "update S' = S + sum r in 1..R: k[r] v[r]^T", "h' = 0.5 * h + norm(q)", "output o = S'^T q * norm(h') * w[3]"
+    found = recurrence(*lines, dims="N = 8, R = 2, M = 4, P = 8, L = 3")
+    assert (found.dims, found.counts) == ((("N", 8), ("P", 8)), (("R", 2), ("M", 4), ("L", 3)))
+
+
 def test_the_entry_index_of_an_init_is_not_a_state():
     found = recurrence("input x : [N]", "param w : [N] init pi * n", "state n : real [N]", "update n' = w * n + x", "output n'")
     assert expr_text(found.symbol("w").init) == "pi * n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from built import write
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from ssmgen.compiler import build  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 
@@ -218,20 +219,11 @@ recurrence named_products {
     "whole_matrices": """
 recurrence whole_matrices {
   dim N = 4, P = 3
-  input q : [N]; k : [N] unit; v : [P]; W : [N, P]; b, a : scalar in (0, 1)
+  input q, k : [N]; v : [P]; W : [N, P]; a : scalar in (0, 1)
   param S0 : [N, P] per head init normal(0, 1)
-  state S, R : real [N, P]
-  update S' = a * S + (1 - a) * S0 + W * (k v^T)
-         R' = (I - b * k k^T) R + b * W
-  output o = (S' + R')^T q
-}""",
-    "both_axes": """
-recurrence both_axes {
-  dim N = 4, P = 3
-  input q : [N]; k : [N] unit; v : [P]; e : [P] unit; c : [P] in (0, 1); b : scalar in (0, 1)
   state S : real [N, P]
-  update S' = (S - b * k (k^T S)) diag(c) - 0.1 * (S e) e^T + b * k v^T
-  output o = S^T q + (q . k) * v
+  update S' = a * S + (1 - a) * S0 + W * (k v^T)
+  output o = S'^T q
 }""",
     "sizes_of_no_input": """
 recurrence sizes_of_no_input {
@@ -260,3 +252,25 @@ def test_a_power_of_a_product_fades(gate):
     text = SPECS["const_decay"].replace("v : [P]", "v : [P]; x, y, w : scalar").replace("0.9 * S", "a * S")
     text = text.replace("  state", f"  let s = sigmoid(x)\n  gate a in (0, 1) = {gate}\n  state")
     assert "g: log decay" in build(Source("fading.ssm", text)).packages["const_decay"]["op.py"]
+
+
+def test_a_correction_beside_factors_of_the_other_axis(tmp_path):
+    """Against the equation itself, in float64."""
+    text = """
+recurrence both_axes {
+  dim N = 4, P = 3
+  input q : [N]; k : [N] unit; v, c : [P]; e : [P] unit; W : [N, P]
+  state S : real [N, P]
+  update S' = (S - k (k^T S)) diag(c) - 0.5 * (S e) e^T + W + k v^T
+  output o = S^T q
+}"""
+    q, k, v, c, e, W = (torch.randn(1, 5, 1, *shape, dtype=torch.float64) for shape in ((4,), (4,), (3,), (3,), (3,), (4, 3)))
+    k, e = (x / x.norm(dim=-1, keepdim=True) for x in (k, e))
+    S, wanted = torch.zeros(4, 3, dtype=torch.float64), []
+    for t in range(5):
+        wanted.append(q[0, t, 0] @ S)
+        kept = (S - torch.outer(k[0, t, 0], k[0, t, 0] @ S)) * c[0, t, 0]
+        S = kept - 0.5 * torch.outer(S @ e[0, t, 0], e[0, t, 0]) + W[0, t, 0] + torch.outer(k[0, t, 0], v[0, t, 0])
+    y, state = load(write(text, tmp_path)[0]).both_axes(q, k, v, c, e, W)
+    torch.testing.assert_close(y[0, :, 0], torch.stack(wanted))
+    torch.testing.assert_close(state.S[0, 0], S)

@@ -9,6 +9,7 @@ from .. import spec, syntax
 from ..bounds import INDICES
 from ..diagnostics import Label, Report, Severity
 from ..discretizations import methods
+from ..expressions import nodes
 from ..functions import FUNCTIONS
 from ..source import Source, Span
 from .declared import desugar, structure_of
@@ -60,7 +61,13 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
         warn_unused(node, scope)
     if _errors(report) > errors:
         return None
-    fixed = _sizes_of_states_alone(scope)
+    assigned = [a.value for item in update for a in (item.body if isinstance(item, spec.MicroLoop) else (item,))]
+    values = [
+        *assigned,
+        *(v.value for v in (*dynamics, *outputs)),
+        *(s.definition for s in scope.symbols.values() if s.definition is not None),
+    ]
+    fixed = _fixed_sizes(scope, update, values, outputs)
     return spec.Recurrence(
         name=node.name,
         source=source,
@@ -84,12 +91,16 @@ def resolve_recurrence(node: syntax.RecurrenceDecl, source: Source, report: Repo
     )
 
 
-def _sizes_of_states_alone(scope: Scope) -> tuple[str, ...]:
-    """Sizes of states that no input and no parameter has: no tensor of a call tells them, so that a build fixes them."""
+def _fixed_sizes(scope: Scope, update: tuple, values: list[spec.Expr], outputs: tuple[spec.Output, ...]) -> tuple[str, ...]:
+    """Sizes that a build fixes: numbers of rows, which are written out one by one or named by one, and those of states that no input and no
+    parameter has, which no tensor of a call tells."""
     shown = {name for s in scope.symbols.values() if s.definition is None for name in _names_of_sizes(s.type)}
-    return tuple(
-        dict.fromkeys(n for state in scope.states.values() for n in _names_of_sizes(state.type) if n in scope.dims and n not in shown)
-    )
+    alone = [n for state in scope.states.values() for n in _names_of_sizes(state.type) if n not in shown]
+    counts = [item.count for item in update if isinstance(item, spec.MicroLoop)] + [o.count for o in outputs if o.count is not None]
+    counts += [node.count for value in values for node in nodes(value) if isinstance(node, spec.SumOver)]
+    counts += [n.base.type.rows for value in values for n in nodes(value) if isinstance(n, spec.Element) and isinstance(n.index, int)]
+    rows = [name for count in counts for name, _ in count.terms]
+    return tuple(name for name in scope.dims if name in alone or name in rows)
 
 
 def _names_of_sizes(type: spec.Type) -> list[str]:

@@ -317,8 +317,12 @@ def _free_gates(subject: Subject) -> set[str]:
 
 def _lost(actual, expected) -> int:
     """How many entries are not finite although they could be."""
-    holdable = expected.isfinite() & (expected.abs() < 1e30)
-    return int((holdable & ~actual.isfinite()).sum())
+    return int((_holdable(expected) & ~actual.isfinite()).sum())
+
+
+def _holdable(expected):
+    """Where float32 holds a value, and what sums to it."""
+    return expected.isfinite() & (expected.abs() < 1e30)
 
 
 def mixed_gates(subject: Subject) -> Iterator[Row]:
@@ -335,8 +339,10 @@ def mixed_gates(subject: Subject) -> Iterator[Row]:
     start = _narrowed(subject.start(subject.case(LONG, seed=20)))
     wide = tuple(_widened(p) for p in start)
     truth, eager, op = subject.reference(case.to(torch.float64), wide), subject.reference(case, start), subject.op(case, start)
-    allowed = 2 * worst(zip(eager.tensors, truth.tensors, strict=True), typical) + MIXED
-    found = worst(zip(op.tensors, truth.tensors, strict=True), typical)
+    # what grows without bound is no number in float32, and says nothing of the operator
+    true, eager, op = ([x.where(_holdable(e), 0) for x, e in zip(run.tensors, truth.tensors, strict=True)] for run in (truth, eager, op))
+    allowed = 2 * worst(zip(eager, true, strict=True), typical) + MIXED
+    found = worst(zip(op, true, strict=True), typical)
     yield Row("mixed gates", "y and final state, gates moved by -20, 0 or 20", found, allowed, TWICE + " of the running sum of log decays")
 
 
