@@ -15,9 +15,9 @@ from .spec import Specification
 from .triton_decode import decode_package
 from .triton_kernels import triton_package
 from .triton_layer import layer_launches
-from .triton_rows import rows_package
 from .triton_running import running_package
 from .triton_scan import scan_package
+from .triton_walk import walk_package
 from .triton_walks import walks_package
 from .wrap import wrapped
 
@@ -37,11 +37,11 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     inner = kernels.plan.classified.recurrence
     # products of matrices stand outside of a step as well
     decode = decode_package(inner) if inner.dense is not None else None if has_rows else decode_package(recurrence)
-    walks_apart = kernels.scan is None and not any(w.walk.members for w in kernels.walks)
-    has_chunks = walks_apart and not has_rows
-    fused = triton_package(kernels) if has_chunks else None
-    rows = rows_package(kernels) if has_chunks and fused is None else None
-    walks = walks_package(kernels) if walks_apart and fused is None and rows is None else None
+    has_chunks = kernels.scan is None and not has_rows
+    feeds = any(w.walk.members for w in kernels.walks)
+    fused = triton_package(kernels) if has_chunks and not feeds else None
+    rows = walk_package(kernels) if has_chunks and fused is None else None
+    walks = walks_package(kernels) if kernels.scan is None and fused is None and rows is None else None
     scan = scan_package(kernels) if kernels.scan is not None else None
     has_kernels = any(found is not None for found in (fused, rows, walks, scan))
     running = running_package(kernels) if has_kernels else None
@@ -63,10 +63,10 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     if fused is not None:
         files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
     if rows is not None:
-        files["kernels.py"] = wrapped(render("triton/rows.py.jinja", rows=rows))
+        files["kernels.py"] = wrapped(render(rows.TEMPLATE, rows=rows))
     if walks is not None:
         files["kernels.py"] = wrapped(render("triton/walks.py.jinja", walks=walks))
-        files |= {f"{module}.py": wrapped(render("triton/rows.py.jinja", rows=part)) for module, part in walks.parts}
+        files |= {f"{module}.py": wrapped(render(part.TEMPLATE, rows=part)) for module, part in walks.parts}
     if scan is not None:
         files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
     if has_kernels:

@@ -59,8 +59,8 @@ class RowOperands(RowReadout):
         if self.is_part:
             self.tokens.outputs = ()
         self.names = RowTokens(self.tokens, self.walk)
-        if len(self.tokens.outputs) > 1 or self.walk.members:
-            raise UnsupportedOperand("several outputs, or states that feed each other")
+        if len(self.tokens.outputs) > 1:
+            raise UnsupportedOperand("several outputs")
         values = [r for r in self.walk.readings if r.is_value]
         if values and (not self.is_part or any(r.query is None or r.query.type.is_scalar for r in values)):
             raise UnsupportedOperand("a query of the values")
@@ -162,7 +162,12 @@ class RowOperands(RowReadout):
                     stores.append(f"b_f{tail} = {sums}")
         if self.has_decay:
             stores += self._sum_stores()
+        stores += self._number_stores(site)
         return self._walked(head, site), tuple(stores)
+
+    def _number_stores(self, site: Site) -> list[str]:
+        """Stores of what else moves the states: nothing."""
+        return []
 
     def _named(self, expr: Expr | None) -> Expr | None:
         return None if expr is None else self.names.named(expr)
@@ -340,6 +345,7 @@ class RowOperands(RowReadout):
                 else:
                     load(f"grad_g{tail}", "grad_g", f"_shares(grad_g, {at}, slots * H * BC, m_t, BLOCKS)", (ROW,))
                     gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
+        self._number_gradients(gradients, load)
         lines = gradients.lines(site)
         stores, outputs = [], []
         for stored, value in lines:
@@ -351,6 +357,9 @@ class RowOperands(RowReadout):
         used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
         order = [b for b in self._gradient_names() if b in buffers]
         return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
+
+    def _number_gradients(self, gradients: Gradients, load) -> None:
+        """The gradients of what else moves the states: nothing."""
 
     def axis_of_output(self, expr: Expr) -> str:
         size = expr.type.cols if expr.type.is_row else expr.type.rows

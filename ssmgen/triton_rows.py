@@ -17,7 +17,6 @@ from .backends.triton_text import helpers
 from .bounds import bounds_of
 from .column_text import pack, unpack
 from .head_text import equations, title_of
-from .kernel import Kernels
 from .schedule import widths
 from .tokens import level
 from .triton_launch import heads_text, known, of_pointer
@@ -25,15 +24,6 @@ from .triton_package import Output, Walked
 from .triton_row_operands import RowOperands
 from .triton_rows_package import Buffer, PairKernel, Reader, RowsPackage, Totals, Tuned
 from .triton_site import CodeLine, pointer
-
-
-def rows_package(kernels: Kernels) -> RowsPackage | None:
-    """The context of kernels.py in the form of rows; None where an operand does not fit on tiles, or several walks run."""
-    try:
-        return RowWriter(kernels).package()
-    except UnsupportedOperand:
-        return None
-
 
 TUNED = (
     Tuned("operands", "operand_configurations", "_operand_options"),
@@ -227,7 +217,7 @@ class RowWriter(RowOperands):
         arguments = [pointer(s.name) for s in self.tokens.arguments]
         prepared = [*arguments, *position, *constants]
         states = [identifier(s) for s in self.own_states()]
-        by_name = {column.state: identifier(column.state) for column in self.walk.columns}
+        by_name = {state: identifier(state) for state in self.walk.states}
         states = [f"initial_{s}" for s in states]
         moved = [f"moved_{s.removeprefix('initial_')}" for s in states]
         reads_before = any(r.is_before for r in readers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .triton_package import Output, Walked
 from .triton_site import CodeLine
@@ -94,6 +95,8 @@ class PairKernel:
 @dataclass(frozen=True)
 class RowsPackage:
     """Everything kernels.py says in this form."""
+
+    TEMPLATE: ClassVar[str] = "triton/rows.py.jinja"
 
     title: str
     is_part: bool  # one walk of several: its reads are made an output elsewhere

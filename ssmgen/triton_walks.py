@@ -22,10 +22,10 @@ from .triton_launch import heads_text, of_pointer
 from .triton_operands import atom
 from .triton_package import Front
 from .triton_row_readout import Cut, RowReadout
-from .triton_rows import RowWriter
 from .triton_rows_package import Buffer
 from .triton_site import CodeLine, pointer
 from .triton_tokens import Gradients, RowTokens
+from .triton_walk import writer_of
 from .triton_walks_package import WalkCall, WalksPackage
 
 
@@ -41,7 +41,7 @@ class _Writer(RowReadout):
     def __init__(self, kernels: Kernels):
         self.plan = kernels.plan
         classified = self.plan.classified
-        self.walks = [RowWriter(kernels, number, f"walk_{number}") for number in range(len(kernels.walks))]
+        self.walks = [writer_of(kernels, number, f"walk_{number}") for number in range(len(kernels.walks))]
         self.parts = [walk.package() for walk in self.walks]
         self.spec = classified.recurrence.spec
         self.tokens = TokenWriter(classified)
