@@ -129,6 +129,7 @@ class MembersWriter(RowWriter):
 
     def package(self) -> MembersPackage:
         base, count = super().package(), len(self.members)
+        (pairs,) = base.pair_kernels
         names = [m.state for m in self.members]
         readers = []
         for reader in base.readers:
@@ -158,6 +159,7 @@ class MembersWriter(RowWriter):
         return MembersPackage(
             **own,
             member_count=count,
+            pairs=pairs,
             lanes=1 << (count - 1).bit_length(),
             legend_names=" and ".join([", ".join(names[:-1]), names[-1]]),
             members=tuple(moved),
@@ -172,8 +174,8 @@ class MembersWriter(RowWriter):
             state_sizes=f"sequences, H, {self.K}, {self.V}",
             made_member_pairs="".join(
                 [
-                    *(f'made["{n}"], ' for n in (*base.pair_inputs, "factors")),
-                    *("erased, " if n == "erased" else f'made["{n}"], ' for n in base.pair_outputs),
+                    *(f'made["{n}"], ' for n in (*pairs.inputs, "factors")),
+                    *("erased, " if n == "erased" else f'made["{n}"], ' for n in pairs.outputs),
                 ]
             ),
             pair_gradients_target=", ".join(base.pair_gradient_names) + "," * (len(base.pair_gradient_names) == 1),

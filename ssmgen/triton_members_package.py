@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .triton_rows_package import Reader, RowsPackage
+from .triton_rows_package import PairKernel, Reader, RowsPackage
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class MembersPackage(RowsPackage):
     TEMPLATE: ClassVar[str] = "triton/members.py.jinja"
 
     member_count: int
+    pairs: PairKernel
     lanes: int  # a power of two that holds the members
     legend_names: str
     members: tuple[MovedMember, ...]

@@ -73,11 +73,28 @@ recurrence turned_values {
 }"""
 """Values turn by angles of the data, and so does the state along them."""
 
+FED = """
+recurrence fed {
+  dim    N = 16, P = 24
+  input  q, k : [N] per group; v, u : [P]; a_raw, c_raw : scalar; b_raw : scalar per group
+  param  w : scalar per head init uniform(-1, 1); theta : scalar per head init 1
+  gate   a in (0, 1) = sigmoid(a_raw); b in (0, 1) = sigmoid(b_raw + w); s in (0, 1) = sigmoid(c_raw)
+  let    kn : [N] = unit(k)
+  state  F, A, S : real [N, P]
+  update F' = b * F - s * kn (S^T kn - v)^T
+         A' = a * A + (1 - a) * F' - tanh(theta) * S
+         S' = exp(-softplus(w)) * S + 1/2 * s * kn (v - S^T kn)^T
+  output o = silu(u) * (A'^T q) + F^T q - 1/2 * S'^T q
+  time   reversed
+}"""
+"""Three memories that feed each other with either sign, two of them written to, by numbers of tokens, groups and heads."""
+
 SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
     "strong decays": STRONG,
     "crossed": CROSSED,
     "turned": TURNED,
     "turned values": TURNED_VALUES,
+    "fed": FED,
 }
 
 
@@ -131,7 +148,7 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
         "comba", "deltanet", "deltaproduct", "dplr", "gated_deltanet", "gated_deltaproduct", "gdn2", "gla", "hgrn2", "kda",
         "rwkv5", "rwkv6", "rwkv7", "strong decays", *OTHERS, "backward_delta", "channel_deltaproduct", "damped_reflection",
         "delta_with_bonus", "forget_correct_forget", "normalised_dplr", "novelty", "rank_three_hgrn2", "rwkv6_two_taps",
-        "simultaneous_delta", "unlearning",
+        "simultaneous_delta", "three_horizons", "titans", "unlearning",
     }  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def test_words_about_tables(tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     assert "Error: empty.json: not a table of configurations in format 1" in says("verify", "simple_gla", "--table", "empty.json")
-    assert "no kernels of which" in says("verify", "titans", "--table", "empty.json")
+    assert "no kernels of which" in says("verify", "pd_ssm", "--table", "empty.json")
     if not torch.cuda.is_available():
         assert "no GPU here" in says("tune", "simple_gla")
 
