@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from .backends.torch_pointwise import UnsupportedOperand
 from .bounds import bounds_of
 from .kernel import ROW, Kernels
 from .triton_gradients import made
@@ -129,6 +130,8 @@ class MembersWriter(RowWriter):
 
     def package(self) -> MembersPackage:
         base, count = super().package(), len(self.members)
+        if not base.pair_kernels:
+            raise UnsupportedOperand("members that nobody reads")
         (pairs,) = base.pair_kernels
         names = [m.state for m in self.members]
         readers = []
