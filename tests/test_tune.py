@@ -204,8 +204,9 @@ def test_a_build_leaves_the_table(tmp_path):
 def test_words_about_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.json").write_text("[]")
-    several = "recurrence several(n = 2) {\n input q : [n, 4]; k, v : [4]\n state S : real [4, 4]\n"
-    (tmp_path / "several.ssm").write_text(several + " update S' = S + k v^T\n output y[j] = S'^T q[j]\n}")
+    # a size with the name of a kernel's own
+    spec = "recurrence unlaunched {\n dim BK = 4\n input q, k, v : [BK]\n state S : real [BK, BK]\n"
+    (tmp_path / "unlaunched.ssm").write_text(spec + " update S' = S + k v^T\n output y = S'^T q\n}")
 
     def says(*words: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -214,7 +215,7 @@ def test_words_about_tables(tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     assert "Error: empty.json: not a table of configurations in format 1" in says("verify", "simple_gla", "--table", "empty.json")
-    assert "no kernels of which" in says("verify", "several.ssm", "--table", "empty.json")
+    assert "no kernels of which" in says("verify", "unlaunched.ssm", "--table", "empty.json")
     if not torch.cuda.is_available():
         assert "no GPU here" in says("tune", "simple_gla")
 
