@@ -13,12 +13,9 @@ from .reference import reference_package
 from .selftest import render_self_test
 from .spec import Specification
 from .triton_decode import decode_package
-from .triton_kernels import triton_package
+from .triton_forms import form_of
 from .triton_layer import layer_launches
 from .triton_running import running_package
-from .triton_scan import scan_package
-from .triton_walk import walk_package
-from .triton_walks import walks_package
 from .wrap import wrapped
 
 FORMAT = 3
@@ -32,21 +29,14 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     spec = recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    # one token's launch, and the walks that make the output themselves, give one column a token
+    # one token's launch gives one column
     has_rows = any(output.index is not None for output in spec.outputs)
     inner = kernels.plan.classified.recurrence
     # products of matrices stand outside of a step as well
     decode = decode_package(inner) if inner.dense is not None else None if has_rows else decode_package(recurrence)
-    has_chunks = kernels.scan is None and not has_rows
-    feeds = any(w.walk.members for w in kernels.walks)
-    fused = triton_package(kernels) if has_chunks and not feeds else None
-    rows = walk_package(kernels) if has_chunks and fused is None else None
-    walks = walks_package(kernels) if kernels.scan is None and fused is None and rows is None else None
-    scan = scan_package(kernels) if kernels.scan is not None else None
-    has_kernels = any(found is not None for found in (fused, rows, walks, scan))
-    running = running_package(kernels) if has_kernels else None
-    joins_reads = fused is not None and fused.is_folded
-    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", has_kernels, decode is not None, running, joins_reads)
+    form = form_of(kernels)
+    running = running_package(kernels) if form.files else None
+    op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", bool(form.files), decode is not None, running, form.joins_reads)
     layers = layers_of(specification, spec)
     # a layer's launch takes the recurrence's own inputs, to which neither a running maximum nor a real part belongs
     is_whole = decode is not None and not recurrence.maxima and not recurrence.pairs and not recurrence.rows and inner.dense is None
@@ -60,16 +50,8 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
         "reference.py": render("torch/reference.py.jinja", package=reference_package(spec)),
         f"test_{spec.name}.py": render_self_test(spec, layers, lengths),
     }
-    if fused is not None:
-        files["kernels.py"] = wrapped(render("triton/chunk.py.jinja", kernels=fused))
-    if rows is not None:
-        files["kernels.py"] = wrapped(render(rows.TEMPLATE, rows=rows))
-    if walks is not None:
-        files["kernels.py"] = wrapped(render("triton/walks.py.jinja", walks=walks))
-        files |= {f"{module}.py": wrapped(render(part.TEMPLATE, rows=part)) for module, part in walks.parts}
-    if scan is not None:
-        files["kernels.py"] = wrapped(render("triton/scan.py.jinja", kernels=scan))
-    if has_kernels:
+    files |= {name: wrapped(render(template, **context)) for name, template, context in form.files}
+    if form.files:
         files["tuning.py"] = render("triton/tuning.py.jinja")
     if running is not None:
         files["running.py"] = wrapped(render("triton/running.py.jinja", running=running))

@@ -21,7 +21,7 @@ from .source import Source
 from .spec import Recurrence
 from .spec_text import expr_text, number_text
 from .stability import Stability, stability
-from .triton_scan import walk_words
+from .triton_forms import form_of
 
 BALANCE = (150, 300)
 """Operations a byte that current GPUs do in bfloat16: the tensor cores' peak over the memory's bandwidth, about."""
@@ -147,8 +147,8 @@ def _how(plan: Plan, kernels) -> list[str]:
     token = recurrence_words(recurrence)
     if token and classified.recurrence.dense is not None:
         token += "; products of matrices are torch operations"
-    walk = [("kernels", walk_words(kernels))] if plan.form == "scan" and kernels.scan.mixes else []
-    return columns([("form", form_words(plan)), *_reasons(plan), *walk, *([("a token", token)] if token else [])])
+    sequence = ("a sequence", f"on a GPU {form.words}" if (form := form_of(kernels)).files else form.words)
+    return columns([("form", form_words(plan)), *_reasons(plan), sequence, *([("a token", token)] if token else [])])
 
 
 def _scan(kernels) -> list[str]:

@@ -25,26 +25,26 @@ from .spec import Expr, MatMul, Ref
 from .tokens import level
 from .triton_columns import Columns
 from .triton_gradients import MADE, made
-from .triton_launch import as_type, heads_text, known, of_pointer, over_heads
+from .triton_launch import as_type, heads_text, known, of_pointer, one_column, over_heads
 from .triton_operands import added, atom, column, legible
 from .triton_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .triton_parts import Parts
 from .triton_site import CodeLine, Site, masked, pointer, widened
 
 
-def triton_package(kernels: Kernels) -> TritonPackage | None:
+def triton_package(kernels: Kernels) -> TritonPackage:
     """The context of kernels.py.
 
-    None where the fused kernels do not carry the plan: more than one walk, query, matrix or row, a decay for every key, an erase
-    key, or operands that do not fit on tiles.
+    Raises UnsupportedOperand where the fused kernels do not carry the plan: more than one walk, query, matrix or row, states that feed
+    each other, a decay for every key, an erase key, or operands that do not fit on tiles.
     """
-    try:
-        kernels = folded(kernels)
-        whole = _Writer(kernels)
-        walked, values = apart(kernels, whole.wide)
-        return _with_columns(whole, _Writer(walked), values) if values else whole.package()
-    except UnsupportedOperand:
-        return None
+    one_column(kernels)
+    if any(walk.walk.members for walk in kernels.walks):
+        raise UnsupportedOperand("states that feed each other")
+    kernels = folded(kernels)
+    whole = _Writer(kernels)
+    walked, values = apart(kernels, whole.wide)
+    return _with_columns(whole, _Writer(walked), values) if values else whole.package()
 
 
 def _with_columns(whole: _Writer, walked: _Writer, values: tuple[Made, ...]) -> TritonPackage:

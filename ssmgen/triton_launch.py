@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .backends.torch_pointwise import UnsupportedOperand
+from .kernel import Kernels
 from .tokens import TokenWriter, level
 from .triton_site import pointer, set_apart
 
@@ -41,3 +43,9 @@ def heads_text(tokens: TokenWriter) -> str:
         if symbol.kind == "input" and level(symbol.per) == "g":
             return f"{pointer(symbol.name)}.shape[2]"
     return "1"
+
+
+def one_column(kernels: Kernels) -> None:
+    """What makes its output itself gives one column a token. Raises UnsupportedOperand for an output of rows."""
+    if any(output.index is not None for output in kernels.plan.classified.recurrence.upright.written.outputs):
+        raise UnsupportedOperand("an output of several rows")

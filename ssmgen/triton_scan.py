@@ -67,29 +67,23 @@ LEAST, MOST = 16, 32
 """Numbers of a thread, of matrices, below which lanes share a warp, and of the matrices of all tokens of a block."""
 
 
-def scan_package(kernels: Kernels) -> ScanPackage | None:
+def scan_package(kernels: Kernels) -> ScanPackage:
     """The context of kernels.py.
 
-    None where a token has no text on tiles: lanes that read each other, several widths of keys, rotations by position, groups of channels.
+    Raises UnsupportedOperand where a token has no text on tiles: lanes that read each other, several widths of keys, rotations by
+    position, groups of channels.
     """
-    try:
-        return _Writer(kernels).package()
-    except UnsupportedOperand:
-        return None
+    return _Writer(kernels).package()
 
 
 def walk_words(kernels: Kernels) -> str:
-    """How whole sequences of entries that read each other run on a GPU, and up to which size."""
-    try:
-        writer = _Writer(kernels)
-        writer.package()
-    except UnsupportedOperand as reason:
-        return f"torch operations token after token, on a GPU too: no kernel has {reason}"
+    """How whole sequences of entries that read each other run on a GPU, and up to which size, where they have kernels."""
+    writer = _Writer(kernels)
     matrices = writer.matrices
     if not matrices:
-        return "on a GPU one kernel walks a whole sequence, its states in registers"
+        return "one kernel walks a whole sequence, its states in registers"
     count = "one matrix" if matrices == 1 else f"{matrices} matrices"
-    walks = f"on a GPU one kernel walks a whole sequence, its states and {count} in registers, up to {widest_of(matrices)} entries a side"
+    walks = f"one kernel walks a whole sequence, its states and {count} in registers, up to {widest_of(matrices)} entries a side"
     if writer.shares:
         walks += f", {PARTS * LARGEST // matrices:,} numbers of a matrix times the {writer.lanes.words} that share it"
     return f"{walks}; torch beyond"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .backends.torch_pointwise import UnsupportedOperand
 from .kernel import Kernels
+from .triton_launch import one_column
 from .triton_members import MembersWriter
 from .triton_rows import RowWriter
 from .triton_rows_package import RowsPackage
@@ -14,9 +14,7 @@ def writer_of(kernels: Kernels, number: int = 0, module: str = "") -> RowWriter:
     return (MembersWriter if kernels.walks[number].walk.members else RowWriter)(kernels, number, module)
 
 
-def walk_package(kernels: Kernels) -> RowsPackage | None:
-    """The context of kernels.py; None where an operand does not fit on tiles, or several walks run."""
-    try:
-        return writer_of(kernels).package()
-    except UnsupportedOperand:
-        return None
+def walk_package(kernels: Kernels) -> RowsPackage:
+    """The context of kernels.py. Raises UnsupportedOperand for several walks, rows of an output, and what does not fit on tiles."""
+    one_column(kernels)
+    return writer_of(kernels).package()

@@ -29,12 +29,9 @@ from .triton_walk import writer_of
 from .triton_walks_package import WalkCall, WalksPackage
 
 
-def walks_package(kernels: Kernels) -> WalksPackage | None:
-    """The context of kernels.py and of the files of its walks; None where an operand does not fit on tiles."""
-    try:
-        return _Writer(kernels).package()
-    except UnsupportedOperand:
-        return None
+def walks_package(kernels: Kernels) -> WalksPackage:
+    """The context of kernels.py and of the files of its walks. Raises UnsupportedOperand where an operand does not fit on tiles."""
+    return _Writer(kernels).package()
 
 
 class _Writer(RowReadout):

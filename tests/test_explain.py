@@ -224,6 +224,33 @@ def test_what_a_transition_can_track_and_where_it_stays_bounded(name, sizes, wor
     assert words in section(explain.summary(example(name), sizes)[0], "stability")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("simple_gla", "on a GPU fused kernels of one walk"),
+        ("kda", "on a GPU kernels of one walk, over operands that are made before it"),
+        ("titans", "on a GPU kernels of one walk of states that feed each other"),
+        ("mamba1", "on a GPU kernels of a scan"),
+    ],
+)
+def test_how_a_sequence_runs_on_a_gpu(name, words):
+    assert f"a sequence {words}" in section(explain.summary(example(name), {})[0], "how it runs")
+
+
+def test_what_has_no_kernels_says_why():
+    text = """recurrence gated {
+  dim    N = 4, P = 4, M = 8
+  input  q, k : [N]; v : [P]; c, x : [M]
+  gate   a in (0, 1) = sigmoid(c^T x)
+  state  S : real [N, P]
+  update S' = a * S + k v^T
+  output o = S'^T q
+}
+"""
+    summary, _ = explain.summary(Source("gated.ssm", text), {})
+    assert "a sequence torch operations on a GPU too: no kernel has " in section(summary, "how it runs")
+
+
 def test_a_state_that_is_fed_and_feeds_none_has_eigenvalues_of_its_own():
     text = """recurrence chain {
   dim    N = 4
