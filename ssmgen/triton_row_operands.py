@@ -353,7 +353,7 @@ class RowOperands(RowReadout):
             stores.append(store)
             outputs.append((stored, output))
         walked = self._walked(head, site)
-        needs_dy = any("(dy" in line.text for line in walked.rows)
+        needs_dy = any(re.search(r"\(dy\b", line.text) for line in walked.rows)
         used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
         order = [b for b in self._gradient_names() if b in buffers]
         return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
