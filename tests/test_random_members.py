@@ -45,7 +45,8 @@ def spec_of(seed: int) -> str:
     lines = [
         f"recurrence drawn_{seed} {{",
         f"  dim    N = {drawn.choice((4, 16))}, P = {drawn.choice((4, 16))}",
-        f"  input  q, p, k : [N]{drawn.choice(('', ' per group'))}; v : [P]; x, y, z : scalar; u : scalar per {drawn.choice(('group', 'layer'))}",
+        f"  input  q, p, k : [N]{drawn.choice(('', ' per group'))}; v : [P]; x, y, z : scalar; "
+        f"u : scalar per {drawn.choice(('group', 'layer'))}",
         "  param  w : scalar per head init uniform(-1, 1)",
         "  gate   a in (0, 1) = sigmoid(x); b in (0, 1) = sigmoid(y + w); c in (0, 1) = sigmoid(u); d in (0, 1) = exp(-softplus(z))",
         "  let    kn : [N] = unit(k)",
