@@ -314,10 +314,13 @@ def transpose(operand: Expr, conjugate: bool = False, span: Span | None = None) 
 
 
 def row_of(stack: Expr, row: int) -> Expr:
-    """Row `row`, from 1, of a value of several rows, from the rows of what it is made of."""
+    """Row `row`, from 1, of a value of several rows, from the rows of what it is made of; of a function over all entries of a column
+    the entry itself."""
     rows = stack.type.rows
 
     def cut(node: Expr) -> Expr | None:
+        if isinstance(node, Apply) and node.function in OVER_ENTRIES and node.type.rows == rows and node.type.is_column:
+            return Element(Type(field=node.type.field), node.span, node, row)
         if isinstance(node, Ref | Delayed) and node.type.rows == rows and rows != ONE:
             return Element(Type(node.type.cols, ONE, node.type.field), node.span, node, row)
         return None
@@ -329,6 +332,9 @@ def inner(left: Expr, right: Expr, span: Span | None = None) -> Expr:
     """`left . right` of two columns: the inner product without conjugation."""
     return matmul(transpose(left), right, span=span)
 
+
+OVER_ENTRIES = ("softmax", "unit", "rmsnorm", "rope", "pairs")
+"""Functions of a column in which an entry depends on the others."""
 
 REDUCING = ("norm",)
 """Functions that give a scalar for a column."""

@@ -249,8 +249,7 @@ class TokenWriter:
 
     def _row(self, value: Expr, row: int) -> Expr:
         """Row `row` of a definition of several rows; of other definitions all there is."""
-        rows = value.type.rows
-        return algebra.row_of(value, row) if rows.terms and rows.terms[0][0] in self.counts else value
+        return value if value.type.rows == ONE else algebra.row_of(value, row)
 
     def _load(self, label: str, axes: str, place: str, mask: str) -> Text:
         target = f"b_{label}"

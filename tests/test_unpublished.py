@@ -274,3 +274,15 @@ recurrence both_axes {
     y, state = load(write(text, tmp_path)[0]).both_axes(q, k, v, c, e, W)
     torch.testing.assert_close(y[0, :, 0], torch.stack(wanted))
     torch.testing.assert_close(state.S[0, 0], S)
+
+
+@pytest.mark.parametrize("function", ["sigmoid", "softmax"])
+def test_an_entry_of_what_is_made_of_a_column(function):
+    """An entry of a function of every entry is the function of one; of all of them together no tile has it, and no kernel is emitted."""
+    text = SPECS["const_decay"].replace("v : [P]", "v : [P]; r : [2]").replace("2 * k v^T", "w[2] * k v^T")
+    text = text.replace("  state", f"  let w : [2] = {function}(r)\n  state")
+    files = build(Source("entry.ssm", text)).packages["const_decay"]
+    for name, written in files.items():
+        compile(written, name, "exec")
+    assert ("b_w_2 = _sigmoid(b_r_2)" in files.get("decode.py", "")) == (function == "sigmoid")
+    assert "softmax(b_" not in files.get("decode.py", "") + files.get("kernels.py", "")

@@ -459,6 +459,8 @@ def name_of(expr: Ref | StateRef | Delayed | Element) -> str:
     """The name of a leaf, as `Values` knows it."""
     if isinstance(expr, StateRef):
         return f"{expr.name}'" if expr.primed else expr.name
+    if isinstance(expr, Element) and not isinstance(expr.base, Ref | Delayed):
+        raise UnsupportedOperand("an entry of what is made of all entries")
     if isinstance(expr, Element):
         return f"{name_of(expr.base)}[{expr.index}]"
     return f"{expr.name}[-1]" if isinstance(expr, Delayed) else expr.name
