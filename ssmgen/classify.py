@@ -66,10 +66,23 @@ def _placed(recurrence: Recurrence) -> Classified:
             return Classified(recurrence, tuple(axes), (), outputs, (framed.diagnostic(),))
         recurrence, outputs = framed, framed.outputs
         walks, refusals = _walks([Facts(recurrence, names) for names in _groups(recurrence)])
+        refusals += [_unread(walk, recurrence) for walk in walks if not walk.readings]
     if not refusals:
         walks, outputs = _scaled(walks, outputs)
         walks = [_with_bare_query(walk, recurrence) for walk in walks]
     return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))
+
+
+def _unread(walk: Walk, recurrence: Recurrence) -> Diagnostic:
+    names = ", ".join(f"`{name}`" for name in walk.states)
+    state = recurrence.spec.state(walk.states[0])
+    return Problem(
+        f"no package for `{recurrence.spec.name}`: nothing reads {names}",
+        state.span,
+        "neither the output nor another state depends on it",
+        "the operator's gradients begin at what is read of a walk; what nothing reads would be walked for nothing",
+        f"read it in the output, as in `{state.name}'^T q`, or remove it",
+    ).diagnostic()
 
 
 def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
@@ -143,7 +156,7 @@ def _refusal(value: AxisValue, recurrence: Recurrence, law: tuple[str, str] | No
     return Diagnostic(
         "unsupported-lowering",
         Severity.ERROR,
-        f"no kernel for `{recurrence.spec.name}`: axis {value.axis} is `{value.value}`",
+        f"no package for `{recurrence.spec.name}`: axis {value.axis} is `{value.value}`",
         Label(span, label),
         (),
         law[0] if law else f"the specification is sound; on the axis {value.axis} a kernel exists for {words}",

@@ -130,7 +130,7 @@ class _Members:
     def _refuse(self, term, fact: str, edit: str):
         raise _Refused(
             Problem(
-                f"no kernel for `{self.recurrence.spec.name}`: its states feed each other, and {fact}",
+                f"no package for `{self.recurrence.spec.name}`: its states feed each other, and {fact}",
                 term.span,
                 {Transition: "a term between states", Write: "this write"}.get(type(term), "this read"),
                 "states that feed each other have a chunk form where a token moves them by numbers and writes one row to them",

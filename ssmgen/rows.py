@@ -275,7 +275,7 @@ class _Rows:
         acts, other = ("keys", "values") if self.is_transposed else ("values", "keys")
         what = "correction" if generator.kind == "rank_one" else "decay"
         return Problem(
-            f"no kernel for `{self.recurrence.spec.name}`: the {what} acts on the {acts} while another factor acts on the {other}",
+            f"no package for `{self.recurrence.spec.name}`: the {what} acts on the {acts} while another factor acts on the {other}",
             term.span,
             f"mixes or fades the {acts} of the state",
             "inside a chunk the state is met along one of its axes: decays and corrections must all act on that axis",
@@ -315,7 +315,7 @@ def sizes_of(spec) -> dict[str, int]:
 
 def _unwritten(facts: Facts, name: str) -> Problem:
     return Problem(
-        f"no kernel for `{facts.recurrence.spec.name}`: nothing is written to `{name}`",
+        f"no package for `{facts.recurrence.spec.name}`: nothing is written to `{name}`",
         facts.recurrence.spec.state(name).span,
         "only decays",
         "a walk carries what the tokens write, `S' = a * S + k v^T`",
@@ -331,7 +331,7 @@ def _uniform(facts: Facts, write: Write) -> Problem:
     is_column = facts.recurrence.spec.state(write.target).type.is_column
     edit = "c * one" if is_column else "c * one v^T"
     return Problem(
-        f"no kernel for `{facts.recurrence.spec.name}`: the same number is added to every entry of `{write.target}`",
+        f"no package for `{facts.recurrence.spec.name}`: the same number is added to every entry of `{write.target}`",
         write.span,
         "a key or a value that is one number in every entry",
         "what a chunk reads of a token are columns of its inputs and parameters, and this one is neither",
@@ -341,7 +341,7 @@ def _uniform(facts: Facts, write: Write) -> Problem:
 
 def _erased(facts: Facts) -> Problem:
     return Problem(
-        f"no kernel for `{facts.recurrence.spec.name}`: axis decay is `erased`",
+        f"no package for `{facts.recurrence.spec.name}`: axis decay is `erased`",
         facts.recurrence.spec.state(facts.states[0]).span,
         "nothing of the old state survives by itself",
         "a walk carries the state from token to token by its decay",

@@ -153,7 +153,7 @@ class _Scans:
             return None
         what = "brings in another state" if found is None else "mixes entries of the state by a whole matrix"
         return Problem(
-            f"no kernel for `{self.spec.name}`: this term {what} while entries of the state fade apart",
+            f"no package for `{self.spec.name}`: this term {what} while entries of the state fade apart",
             term.span,
             what,
             "a scan multiplies every entry of a state by a factor, s' = a s + b, and may add what matrices make of it: it has no rotations",
@@ -162,7 +162,7 @@ class _Scans:
 
     def _complex(self, found: NoParts) -> Problem:
         return Problem(
-            f"no kernel for `{self.spec.name}`: {found.what}",
+            f"no package for `{self.spec.name}`: {found.what}",
             found.span if found.span != NOWHERE else self.spec.span,
             "has no real and imaginary part here",
             "a scan carries complex values as pairs of reals: sums, products, quotients, whole powers, exp, expm1, cis and conj have parts",
@@ -171,7 +171,7 @@ class _Scans:
 
     def _indexed(self, node: Expr) -> Problem:
         return Problem(
-            f"no kernel for `{self.spec.name}`: rows that are read together beside entries of the state that run by themselves",
+            f"no package for `{self.spec.name}`: rows that are read together beside entries of the state that run by themselves",
             node.span if node.span != NOWHERE else self.spec.span,
             "has no row of its own here",
             "a scan keeps every row of a token by a name: it reads rows of arguments, and of what is made of them row by row",

@@ -209,7 +209,7 @@ class _Turned:
 
     def _several(self, state: str, fact: str) -> Problem:
         return Problem(
-            f"no kernel for `{self.spec.name}`: `{state}` turns, and {fact}",
+            f"no package for `{self.spec.name}`: `{state}` turns, and {fact}",
             self.spec.state(state).span,
             "does not turn as one",
             "a chunk sees the state in a frame that turns along, which exists where every part of a state turns by one angle",
@@ -219,7 +219,7 @@ class _Turned:
 
 def _complex_entries(recurrence: Recurrence, state: State) -> Problem:
     return Problem(
-        f"no kernel for `{recurrence.spec.name}`: the entries of `{state.name}` are complex numbers",
+        f"no package for `{recurrence.spec.name}`: the entries of `{state.name}` are complex numbers",
         state.span,
         "complex entries",
         "a chunk carries a complex state as pairs of real rows that turn, with real keys and queries",

@@ -88,3 +88,12 @@ def test_example_raises_its_slug_alone(slug):
 def test_instead_compiles(slug):
     trace = check(Source(f"{slug}.ssm", RULES[slug].instead))
     assert slug not in {diagnostic.slug for diagnostic in trace.warnings}
+
+
+def test_what_nothing_reads_is_a_warning_and_not_built():
+    text = (FOLDER / "unread-state.ssm").read_text(encoding="utf-8").replace("a * Z + k", "a * Z + q")  # a walk of its own
+    source = Source("unread.ssm", text)
+    assert [diagnostic.slug for diagnostic in check(source).warnings] == ["unread-state"]
+    with pytest.raises(SpecError) as refused:
+        build(source)
+    assert "nothing reads" in refused.value.diagnostics[0].title

@@ -68,7 +68,7 @@ def test_everything_is_explained(path):
     for name, found in compiler.check(source(path)).after("classify").items():
         assert f"recurrence {name}" in text
         assert all(
-            f"no kernel for `{name}`: axis {a.axis} is" in text for a in found.axes if not a.is_lowered and not found.recurrence.sequential
+            f"no package for `{name}`: axis {a.axis} is" in text for a in found.axes if not a.is_lowered and not found.recurrence.sequential
         )
     heads = [line for line in text.split("\n") if line in SECTIONS]
     assert heads[: len(set(heads))] == [s for s in SECTIONS if s in heads]
