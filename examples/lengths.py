@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmgen.figure import line_chart
+from ssmgen.figures.figure import line_chart
 from ssmgen.runtime import jit
 from ssmgen.source import Source
 

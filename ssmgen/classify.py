@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import algebra
-from .coupled import members_of
 from .diagnostics import Diagnostic, Label, Severity, SpecError
 from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
-from .lookahead import looking_ahead
+from .identities.coupled import members_of
+from .identities.lookahead import looking_ahead
+from .identities.rows import Problem, rows_of, unrolled_reads
+from .identities.scans import scan_of
+from .identities.time_invariance import refused_form
+from .identities.turning import turned
 from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
-from .rows import Problem, rows_of, unrolled_reads
-from .scans import scan_of
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
-from .time_invariance import refused_form
-from .turning import turned
 
 
 def classify(recurrence: Recurrence) -> Classified:

@@ -332,7 +332,7 @@ def explain(
 
 def _plot(source: Source, out: Path, dims: dict[str, int], checkpoint: Path | None, sample: Path | None) -> int:
     from . import compiler
-    from .portrait import portrait
+    from .figures.portrait import portrait
 
     trace, gates = compiler.check(source, dims), None
     if checkpoint is not None:

@@ -6,17 +6,17 @@ import hashlib
 
 from ._environment import render
 from .kernel import Kernels
-from .lengths import lengths_file
 from .module import layers_of, module_file, render_module, render_package
-from .op import op_package
+from .module.decode_layer import layer_launches
+from .package.lengths import lengths_file
+from .package.selftest import render_self_test
 from .reference import reference_package
-from .selftest import render_self_test
 from .spec import Specification
-from .triton_decode import decode_package
-from .triton_forms import form_of
-from .triton_layer import layer_launches
-from .triton_running import running_package
-from .wrap import wrapped
+from .text.wrap import wrapped
+from .torch_form.op import op_package
+from .triton_form.decode import decode_package
+from .triton_form.forms import form_of
+from .triton_form.running import running_package
 
 FORMAT = 3
 """Number of the output format: part of the operators' namespace, so that packages of two formats can live in one process."""

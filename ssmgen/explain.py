@@ -8,11 +8,10 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from . import compiler, kernel_text, layer_text, scan_text
-from .complex_pairs import over_pairs
-from .decode_words import layer_words, recurrence_words
-from .dense import apart
+from .identities.complex_pairs import over_pairs
 from .layer_spec import Layer
-from .lengths import frame_words
+from .module.decode_words import layer_words, recurrence_words
+from .package.lengths import frame_words
 from .plan import AXES, Classified, Cost, Plan
 from .plan_text import axis_rows, columns, cost_rows, form_words, frame_lines, walk_lines
 from .recurrence_text import equations
@@ -21,7 +20,8 @@ from .source import Source
 from .spec import Recurrence
 from .spec_text import expr_text, number_text
 from .stability import Stability, stability
-from .triton_forms import form_of
+from .torch_form.dense import apart
+from .triton_form.forms import form_of
 
 BALANCE = (150, 300)
 """Operations a byte that current GPUs do in bfloat16: the tensor cores' peak over the memory's bandwidth, about."""

@@ -15,25 +15,7 @@ from . import hippo
 from .functions import FUNCTIONS
 from .intervals import INFINITY, Interval
 from .recurrence import Recurrence
-from .spec import (
-    ONE,
-    Add,
-    Apply,
-    Const,
-    Delayed,
-    Diag,
-    Div,
-    Expr,
-    Identity,
-    MatMul,
-    Mul,
-    Neg,
-    Pow,
-    Ref,
-    SizeOf,
-    Symbol,
-    Transpose,
-)
+from .spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Ref, SizeOf, Symbol, Transpose
 
 Number = float | complex
 

@@ -30,7 +30,7 @@ from .kernel import (
     Times,
     WalkKernels,
     programs,
-)  # fmt: skip
+)
 
 
 def kernels_text(kernels: Kernels) -> str:

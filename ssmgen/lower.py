@@ -21,9 +21,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .complex_pairs import over_pairs
-from .dense import apart
 from .features import values
+from .identities.complex_pairs import over_pairs
+from .identities.member_program import forward_program
 from .kernel import (
     KEY,
     ROW,
@@ -48,11 +48,11 @@ from .kernel import (
     Tile,
     Times,
     WalkKernels,
-)  # fmt: skip
+)
 from .lower_scan import lower_scan
-from .member_program import forward_program
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
+from .torch_form.dense import apart
 
 
 def lower(plan: Plan) -> Kernels:

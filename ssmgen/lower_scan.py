@@ -12,9 +12,9 @@ from . import algebra
 from .differentiate import cotangents
 from .expressions import constant, key, nodes
 from .gauges import immaterial
+from .identities.rows import sizes_of, unrolled
 from .plan import Plan
 from .response import Convolution, values_of
-from .rows import sizes_of, unrolled
 from .scan import Binding, ScanProgram, needed, output_gradients
 from .small import arguments_of
 from .source import NOWHERE

@@ -37,7 +37,7 @@ from .kernel import (
     Tile,
     Times,
     tiles,
-)  # fmt: skip
+)
 from .kernel_text import equation
 
 

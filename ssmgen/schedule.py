@@ -6,18 +6,18 @@ The choice rests on what was proved (the log decay's interval, the linearity of 
 from __future__ import annotations
 
 from .bounds import bounds_of
-from .complex_pairs import over_pairs
 from .diagnostics import SpecError
 from .expressions import nodes
+from .identities.complex_pairs import over_pairs
+from .identities.member_program import forward_program
+from .identities.time_invariance import convolution_of, obstacle
 from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
-from .member_program import forward_program
 from .plan import Classified, Column, Cost, Plan, Walk
 from .response import Convolution
 from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 from .stability import stability
-from .time_invariance import convolution_of, obstacle
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""

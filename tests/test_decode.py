@@ -29,7 +29,7 @@ from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.measure import typical  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
-from ssmgen.triton_decode import decode_package  # noqa: E402
+from ssmgen.triton_form.decode import decode_package  # noqa: E402
 
 interpreted = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed: the kernel was NOT tested, not even interpreted"

@@ -13,8 +13,8 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 import ssmgen  # noqa: E402
-from ssmgen import figure  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
+from ssmgen.figures import figure  # noqa: E402
 from ssmgen.runtime import demo, jit, magic  # noqa: E402
 
 SPEC = """\

@@ -38,7 +38,7 @@ from ssmgen.runtime.verify_checks import registered  # noqa: E402
 from ssmgen.runtime.verify_kernels import ODD, Trial, compare, launchers_of, sizes_near  # noqa: E402
 from ssmgen.runtime.verify_subject import Subject  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
-from ssmgen.triton_site import pointer  # noqa: E402
+from ssmgen.triton_form.site import pointer  # noqa: E402
 
 interpreted = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed: the kernels were NOT tested, not even interpreted"

@@ -14,10 +14,10 @@ from conftest import ROOT
 from test_imports import loaded_by
 
 from ssmgen import cli, compiler
-from ssmgen.figure import Scale, line_chart
-from ssmgen.portrait import histogram, portrait
+from ssmgen.figures.figure import Scale, line_chart
+from ssmgen.figures.portrait import histogram, portrait
+from ssmgen.figures.spectrum import spectra
 from ssmgen.source import Source
-from ssmgen.spectrum import spectra
 
 MAMBA2, GLA = (ROOT / "examples" / f"{name}.ssm" for name in ("mamba2", "gla"))
 

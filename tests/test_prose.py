@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from ssmgen.compiler import build
 from ssmgen.source import Source
-from ssmgen.wrap import wrapped
+from ssmgen.text.wrap import wrapped
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.ssm"))
 

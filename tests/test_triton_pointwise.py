@@ -26,10 +26,10 @@ from ssmgen.backends import torch_pointwise, torch_text, triton_pointwise  # noq
 from ssmgen.backends.triton_pointwise import loaded  # noqa: E402
 from ssmgen.backends.triton_text import FUNCTIONS, HELPERS, helpers  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
-from ssmgen.complex_pairs import over_pairs  # noqa: E402
 from ssmgen.differentiate import cotangents  # noqa: E402
 from ssmgen.expressions import nodes  # noqa: E402
 from ssmgen.functions import names  # noqa: E402
+from ssmgen.identities.complex_pairs import over_pairs  # noqa: E402
 from ssmgen.parse import parse  # noqa: E402
 from ssmgen.resolve import resolve  # noqa: E402
 from ssmgen.source import NOWHERE, Source  # noqa: E402

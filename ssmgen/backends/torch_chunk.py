@@ -40,8 +40,8 @@ from ..kernel import (
     Times,
     operands,
     tiles,
-)  # fmt: skip
-from ..line_text import broken
+)
+from ..text.line_text import broken
 
 
 @dataclass(frozen=True)

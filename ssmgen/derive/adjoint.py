@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from .. import algebra
 from ..delays import previous
 from ..expressions import constant, key, nodes, uses_index
-from ..micro_step import weighted
+from ..identities.micro_step import weighted
 from ..recurrence import MicroStep, Read, Transition, Write
 from ..source import NOWHERE
 from ..spec import ONE, Apply, Delayed, Dim, Element, Expr, Recurrence, Ref, Rot, State, StateRef, SumOver, Type

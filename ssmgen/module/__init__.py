@@ -17,8 +17,8 @@ from .layer import LayerClass, layer_class
 from .recurrence import RecurrenceClass, recurrence_class
 
 if TYPE_CHECKING:
-    from ..triton_decode_package import Line
-    from ..triton_layer import Launch
+    from ..triton_form.decode_package import Line
+    from .decode_layer import Launch
 
 NO_LAUNCHES: Mapping[str, Launch] = MappingProxyType({})
 

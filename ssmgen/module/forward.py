@@ -17,8 +17,8 @@ from . import text
 from .text import variable
 
 if TYPE_CHECKING:
-    from ..prologue import Source
-    from ..triton_layer import Launch
+    from .decode_layer import Launch
+    from .prologue import Source
 
 _BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "^": POWER}
 

@@ -17,7 +17,7 @@ from .recurrence import RESERVED_ATTRIBUTES, Parameter, RecurrenceClass
 from .text import variable
 
 if TYPE_CHECKING:
-    from ..triton_layer import Launch
+    from .decode_layer import Launch
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import spec
 from ..backends.torch_text import attribute, identifier
 from ..reference import docstring
-from ..reference_token import Scope
+from ..reference.token import Scope
 from ..spec import ONE
 from . import initial, text
 

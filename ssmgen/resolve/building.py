@@ -8,26 +8,7 @@ from fractions import Fraction
 
 from ..expressions import children, nodes
 from ..source import Span
-from ..spec import (
-    Add,
-    Apply,
-    Const,
-    Diag,
-    Dim,
-    Div,
-    Element,
-    Expr,
-    MatMul,
-    Mul,
-    Neg,
-    Pow,
-    Rot,
-    Skew,
-    StateRef,
-    SumOver,
-    Transpose,
-    Type,
-)
+from ..spec import Add, Apply, Const, Diag, Dim, Div, Element, Expr, MatMul, Mul, Neg, Pow, Rot, Skew, StateRef, SumOver, Transpose, Type
 
 SCALAR = Type()
 UNKNOWN = Dim(terms=(("?", Fraction(1)),))

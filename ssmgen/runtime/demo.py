@@ -162,7 +162,7 @@ def main(out: Path, steps: int | None) -> int:
     from rich.markup import escape
 
     from .. import compiler
-    from ..figure import line_chart
+    from ..figures.figure import line_chart
     from ..module import layers_of
     from ..write import Origin, write_package
     from .commands import consoles

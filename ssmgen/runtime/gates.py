@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .. import algebra, compiler
 from ..backends.torch_text import identifier
 from ..expressions import references
+from ..figures.portrait import Measured, histogram
 from ..initial_values import typical
 from ..module import layers_of
 from ..module.text import camel
-from ..portrait import Measured, histogram
 from ..recurrence import Recurrence
 from ..source import Source
 from ..spec import Expr, Ref, Symbol

@@ -36,7 +36,7 @@ from ..kernel import (
     Through,
     Tile,
     Times,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The files of an emitted package that are neither operator nor module."""

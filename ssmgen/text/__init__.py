@@ -1,0 +1,1 @@
+"""Lines of emitted code, broken where a reader would break them."""

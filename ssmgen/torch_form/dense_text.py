@@ -1,0 +1,117 @@
+"""Products of matrices outside of a scan, as torch text: what is made of the arguments before the operator, and the output behind it.
+
+Both are torch's own functions of all tokens at once, and of one token; gradients through them are autograd's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .. import algebra
+from ..backends.torch_pointwise import ATOM, Place, Text
+from ..backends.torch_text import identifier
+from ..expressions import nodes
+from ..plan import Classified
+from ..spec import Add, Expr, MatMul, Neg, Ref, Transpose
+from .tokens import Line, Returned, TokenFunction, TokenWriter
+
+
+@dataclass(frozen=True)
+class DenseText:
+    """The functions before and behind an operator, and what they are given in a call and in a step."""
+
+    made: str  # the names of what is made; empty where nothing is
+    before: TokenFunction
+    behind: TokenFunction
+    has_before: bool
+    has_behind: bool
+    before_call: str
+    before_step: str
+    behind_call: str
+    behind_step: str
+
+
+NOTHING = TokenFunction("", "", "", (), ())
+
+
+def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseText | None:
+    """What stands around the scan of `classified`; None where nothing does. `outer`: names and arguments of the whole recurrence;
+    `like`: the argument in whose type the output is."""
+    dense = classified.recurrence.dense
+    if dense is None:
+        return None
+    names = [identifier(name) for name, _ in dense.before]
+    before = NOTHING
+    if names:
+        returns = [Returned(_exact(outer.printer.text(p), name in dense.bent), identifier(name)) for name, p in dense.before]
+        before = outer.assemble("_products", "Products of matrices that the operator takes, of all tokens at once.", (), [], returns)
+        before = replace(before, is_single=len(names) == 1)
+    behind = _behind(outer, dense.reads, like) if dense.outputs else NOTHING
+    calls = [_calls(outer, function) for function in (before, behind)]
+    return DenseText(
+        made=", ".join(names), before=before, behind=behind, has_before=bool(names), has_behind=bool(dense.outputs),
+        before_call=calls[0][0], before_step=calls[0][1], behind_call=calls[1][0], behind_step=calls[1][1],
+    )  # fmt: skip
+
+
+def _exact(text: str, is_bent: bool) -> str:
+    """The text of a product, which is not rounded to half precision where a function is taken of it."""
+    return f"{text[:-1]}, is_exact=True)" if is_bent else text
+
+
+def _calls(outer: TokenWriter, function: TokenFunction) -> tuple[str, str]:
+    """The text of a call for all tokens, and for one: what the token before had stands under a name of its own there."""
+    before = {identifier(f"{s.name}[-1]") for s in outer.delayed}
+    given = function.arguments.split(", ")
+    own = [f"own_{name}" if name in before else name for name in given]
+    return f"{function.name}({', '.join(given)})", f"{function.name}({', '.join(own)})"
+
+
+def _behind(outer: TokenWriter, reads: tuple[str, ...], like: str) -> TokenFunction:
+    """The output from the rows that the scan gives."""
+    lines: list[Line] = []
+    for number, name in enumerate(reads):
+        outer.printer.places[name] = Place(True, "h", True)
+        if len(reads) == 1:
+            outer.printer.texts[name] = "y"
+        else:
+            lines.append(Line("", identifier(name), f"y[..., {number}, :]"))
+    values = [_joined(outer, value, reads) for _, value in outer.outputs]
+    place = Place(True, "h", not values[0].type.is_scalar)
+    texts = [outer.printer.placed(value, place) for value in values]
+    text = f"torch.stack([{', '.join(texts)}], {-2 if place.has_vector else -1})" if outer.has_rows else outer.printer.text(values[0])
+    function = outer.assemble("_output", "The output from what the operator gives.", ("y",), lines, [Returned(text, "")])
+    # the type is that of an argument which the text may not read
+    result = function.returns[0].text
+    arguments = [a for a in function.arguments.split(", ") if a]
+    arguments += [like] if like not in arguments else []
+    return replace(function, arguments=", ".join(arguments), returns=(Returned(f"({result}).to({like}.dtype)", ""),), is_single=True)
+
+
+def _joined(outer: TokenWriter, value: Expr, reads: tuple[str, ...]) -> Expr:
+    """The output with the products of all rows as one: matrices side by side, and the rows behind each other as they lie."""
+    return algebra.rewrite(value, lambda node: _joined_sum(outer, node, reads))
+
+
+def _joined_sum(outer: TokenWriter, value: Expr, reads: tuple[str, ...]) -> Expr | None:
+    terms = value.terms if isinstance(value, Add) else ()
+    own: dict[str, tuple[str, Expr]] = {}
+    for term in terms:
+        sign, inside = ("-", term.operand) if isinstance(term, Neg) else ("", term)
+        if isinstance(inside, MatMul) and isinstance(inside.right, Ref) and inside.right.name in reads and inside.right.name not in own:
+            own[inside.right.name] = sign, inside
+    rest = [t for t in terms if (t.operand if isinstance(t, Neg) else t) not in [inside for _, inside in own.values()]]
+    read = {n.name for t in rest for n in nodes(t) if isinstance(n, Ref)}
+    matrices = [own[name][1].left for name in reads if name in own]
+    if len(reads) == 1 or set(own) != set(reads) or read & set(reads) or len({outer.printer.place(m) for m in matrices}) != 1:
+        return None
+    if any(isinstance(m, Transpose) for m in matrices):
+        return None
+    first = own[reads[0]][1]
+    printed: list[Text] = [outer.printer.print(m) for m in matrices]
+    text = ", ".join(f"{own[name][0]}{m.at(ATOM)}" for name, m in zip(reads, printed, strict=True))
+    whole, rows = "joined matrices", "joined rows"
+    outer.printer.places[whole], outer.printer.texts[whole] = printed[0].place, f"torch.cat([{text}], -1)"
+    outer.printer.places[rows], outer.printer.texts[rows] = Place(True, "h", True), "y.flatten(-2)"
+    product = MatMul(first.type, first.span, Ref(first.left.type, first.span, whole), Ref(first.right.type, first.span, rows))
+    return algebra.add(product, *rest)

@@ -1,0 +1,51 @@
+"""What launchers of kernels read off tensors, and what they make of gradients, as text: one for all forms."""
+
+from __future__ import annotations
+
+import re
+
+from ..backends.torch_pointwise import UnsupportedOperand
+from ..kernel import Kernels
+from ..torch_form.tokens import TokenWriter, level
+from .site import pointer, set_apart
+
+
+def known(*widths: str) -> str:
+    """Widths as numbers: kernels are compiled for them, so that a width which a trace leaves open is fixed there."""
+    return ", ".join(w if w.isdigit() else f"int({w})" for w in widths)
+
+
+def over_heads(text: str, place: str, axis: int) -> str:
+    """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads ('')."""
+    if place == "h":
+        return text
+    # a group of one head has its sum already
+    return f"({text} if G == H else {text}.unflatten({axis}, (G, -1)).sum({axis + 1}))" if place == "g" else f"{text}.sum({axis})"
+
+
+def as_type(texts: list[str], dtype: str) -> str:
+    """The text of a sum in a type."""
+    total = " + ".join(texts)
+    return f"({total}).to({dtype})" if len(texts) > 1 else f"{total}.to({dtype})"
+
+
+def of_pointer(text: str) -> str:
+    """The text of a size, `x.shape[-1]`, with the argument under the name that launchers have for it."""
+    return re.sub(r"^(\w+)\.shape", lambda m: f"{set_apart(m[1])}.shape", text)
+
+
+def heads_text(tokens: TokenWriter) -> str:
+    """The number of heads, from the shape of an argument that has them."""
+    for symbol in sorted(tokens.arguments, key=lambda s: s.kind != "input"):
+        if level(symbol.per) == "h":
+            return f"{pointer(symbol.name)}.shape[{2 if symbol.kind == 'input' else 0}]"
+    for symbol in tokens.arguments:
+        if symbol.kind == "input" and level(symbol.per) == "g":
+            return f"{pointer(symbol.name)}.shape[2]"
+    return "1"
+
+
+def one_column(kernels: Kernels) -> None:
+    """What makes its output itself gives one column a token. Raises UnsupportedOperand for an output of rows."""
+    if any(output.index is not None for output in kernels.plan.classified.recurrence.upright.written.outputs):
+        raise UnsupportedOperand("an output of several rows")

@@ -1,0 +1,395 @@
+"""A token's rows on tiles: what they read, erase and write, the readout, and what the gradients of all of these make of the arguments."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from .. import algebra
+from ..backends.torch_pointwise import UnsupportedOperand
+from ..backends.torch_text import identifier
+from ..backends.triton_value import HALF, Text, loaded, size_text
+from ..bounds import bounds_of
+from ..differentiate import inner_of
+from ..expressions import factors, key
+from ..kernel import KEY, ROW, VALUE, Kernels
+from ..plan import Row, Walk
+from ..recurrence import Recurrence
+from ..schedule import widths
+from ..spec import Dim, Expr, Ref
+from ..torch_form.tokens import TokenWriter
+from .fused_package import Walked
+from .gradients import MADE, angle_sizes, made, paired_axis
+from .operands import atom
+from .row_places import Placed, placed
+from .row_readout import Cut, RowReadout
+from .site import KERNEL_WORDS, Site
+from .tokens import Gradients, RowSite, RowTokens, number_line, operand_line
+
+FLOOR = 110
+"""exp of less than minus this is 0 in float32: sums stay small, and with them their rounding."""
+
+_ZERO = object()
+
+
+def _after_decay(walk: Walk, recurrence: Recurrence) -> tuple[Walk, bool]:
+    """The walk with an erase key that reads the state after its row's decay, where that is a factor of it; whether it is one."""
+    row, *more = walk.rows
+    if more or row.erase is None or row.log_decay is None:
+        return walk, False
+    for factor in factors(row.erase)[1]:
+        log = algebra.log_of(factor, recurrence)
+        if log is not None and key(log) == key(row.log_decay):
+            rest = algebra.quotient(row.erase, factor)
+            if rest is not None and rest.type == row.erase.type:
+                return replace(walk, rows=(replace(row, erase=rest),)), True
+    return walk, False
+
+
+class RowOperands(RowReadout):
+    def __init__(self, kernels: Kernels, number: int = 0, module: str = ""):
+        """One walk, and its output; module: the file of a walk whose reads are made an output elsewhere."""
+        self.plan, self.module, self.is_part = kernels.plan, module, bool(module)
+        classified = self.plan.classified
+        if len(kernels.walks) != 1 and not self.is_part:
+            raise UnsupportedOperand("several walks")
+        self.walk, self.erases_after = _after_decay(kernels.walks[number].walk, classified.recurrence)
+        self.spec = classified.recurrence.spec
+        self.tokens = TokenWriter(classified)
+        if self.is_part:
+            self.tokens.outputs = ()
+        self.names = RowTokens(self.tokens, self.walk)
+        if len(self.tokens.outputs) > 1:
+            raise UnsupportedOperand("several outputs")
+        values = [r for r in self.walk.readings if r.is_value]
+        if values and (not self.is_part or any(r.query is None or r.query.type.is_scalar for r in values)):
+            raise UnsupportedOperand("a query of the values")
+        self.outputs = tuple(self.names.named(value) for _, value in self.tokens.outputs)
+        if {identifier(n) for n, _ in (*self.spec.dims, *self.spec.counts)} & KERNEL_WORDS:
+            raise UnsupportedOperand("a size with the name of a kernel's own")
+        self.count, self.step = len(self.walk.rows), self.walk.size
+        self.has_decay, self.is_wide, self.has_erase = self.walk.log_decay is not None, self.walk.is_wide, self.walk.has_erase
+        key_size, value_size = widths(self.walk)
+        self.K, self.V = atom(size_text(key_size).text), atom(size_text(value_size).text)
+        vectors = {c.value.type.rows for c in self.walk.columns if c.value is not None and not c.value.type.is_scalar}
+        if len(vectors) > 1:
+            raise UnsupportedOperand("columns of several widths")
+        self.value_size: Dim | None = next(iter(vectors), None)
+        self.axis_of: dict[Dim, str] = {self.value_size: VALUE} if self.value_size is not None else {}
+        if self.walk.key is not None and not self.walk.key.type.is_scalar:
+            self.axis_of[self.walk.key.type.rows] = KEY
+        # a value a pair, of what turns
+        self.paired = paired_axis(self.tokens, self.walk)
+        self.axis_of = dict.fromkeys(angle_sizes(self.tokens, self.walk), HALF) | self.axis_of
+        self.texts: list[str] = []
+        self.scale = self.walk.scale
+        self.places = self._places()
+        self.read_text = {}
+
+    # --- operands ---
+
+    def _columns(self) -> list[tuple[int, str, str]]:
+        """(index, axis, offset) of the walk's columns as they lie beside each other."""
+        found, offset = [], []
+        for index, column in enumerate(self.walk.columns):
+            is_single = column.value is None or column.value.type.is_scalar
+            found.append((index, "" if is_single else VALUE, " + ".join(offset) or "0"))
+            offset.append("1" if is_single else self.P)
+        return found
+
+    @property
+    def P(self) -> str:
+        return atom(size_text(self.value_size).text) if self.value_size is not None else "1"
+
+    def _places(self) -> dict[str, Placed]:
+        """Operands that are read where an input lies, by their letters; of one row a token, whose places are those of tokens."""
+        if self.count > 1:
+            return {}
+        row, found = self.walk.rows[0], {}
+        found |= {f"q{r.name[1:]}": placed(r.query, self.K, self.tokens) for r in self.walk.readings if not r.is_value}
+        if row.is_written:
+            found["k"] = placed(row.key, self.K, self.tokens)
+            value = row.values[0] if len(self.walk.columns) == 1 else None
+            found["v"] = placed(value, self.V, self.tokens)
+            if found["v"] is not None and row.coefficient is not None:
+                found["v"] = placed(algebra.mul(row.coefficient, value), self.V, self.tokens)
+        # an erase key that is a multiple of the key is read with it
+        erase = placed(row.erase, self.K, self.tokens) if found.get("k") is not None else None
+        if erase is not None and erase.symbol == found["k"].symbol:
+            found["e"] = erase
+        return {letter: place for letter, place in found.items() if place is not None}
+
+    def _factor(self, letter: str) -> str:
+        """The buffer of the numbers that a placed operand is multiplied by; '' where there are none."""
+        place = self.places.get(letter)
+        return f"factor_{letter}" if place is not None and (place.number is not None or self._constant(letter)) else ""
+
+    def _constant(self, letter: str) -> str:
+        return " * scale" if self.scale is not None and letter.startswith("q") else ""
+
+    def _operands(self) -> tuple[Walked, tuple[str, ...]]:
+        """The kernel that makes every row's operands, and what it stores."""
+        head, site = self._site("CT")
+        stores: list[str] = []
+        where = "(i_s * CT + o_i)[:, None]"
+        for letter, place in self.places.items():
+            if self._factor(letter):
+                number = algebra.const(1) if place.number is None else self._named(place.number)
+                name = number_line(site, f"b_factor_{letter}", number, f"{letter} / {place.symbol.name}")
+                stores.append(f"tl.store(made_factor_{letter} + i_s * CT + o_i, {name}{self._constant(letter)})")
+        for r in self.walk.readings:
+            letter = f"q{r.name[1:]}"
+            if r.is_value:
+                letter = f"asks{r.name[1:]}"
+                name = operand_line(site, f"b_{letter}", self._named(r.query), VALUE, letter, " * scale" * (self.scale is not None))
+                stores.append(f"_store(made_{letter}, row * H + i_h, {self.V}, o_p, m_t, {name})")
+            elif letter not in self.places:
+                name = operand_line(site, f"b_{letter}", self._named(r.query), KEY, letter, self._constant(letter))
+                stores.append(self._stored(f"made_{letter}", where, self.K, "o_n", name, "m_n"))
+        sums = ""
+        for number, row in enumerate(self.walk.rows):
+            tail = f"_{number + 1}" if self.count > 1 else ""
+            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            if "k" not in self.places:
+                stores.append(self._row_store("k", tail, at, row.key if row.is_written or row.erase is not None else _ZERO, site))
+            if self.has_erase and "e" not in self.places:
+                stores.append(self._row_store("e", tail, at, _ZERO if row.erase is None else row.erase, site))
+            if "v" not in self.places:
+                stores += self._value_stores(row, tail, at, site)
+            if self.has_decay and number % self.step == 0:
+                sums = self._log_decay(row, tail, site)
+                if sums and self.count > 1:
+                    stores.append(f"b_f{tail} = {sums}")
+        if self.has_decay:
+            stores += self._sum_stores()
+        stores += self._number_stores(site)
+        return self._walked(head, site), tuple(stores)
+
+    def _number_stores(self, site: Site) -> list[str]:
+        """Stores of what else moves the states: nothing."""
+        return []
+
+    def _named(self, expr: Expr | None) -> Expr | None:
+        return None if expr is None else self.names.named(expr)
+
+    def _row_store(self, letter: str, tail: str, at: str, expr: Expr | None | object, site: Site) -> str:
+        if expr is _ZERO:
+            name = "tl.zeros((CT, BK), tl.float32)"
+        else:
+            name = operand_line(site, f"b_{letter}{tail}", self._named(expr), KEY, letter + tail)
+        return self._stored(f"made_{letter}", f"{at}[:, None]", self.K, "o_n", name, "m_n")
+
+    def _value_stores(self, row: Row, tail: str, at: str, site: Site) -> list[str]:
+        stores = []
+        for index, axis, offset in self._columns():
+            value = row.values[index] if row.is_written else None
+            target = f"b_v{tail}" + (f"_c{index}" if len(self.walk.columns) > 1 else "")
+            shift = f"{offset} + " if offset != "0" else ""
+            if row.is_written:
+                scaled = value if row.coefficient is None else row.coefficient if value is None else algebra.mul(row.coefficient, value)
+                if axis:
+                    name = operand_line(site, target, self._named(scaled), VALUE, f"v{tail}")
+                elif scaled is None:
+                    name = "tl.where(m_t, 1.0, 0.0)"
+                else:
+                    name = number_line(site, target, self._named(scaled), f"v{tail}")
+            else:
+                name = "tl.zeros((CT, BV), tl.float32)" if axis else "tl.zeros((CT,), tl.float32)"
+            if axis:
+                stores.append(self._stored("made_v", f"{at}[:, None]", self.V, f"{shift}o_p", name, "m_p"))
+            else:
+                stores.append(f"tl.store(made_v + {at} * {self.V} + {offset}, {name}.to(made_v.dtype.element_ty))")
+        return stores
+
+    @staticmethod
+    def _stored(buffer: str, at: str, width: str, columns: str, value: str, mask: str) -> str:
+        return f"tl.store({buffer} + {at} * {width} + ({columns})[None, :], {value}.to({buffer}.dtype.element_ty), mask={mask}[None, :])"
+
+    def _log_decay(self, row: Row, tail: str, site: Site) -> str:
+        """A line for a row's log decay in base 2; its name, '' where the row does not decay."""
+        if row.log_decay is None:
+            return ""
+        expr = self._named(row.log_decay)
+        name = (
+            operand_line(site, f"b_g{tail}", expr, KEY, f"g{tail}") if self.is_wide else number_line(site, f"b_g{tail}", expr, f"g{tail}")
+        )
+        is_bounded = bounds_of(self.spec).of(row.log_decay).low > -FLOOR
+        return f"{name} * LOG2E" if is_bounded else f"tl.maximum({name}, -{FLOOR}) * LOG2E"
+
+    def _sum_stores(self) -> list[str]:
+        """Running sums over the rows of a chunk, every token's rows side by side."""
+        logs = [(n, f"b_f_{n + 1}") for n, row in enumerate(self.walk.rows) if n % self.step == 0 and row.log_decay is not None]
+        if self.count == 1:
+            site = RowSite(self.tokens, {ROW: "CT"}, ROW, axis_of=self.axis_of)
+            return [self._sum_store("0", f"tl.cumsum({self._log_decay_text(site)}, 0)")]
+        total = " + ".join(name for _, name in logs)
+        lines = [f"b_f = {total}", "b_a = tl.cumsum(b_f, 0) - b_f"]
+        for number in range(self.count):
+            lines += [f"b_a += {name}" for n, name in logs if n == number]
+            lines.append(self._sum_store(str(number), "b_a"))
+        return lines
+
+    def _log_decay_text(self, site: Site) -> str:
+        row = self.walk.rows[0]
+        is_bounded = bounds_of(self.spec).of(row.log_decay).low > -FLOOR
+        return "b_g * LOG2E" if is_bounded else f"tl.maximum(b_g, -{FLOOR}) * LOG2E"
+
+    def _sum_store(self, number: str, value: str) -> str:
+        at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+        if self.is_wide:
+            return f"tl.store(made_sums + {at}[:, None] * {self.K} + o_n[None, :], {value}, mask=m_n[None, :])"
+        return f"tl.store(made_sums + {at}, {value})"
+
+    # --- reads ---
+
+    @property
+    def is_read_whole(self) -> bool:
+        """The output is what the walk reads, as it is."""
+        cuts = self.walk.slices
+        return (
+            not self.is_part
+            and len(self.walk.columns) == 1
+            and len(self.walk.readings) == 1
+            and len(cuts) == 1
+            and isinstance(self.output, Ref)
+            and self.output.name == cuts[0].read.name
+            and self._columns()[0][1] == VALUE
+        )
+
+    def _read_name(self, suffix: str) -> str:
+        return "y" if self.is_read_whole else f"reads{suffix}"
+
+    def _read_gradient_name(self, suffix: str) -> str:
+        return "dy" if self.is_read_whole else f"d_reads{suffix}"
+
+    def read_columns(self, reading: int) -> tuple[str, list[tuple[Dim | None, str]]]:
+        """(how wide a reading is, the size (None: a number) and the offset of each of its columns)."""
+        if self.walk.readings[reading].is_value:
+            return self.K, [(self.walk.key.type.rows, "0")]
+        return self.V, [(self.value_size if axis else None, offset) for _, axis, offset in self._columns()]
+
+    def read_sizes(self) -> list[Dim]:
+        """The sizes of the columns that readings have."""
+        found = [size for number in range(len(self.walk.readings)) for size, _ in self.read_columns(number)[1]]
+        return [size for size in dict.fromkeys(found) if size is not None]
+
+    def _cut(self, suffix: str, index: int, read: str) -> Cut:
+        _, axis, offset = self._columns()[index]
+        return Cut(read, self._read_name(suffix), self._read_gradient_name(suffix), axis, offset, self.V)
+
+    def _cuts(self) -> list[Cut]:
+        return [self._cut(s.reading[1:], s.column, s.read.name) for s in self.walk.slices]
+
+    def _unread(self) -> list[Cut]:
+        used = {(s.reading, s.column) for s in self.walk.slices}
+        columns = range(len(self.walk.columns))
+        return [self._cut(r.name[1:], index, "") for r in self.walk.readings for index in columns if (r.name, index) not in used]
+
+    @property
+    def output_width(self) -> str:
+        size = self.output.type.cols if self.output.type.is_row else self.output.type.rows
+        if self.axis_of.get(size) not in (VALUE, None) and size != self.value_size:
+            raise UnsupportedOperand("an output that does not lie along the values")
+        return atom(size_text(size).text)
+
+    # --- gradients of arguments ---
+
+    def _gradient(self) -> tuple[Walked, tuple[str, ...], list, set[str], list[str]]:
+        head, site = self._site("BT")
+        gradients = Gradients(self.names, self.axis_of)
+        site.loads |= {} if self.is_part else self._read_loads() | self._dy_load()
+        buffers: list[str] = []
+
+        def load(name: str, buffer: str, text: str, axes: tuple[str, ...]) -> None:
+            def loader(site: Site) -> Text:
+                if buffer not in buffers:
+                    buffers.append(buffer)
+                site.add(f"b_{name}", text, "", site.shape(axes))
+                return loaded(f"b_{name}", axes)
+
+            site.loads[MADE + name, axes[1] if len(axes) > 1 else ""] = loader
+
+        def column(buffer: str, at: str, width: str, offset: str, axis: str) -> str:
+            mask = f"m_t[:, None] & m_{axis}[None, :]"
+            return f"tl.load({buffer} + {at}[:, None] * {width} + ({offset}o_{axis})[None, :], mask={mask}, other=0.0).to(tl.float32)"
+
+        reads = {s.read.name for s in self.walk.slices}
+        for name, expr in () if self.is_part else self._output_cotangents():
+            if name not in reads:
+                gradients.push("" if expr.type.is_scalar else self.axis_of_output(expr), name, expr)
+        for r in self.walk.readings:
+            if r.is_value:
+                name = f"grad_asks{r.name[1:]}"
+                text = f"_tile({name}, row * H + i_h, {self.V}, BV, o_p, m_t).to(tl.float32)" + (
+                    " * scale" if self.scale is not None else ""
+                )
+                load(name, name, text, (ROW, VALUE))
+                gradients.spread(VALUE, r.query, made(name, r.query.type))
+            elif r.query is not None:
+                name = f"grad_q{r.name[1:]}"
+                text = column(name, "(i_s * CT + o_i)", self.K, "", KEY) + (" * scale" if self.scale is not None else "")
+                self._vector(gradients, site, load, name, name, text, r.query)
+        for number, row in enumerate(self.walk.rows):
+            tail = f"_{number + 1}" if self.count > 1 else ""
+            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            if row.key is not None and (row.is_written or row.erase is not None):
+                self._vector(gradients, site, load, f"grad_k{tail}", "grad_k", column("grad_k", at, self.K, "", KEY), row.key)
+            if row.erase is not None:
+                self._vector(gradients, site, load, f"grad_e{tail}", "grad_e", column("grad_e", at, self.K, "", KEY), row.erase)
+            if row.is_written:
+                self._value_gradient(gradients, load, row, tail, at, column)
+            if row.log_decay is not None:
+                if self.is_wide:
+                    text = column("grad_g", at, self.K, "", KEY)
+                    self._vector(gradients, site, load, f"grad_g{tail}", "grad_g", text, row.log_decay)
+                else:
+                    load(f"grad_g{tail}", "grad_g", f"_shares(grad_g, {at}, slots * H * BC, m_t, BLOCKS)", (ROW,))
+                    gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
+        self._number_gradients(gradients, load)
+        lines = gradients.lines(site)
+        stores, outputs = [], []
+        for stored, value in lines:
+            store, output = self._argument_store(site, stored, value)
+            stores.append(store)
+            outputs.append((stored, output))
+        walked = self._walked(head, site)
+        needs_dy = any(re.search(r"\(dy\b", line.text) for line in walked.rows)
+        used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
+        order = [b for b in self._gradient_names() if b in buffers]
+        return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
+
+    def _number_gradients(self, gradients: Gradients, load) -> None:
+        """The gradients of what else moves the states: nothing."""
+
+    def axis_of_output(self, expr: Expr) -> str:
+        size = expr.type.cols if expr.type.is_row else expr.type.rows
+        return self.axis_of.get(size, VALUE)
+
+    def _gradient_names(self) -> list[str]:
+        queries = [f"grad_{'asks' if r.is_value else 'q'}{r.name[1:]}" for r in self.walk.readings]
+        return [*queries, "grad_k", "grad_v", *(["grad_e"] if self.has_erase else []), *(["grad_g"] if self.has_decay else [])]
+
+    def _vector(self, gradients: Gradients, site: Site, load, name: str, buffer: str, text: str, expr: Expr) -> None:
+        """The gradient of an operand along the keys; a scalar operand is one column."""
+        if expr.type.is_scalar:
+            load(name, buffer, f"tl.sum({text}, 1)", (ROW,))
+        else:
+            load(name, buffer, text, (ROW, KEY))
+        gradients.spread(KEY, expr, made(name, expr.type))
+
+    def _value_gradient(self, gradients: Gradients, load, row: Row, tail: str, at: str, column) -> None:
+        share: Expr | None = None
+        for index, axis, offset in self._columns():
+            value = row.values[index]
+            name = f"grad_v{tail}" + (f"_c{index}" if len(self.walk.columns) > 1 else "")
+            if axis:
+                load(name, "grad_v", column("grad_v", at, self.V, "" if offset == "0" else f"{offset} + ", VALUE), (ROW, VALUE))
+            else:
+                load(name, "grad_v", f"tl.load(grad_v + {at} * {self.V} + {offset}, mask=m_t, other=0.0).to(tl.float32)", (ROW,))
+            piece = made(name) if value is None else made(name, value.type)
+            if value is not None:
+                gradients.spread(VALUE, value, piece if row.coefficient is None else algebra.mul(row.coefficient, piece))
+            part = piece if value is None else inner_of(piece, value)
+            share = part if share is None else algebra.add(share, part)
+        if row.coefficient is not None:
+            gradients.spread("", row.coefficient, share)

@@ -1,0 +1,305 @@
+"""What the template of kernels.py is given in the form of rows: text, and booleans for what a recurrence has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .fused_package import Output, Walked
+from .site import CodeLine
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor that the launcher allocates."""
+
+    name: str
+    allocation: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Partial sums of one shape: the buffer of all, its shape, and the names of each."""
+
+    name: str
+    allocation: str
+    names: str
+    has_several: bool
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A kernel that is launched as one of several configurations: its name in a table, who lists them, who chooses."""
+
+    name: str
+    listing: str
+    choice: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads the state and what earlier rows of the chunk write: a query, or an erase key."""
+
+    index: int
+    name: str  # the buffer of its keys
+    columns: str  # the tile of them
+    paired: str  # the same for pairs: without the number that multiplies a row where products can be multiplied by it
+    pair_pointers: str
+    pair_numbers: str
+    pair_factor: str  # which then is this
+    walked: str  # the tile that the walk reads
+    is_erase: bool
+    is_inclusive: bool
+    is_before: bool  # stands before what its row writes
+    moves_before: bool  # and a decay lies between
+    is_first: bool
+    is_by_row: bool  # its keys lie row by row, not token by token
+    place: int  # the row of a token at which a query stands
+    later: str  # the sum at which it stands
+    sees: str  # which sources a row sees
+    pairs: str  # what the walk reads: weights of sources, or the inverse
+    made: str  # what the pairs make
+    pair_gradient: str
+    own: str  # the gradient of a row's read of itself, where it is kept apart
+    faded: str
+    faded_pointer: str
+    when: str
+    fade: str
+    faded_gradient: str
+    read: str
+    read_gradient: str
+    gradient: str
+    pair_math: str
+    gradient_math: str
+    math: str
+    is_query: bool  # of keys
+    is_value: bool  # a query of values; going backward the gradient of what it reads is a query of keys
+    given: str  # that gradient
+    buffers: tuple[Buffer, ...]  # what that query has
+
+
+@dataclass(frozen=True)
+class PairKernel:
+    """A kernel of what some readers read of the rows of a chunk."""
+
+    name: str
+    title: str
+    readers: tuple[Reader, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    has_parts: bool
+    is_bare: bool  # keys fade, and nobody reads
+    is_followed: bool
+
+
+@dataclass(frozen=True)
+class RowsPackage:
+    """Everything kernels.py says in this form."""
+
+    TEMPLATE: ClassVar[str] = "triton/rows.py.jinja"
+
+    title: str
+    is_part: bool  # one walk of several: its reads are made an output elsewhere
+    is_whole: bool
+    prefix: str  # of the names of kernels, which a package has once
+    gives: tuple[str, ...]  # the arguments whose gradients backward gives
+    asked: str  # a gradient that backward is always given
+    equations: tuple[str, ...]
+    legend: tuple[str, ...]
+    helpers: tuple[str, ...]
+    count: int
+    has_several: bool  # rows a token
+    has_steps: bool  # rows that act together
+    reader_count: int  # of keys: what they read of the rows of a chunk is kept
+    keeps_pairs: bool
+    pair_programs: int
+    pair_kernels: tuple[PairKernel, ...]
+    fades_keys_alone: bool
+    key_number: str
+    is_narrow: bool  # one decay a head
+    is_uniform: bool  # keys do not fade at their own rates
+    count_padded: int
+    count_text: str
+    step: int
+    block: str
+    far: str
+    span_parameters: str
+    span_arguments: str
+    span_values: str
+    spans: str
+    all_sums: str
+    is_falling: bool
+    sums_pointer: str
+    given_pointer: str
+    pair_gradient_names: tuple[str, ...]
+    written_inputs: tuple[str, ...]
+    made_written: str
+    made_sums: str
+    is_wide: bool
+    has_decay: bool
+    has_erase: bool
+    has_groups: bool
+    has_readout: bool
+    stores_reads: bool
+    uses_position: bool
+    reads_before: bool
+    erases_before: bool
+    moves_before: bool
+    is_first: str
+    inverse_precision: str
+    row: str
+    numbers: str
+    number_arguments: str
+    sizes: tuple[CodeLine, ...]
+    width_sizes: tuple[CodeLine, ...]  # those of keys and values
+    key_width: str
+    value_width: str
+    K_value: str
+    V_value: str
+    known_widths: str
+    first: str
+    first_state: str
+    state_count: int
+    state_tuple: str
+    moved_tuple: str
+    joined_sizes: str
+    heads: str
+    name: str
+    groups: str
+    vectors: str
+    argument_list: str
+    given_list: str
+    states: str
+    state_gradient_list: str
+    constants: str
+    pack: str
+    unpack: str
+    unpack_arguments: str
+    unpack_call: str
+    unpack_gradient_call: str
+    state_offsets: str
+    operands: Walked
+    operand_names: tuple[str, ...]
+    operand_stores: tuple[str, ...]
+    operand_offsets: str
+    operand_masks: str
+    scale_pointer: str
+    scale_value: str
+    prepared: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    keeps_factors: bool  # operands are numbers a row, which forward leaves to backward
+    makes_operands_again: bool
+    factor_targets: str
+    factor_sizes: str
+    factor_count: int  # of all of them, numbers a token
+    made_operands: str
+    made_pairs: str
+    kept_pairs: str
+    pair_gradient_list: str
+    made_parameter: str
+    made_argument: str
+    made_walk: str
+    made_gradient: str
+    readers: tuple[Reader, ...]
+    queries: tuple[Reader, ...]
+    askers: tuple[Reader, ...]  # what a read's gradient reaches the state through
+    duals: tuple[Reader, ...]  # queries of values
+    reads_values: bool
+    left_behind: str  # what the walk leaves for them
+    asks: tuple[str, ...]  # these queries
+    ask_pairs: tuple[str, ...]
+    ask_gradients: tuple[str, ...]
+    value_inputs: tuple[str, ...]
+    made_keys: str
+    value_reads: tuple[str, ...]
+    dual_gradients: tuple[str, ...]
+    dual_queries: tuple[str, ...]
+    made_dual_queries: str
+    dual_inputs: tuple[str, ...]
+    made_duals: str
+    made_dual_pairs: str
+    made_value_gradients: str
+    dual_count: int
+    made_now: str
+    results_read: tuple[str, ...]
+    given_gradients: tuple[str, ...]
+    walk_inputs: tuple[str, ...]
+    entering_inputs: tuple[str, ...]  # what the summary of a segment reads of them
+    leaving_inputs: tuple[str, ...]  # and that of what its reads ask
+    made_entering: str
+    made_leaving: str
+    total_pointer: str  # what a segment leaves of the state that enters it: a matrix, or exponents
+    total_size: str  # of all of them
+    has_total: bool
+    kept_of_segments: str  # parts of what backward is given
+    summary_programs: str
+    enough: int  # segments from which on a sequence is cut
+    key_columns: str  # tiles, as those of readers
+    paired_key: str
+    walked_key: str
+    walked_erase: str
+    value_columns: str
+    written_columns: str
+    written_allocation: str
+    placed: tuple[Buffer, ...]  # operands that are arguments
+    has_operands: bool  # that are made
+    has_placed_keys: bool
+    reads_tokens: bool  # keys or values where the arguments lie
+    reads_groups: bool
+    group_parameter: str
+    group_argument: str
+    place_parameters: str
+    place_arguments: str
+    place_numbers: str
+    place_values: str
+    has_one: bool  # row a token
+    token_specialization: str
+    token_parameters: str
+    token_arguments: str
+    token_numbers: str
+    token_values: str
+    read_names: tuple[str, ...]
+    own_reads: tuple[str, ...]
+    read_list: str
+    kept_names: tuple[str, ...]
+    read_gradient_names: tuple[str, ...]
+    forward_title: str
+    write_math: str
+    carry_math: str
+    written_gradient_math: str
+    key_gradient_math: str
+    given_gradient_math: str
+    erase_fade: str
+    key_fade: str
+    carried_write: str
+    erased_gradient: str
+    state_fade: str
+    state_fade_assigned: str
+    written_output: str
+    gradient_inputs: tuple[str, ...]
+    gradient_outputs: tuple[str, ...]
+    gradient_buffers: tuple[Buffer, ...]
+    readout: Walked
+    readout_store: str
+    readout_gradient: Walked
+    readout_gradient_stores: tuple[str, ...]
+    output_shape: str
+    output_like: str
+    gradient: Walked
+    gradient_stores: tuple[str, ...]
+    token_inputs: tuple[str, ...]
+    token_outputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    share_parameter: str  # blocks of keys that each have a share of the gradient of a decay
+    share_count: str
+    partials: tuple[Output, ...]
+    totals: tuple[Totals, ...]  # the same, those of one shape together
+    results: tuple[str, ...]
+    pair_block: str
+    stage_keys: str  # the widest block of keys that shared memory holds in two stages
+    gradient_block: str
+    gradient_warps: str
+    pair_registers: str  # of a thread, at most
+    gradient_registers: str
+    operand_warps: str
+    tuned: tuple[Tuned, ...]
