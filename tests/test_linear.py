@@ -366,7 +366,6 @@ recurrence refused {
 @pytest.mark.parametrize(
     "decay, words, edit",
     [
-        ("S diag(sigmoid(w))", "must all act on that axis", "to the side of the others"),
         ("diag(k) S", "each must be proved greater than 0", "sigmoid(x)"),
     ],
 )

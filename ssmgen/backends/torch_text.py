@@ -247,7 +247,7 @@ RESERVED = frozenset(
     "kinds dy y final operands from_readout chunks given ratio ctx inputs output gradients sequences next_position value "
     "slots present held at kept adjoints "
     "rows functools warnings forward_ad NAMESPACE any bool float getattr int len list range reversed super tuple "
-    "zip gates is_given found".split()
+    "zip gates is_given is_fused found".split()
 )
 """Names that the emitted text uses for itself."""
 
