@@ -41,7 +41,7 @@ def classify(recurrence: Recurrence) -> Classified:
 
 def _placed(recurrence: Recurrence) -> Classified:
     recurrence = unrolled_reads(recurrence)
-    groups = [Facts(recurrence, names) for names in _groups(recurrence)]
+    groups = [Facts(recurrence, names, _has_chunk(recurrence, names)) for names in _groups(recurrence)]
     axes, refusals = [], []
     form = _value("form", groups).value
     for axis in AXES:
@@ -71,6 +71,12 @@ def _placed(recurrence: Recurrence) -> Classified:
         walks, outputs = _scaled(walks, outputs)
         walks = [_with_bare_query(walk, recurrence) for walk in walks]
     return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))
+
+
+def _has_chunk(recurrence: Recurrence, names: tuple[str, ...]) -> bool:
+    """Whether states, where they feed each other, are members of one walk."""
+    facts = Facts(recurrence, names)
+    return not facts.coupling_terms or not isinstance(members_of(facts), Problem)
 
 
 def _unread(walk: Walk, recurrence: Recurrence) -> Diagnostic:

@@ -13,10 +13,14 @@ PURE = ("diagonal", "rotation", "elementwise")
 
 @dataclass(frozen=True)
 class Facts:
-    """One group of states: `states[0]` speaks for all, since they share transitions and write keys."""
+    """One group of states: `states[0]` speaks for all, since they share transitions and write keys.
+
+    `has_chunk`: whether an identity carries states that feed each other in chunks.
+    """
 
     recurrence: Recurrence
     states: tuple[str, ...]
+    has_chunk: bool = True
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
