@@ -15,12 +15,12 @@ PURE = ("diagonal", "rotation", "elementwise")
 class Facts:
     """One group of states: `states[0]` speaks for all, since they share transitions and write keys.
 
-    `has_chunk`: whether an identity carries states that feed each other in chunks.
+    `obstacle`: why chunks do not carry states that feed each other; empty where they do.
     """
 
     recurrence: Recurrence
     states: tuple[str, ...]
-    has_chunk: bool = True
+    obstacle: str = ""
 
     @property
     def transitions(self) -> tuple[Transition, ...]:

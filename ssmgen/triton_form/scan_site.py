@@ -295,7 +295,7 @@ class ScanSite:
         if found is None:
             # nothing of this kernel reads the value itself
             value = next(b.value for b in (*self.program.token, *self.program.update) if b.name == name)
-            found = self.lanes.state(value.type) if name.endswith("'") else self.print(value).axes
+            found = self.lanes.state(value.type) if "'" in name else self.print(value).axes
         return found
 
     # --- lines ---

@@ -22,7 +22,7 @@ def matches(facts: Facts) -> bool:
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
     if facts.coupling_terms:
-        return not facts.has_chunk
+        return bool(facts.obstacle)
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
     if "rotation" not in kinds and any(_is_complex(facts.recurrence.spec.state(s)) for s in facts.states):
         return True
