@@ -14,7 +14,7 @@ from .expressions import factors, nodes
 from .features import values
 from .features._base import Feature
 from .features._facts import Facts
-from .identities.coupled import members_of
+from .identities.coupled import NoMembers, members_of
 from .identities.lookahead import looking_ahead
 from .identities.rows import Problem, rows_of, unrolled_reads
 from .identities.scans import scan_of
@@ -41,7 +41,7 @@ def classify(recurrence: Recurrence) -> Classified:
 
 def _placed(recurrence: Recurrence) -> Classified:
     recurrence = unrolled_reads(recurrence)
-    groups = [Facts(recurrence, names) for names in _groups(recurrence)]
+    groups = [Facts(recurrence, names, _obstacle(recurrence, names)) for names in _groups(recurrence)]
     axes, refusals = [], []
     form = _value("form", groups).value
     for axis in AXES:
@@ -58,7 +58,8 @@ def _placed(recurrence: Recurrence) -> Classified:
         scan = scan_of(recurrence)
         if isinstance(scan, Problem):
             return Classified(recurrence, tuple(axes), (), outputs, (scan.diagnostic(),))
-        return Classified(recurrence, tuple(axes), (), outputs, (), scan)
+        obstacle = next((facts.obstacle for facts in groups if facts.obstacle), "")
+        return Classified(recurrence, tuple(axes), (), outputs, (), replace(scan, obstacle=obstacle))
     if not refusals:
         # what is written twice is written once, and what turns is carried in a frame that turns along
         framed = turned(looking_ahead(recurrence))
@@ -71,6 +72,18 @@ def _placed(recurrence: Recurrence) -> Classified:
         walks, outputs = _scaled(walks, outputs)
         walks = [_with_bare_query(walk, recurrence) for walk in walks]
     return Classified(recurrence, tuple(axes), tuple(walks), outputs, tuple(refusals))
+
+
+def _obstacle(recurrence: Recurrence, names: tuple[str, ...]) -> str:
+    """Why states that feed each other are no members of one walk; empty where they are, and where they feed no other."""
+    framed = turned(looking_ahead(recurrence)) if Facts(recurrence, names).coupling_terms else None
+    if not isinstance(framed, Recurrence):
+        return ""
+    try:
+        members_of(Facts(framed, names))
+    except NoMembers as found:
+        return str(found)
+    return ""
 
 
 def _unread(walk: Walk, recurrence: Recurrence) -> Diagnostic:
@@ -192,12 +205,9 @@ def _walk(facts: Facts, index: int) -> Walk | Diagnostic:
     return Walk(rows, tuple(columns), decay, tuple(readings), tuple(slices), size, is_transposed, span=span)
 
 
-def _coupled_walk(facts: Facts) -> Walk | Diagnostic:
+def _coupled_walk(facts: Facts) -> Walk:
     """The walk of states that feed each other."""
-    found = members_of(facts)
-    if isinstance(found, Problem):
-        return found.diagnostic()
-    row, members = found
+    row, members = members_of(facts)
     column = Column(members[0].state, row.values[0], facts.recurrence.spec.state(members[0].state).type)
     readings: list[Reading] = []
     slices = []

@@ -155,7 +155,10 @@ def _scan(kernels) -> list[str]:
     program, dense = kernels.scan, kernels.plan.classified.recurrence.dense
     before, behind = ([], []) if dense is None else (dense.before, dense.outputs)
     forward, gradient = scan_text.forward_lines(program), scan_text.gradient_lines(program)
-    lines = ["a token" if program.mixes else "a token, every entry of the state by itself", *(f"  {line}" for line in forward)]
+    lines = [
+        "a token" if program.mixes or program.blocks else "a token, every entry of the state by itself",
+        *(f"  {line}" for line in forward),
+    ]
     lines += ["from the right, D what reaches a state from later tokens", *(f"  {line}" for line in gradient)]
     around = (("of all tokens, before the scan", before), ("and behind it", behind))
     return [*lines, *(line for title, values in around if values for line in (title, *(f"  {n} = {expr_text(v)}" for n, v in values)))]

@@ -294,7 +294,7 @@ class _Turns:
             for write in step.writes:
                 self._same(found, write.target, 0 if write.key is None else self.turns(write.key))
                 self._free(write.coefficient, write.weight, write.value, None if write.weight is None else write.key)
-        found |= {s.name: 0 for s in self.recurrence.spec.states if s.name not in found}
+        found |= {s.name: 0 for s in (*self.recurrence.spec.states, *self.recurrence.written.states) if s.name not in found}
         for step in self.recurrence.steps:
             for term in step.transitions:
                 self._same(found, term.target, found[term.source])

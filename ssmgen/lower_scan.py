@@ -82,7 +82,7 @@ class _Lowering:
         assert own <= {b.name for b in update}
         return ScanProgram(
             self.states, statics, token, update, carried, readouts, gradient, adjoint, arguments, sums, static_gradient, parameters,
-            self._pairs(), self.scan.mixes, convolution, lines,
+            self._pairs(), self.scan.mixes, self._blocks(carried), convolution, lines,
         )  # fmt: skip
 
     def _convolution(self, answers: Convolution) -> Convolution:
@@ -99,6 +99,22 @@ class _Lowering:
     def _pairs(self) -> tuple[tuple[int, int], ...]:
         numbers = {name: number for number, (name, _) in enumerate(self.states)}
         return tuple((numbers[pair.re], numbers[pair.im]) for pair in self.recurrence.pairs if pair.re in numbers)
+
+    def _blocks(self, carried: tuple[Binding, ...]) -> tuple[tuple[int, ...], ...]:
+        """The states in groups, by what is left of one in another; none where they are single, or the parts of complex ones."""
+        if self.scan.mixes:
+            return ()
+        groups = {f"kept {name}": {number} for number, (name, _) in enumerate(self.states)}
+        for number, (name, _) in enumerate(self.states):
+            ends = {binding.name for binding in carried if binding.name.startswith(f"kept {name}'")}
+            read = needed(carried, [b.value for b in carried if b.name in ends])
+            exprs = [*(b.value for b in read), *(b.value for b in carried if b.name in ends)]
+            used = {n.name for expr in exprs for n in nodes(expr) if isinstance(n, Ref) and n.name in groups}
+            joined = {number}.union(*(groups[name] for name in used))
+            for other in joined:
+                groups[f"kept {self.states[other][0]}"] = joined
+        found = tuple(dict.fromkeys(tuple(sorted(group)) for group in groups.values()))
+        return found if any(len(group) > 1 and group not in self._pairs() for group in found) else ()
 
     def _is_input(self, name: str) -> bool:
         return name in self.inputs or name.endswith("[-1]")

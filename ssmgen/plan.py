@@ -169,7 +169,8 @@ class ScanStep:
 class Scan:
     """A token's steps in order, over states whose entries run by themselves, and the output over `S` and `S'`, one a row.
 
-    `mixes`: a matrix leads from entry to entry, so that tokens are walked one after the other.
+    `mixes`: a matrix leads from entry to entry, so that tokens are walked one after the other. `obstacle`: why chunks do not carry
+    states that feed each other, where some do.
 
     All names are `Ref`s here: the state before the token `S`, after it `S'`, the value that the token before had `x[-1]`.
     """
@@ -177,6 +178,7 @@ class Scan:
     steps: tuple[ScanStep, ...]
     outputs: tuple[tuple[str, Expr], ...]
     mixes: bool = False
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)

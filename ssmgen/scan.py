@@ -1,6 +1,6 @@
 """Scan programs: one token of a recurrence whose state entries run by themselves, and its gradient, before any text.
 
-    S' = f(S, token)      affine in S, entry by entry: S' = a * S + b
+    S' = f(S, token)      affine in S, entry by entry: S' = a * S + b, of states that feed each other S' = sum of a_i * S_i + b
     y  = g(S, S', token)
 
 A program is straight lines of bindings over names: arguments of the operator (`x[-1]` is one), a state before the token `S`
@@ -36,6 +36,8 @@ class ScanProgram:
     arguments: the gradients of per-token arguments. sums: what a token adds to the gradient of each static or parameter.
     static_gradient, parameters: the gradients of statics and parameters from those sums, `sum p`.
     mixes: entries of a state read each other.
+    blocks: all states by number, those that feed each other together: what is left of such a group is a matrix of factors, state by
+    state, for every entry. Empty where none do, and where entries read each other.
     convolution: what whole sequences run as instead, where they do; convolution_lines: what a token makes for it.
     """
 
@@ -53,6 +55,7 @@ class ScanProgram:
     parameters: tuple[Binding, ...]
     pairs: tuple[tuple[int, int], ...] = ()
     mixes: bool = False
+    blocks: tuple[tuple[int, ...], ...] = ()
     convolution: Convolution | None = None
     convolution_lines: tuple[Binding, ...] = ()
 

@@ -73,9 +73,16 @@ def _scan(classified: Classified) -> Plan:
     convolution, outruns_kernels, words = _convolution(classified, cost)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
+    if classified.scan.obstacle:
+        reasons.append(f"no chunks: states feed each other, and {classified.scan.obstacle}")
     if classified.scan.mixes:
         reasons.append("entries read each other through a matrix: a scan walks a sequence token after token, and cuts none")
         reasons.append("backward keeps the inputs, and on a GPU states at the edges of stretches: the others come again from those")
+    elif classified.axis("states").value == "coupled":
+        reasons.append(
+            "of states that feed each other a chunk leaves a matrix of factors for every entry, which has one entry a pair of them"
+        )
+        reasons.append("backward keeps the inputs, and on a GPU, where no sequence is cut, states at the edges of stretches")
     else:
         reasons.append(
             "backward keeps the inputs, and on a GPU a state every 8 or 64 tokens: the others come again from the edges of blocks"

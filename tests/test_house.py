@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 MODELS = re.compile(
-    r"(?<![a-z])(mamba\d*|deltanet|deltaproduct|retnet|rwkv\d*|kimi|kda|gla|lightning|[msx]lstm|griffin|hgrn2?|s4d?|s5|[rg]?_?lru(?!_cache)|titans|longhorn)(?![a-z])",
+    r"(?<![a-z])(mamba\d*|deltanet|deltaproduct|retnet|rwkv\d*|kimi|kda|gla|lightning|[msx]lstm|griffin|hgrn2?|s4d?|s5|[rg]?_?lru(?!_cache)|linoss|titans|longhorn)(?![a-z])",
     re.IGNORECASE,
 )
 CODE = sorted(

@@ -16,7 +16,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 from test_kernels import fused, interpreted, interpreting, measured_on_a_gpu  # noqa: E402
-from test_scans import TURNING  # noqa: E402
+from test_scans import CIRCLE, TURNING  # noqa: E402
 
 from ssmgen.explain import summary  # noqa: E402
 from ssmgen.runtime import verify_kernels  # noqa: E402
@@ -70,8 +70,10 @@ recurrence by_column {
 }
 
 
-# entries that read each other
+# entries that read each other, and states
 MIXING = {
+    # channels in a circle through micro-steps and complex states, reversed
+    "circle": CIRCLE,
     # complex, along a direction; whole sequences would be a convolution
     "s4": (ROOT / "examples" / "s4.ssm").read_text(encoding="utf-8").split("layer ")[0].replace("  output", "  @form scan\n  output"),
     # a matrix of every token beside a complex diagonal, products outside

@@ -13,10 +13,14 @@ PURE = ("diagonal", "rotation", "elementwise")
 
 @dataclass(frozen=True)
 class Facts:
-    """One group of states: `states[0]` speaks for all, since they share transitions and write keys."""
+    """One group of states: `states[0]` speaks for all, since they share transitions and write keys.
+
+    `obstacle`: why chunks do not carry states that feed each other; empty where they do.
+    """
 
     recurrence: Recurrence
     states: tuple[str, ...]
+    obstacle: str = ""
 
     @property
     def transitions(self) -> tuple[Transition, ...]:

@@ -2,7 +2,7 @@
 
 The states of a group are members of one walk: M' = a M + c Z + s (k (v - R^T e)^T), where R is the one member that the
 correction reads, and every factor but k, v and e is one number a head. What a member takes over must not come back to it but
-through the correction: members have an order. A memory and its momentum is such a group.
+through the correction: members have an order. A memory and its momentum is such a group. Others are scanned, entry by entry.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from ..expressions import key
 from ..features._facts import Facts
 from ..plan import Member, Row
 from ..recurrence import Transition, Write
-from .rows import Problem, not_positive
 
 
-def members_of(facts: Facts) -> tuple[Row, tuple[Member, ...]] | Problem:
-    """The row of a token and the members of the group, in order of declaration."""
+class NoMembers(Exception):
+    """States that feed each other in another way, in words."""
+
+
+def members_of(facts: Facts) -> tuple[Row, tuple[Member, ...]]:
+    """The row of a token and the members of the group, in order of declaration. Raises NoMembers."""
     return _Members(facts).found()
-
-
-class _Refused(Exception):
-    def __init__(self, problem: Problem):
-        super().__init__(problem.title)
-        self.problem = problem
 
 
 class _Members:
@@ -32,34 +29,23 @@ class _Members:
         self.recurrence = facts.recurrence
         self.names = facts.states
 
-    def found(self) -> tuple[Row, tuple[Member, ...]] | Problem:
-        try:
-            return self._found()
-        except _Refused as refused:
-            return refused.problem
-
-    def _found(self) -> tuple[Row, tuple[Member, ...]]:
+    def found(self) -> tuple[Row, tuple[Member, ...]]:
         if len(self.recurrence.steps) != 1 or self.recurrence.steps[0].index is not None:
-            self._refuse(self.facts.coupling_terms[0], "micro-steps of states that feed each other", "write one equation a state")
+            raise NoMembers("a token has several steps")
         (step,) = self.recurrence.steps
         types = [self.recurrence.spec.state(name).type for name in self.names]
         if any(t.is_scalar or t.is_column for t in types):
-            self._refuse(self.facts.coupling_terms[0], "not all of them are matrices", "let every state be a matrix `[N, P]`")
+            raise NoMembers("not all of them are matrices")
         if any(read.side != "key" for read in self.facts.reads):
-            read = next(read for read in self.facts.reads if read.side != "key")
-            self._refuse(read, "they are read along their values", "read them along their keys, `M'^T q`")
+            raise NoMembers("they are read along their values")
         rows = {name: self._row(name, step) for name in self.names}
         written = [row for row in rows.values() if row is not None]
         if not written:
-            self._refuse(self.facts.coupling_terms[0], "nothing is written to them", "add a write, `+ k v^T`, to one of the states")
+            raise NoMembers("nothing is written to them")
         model = written[0][0]
         for row, _ in written[1:]:
             if not _same(row, model):
-                self._refuse(
-                    self.facts.coupling_terms[0],
-                    "they are written along different keys, or corrected in different ways",
-                    "let all states take the same `k (v - S^T e)^T`, each times a number",
-                )
+                raise NoMembers("they are written along different keys, or corrected in different ways")
         members = tuple(self._member(name, step, rows[name]) for name in self.names)
         self._assert_order(members)
         return model, members
@@ -69,17 +55,16 @@ class _Members:
         own, taken = None, []
         for term in (t for t in step.transitions if t.target == name and not _is_correction(t)):
             if term.left or term.right or term.rank is not None:
-                self._refuse(term, "a factor beside a state is more than one number a head", "let states feed each other times numbers")
+                raise NoMembers("a factor beside a state is more than one number a head")
             if term.source == name:
                 own = term.coefficient if own is None else algebra.add(own, term.coefficient)
             else:
                 taken.append((self.names.index(term.source), term.coefficient))
         if own is None:
-            self._refuse(self.facts.coupling_terms[0], f"nothing of `{name}` itself survives a token", f"keep a share of it, `a * {name}`")
+            raise NoMembers(f"nothing of `{name}` itself survives a token")
         log = algebra.const(0) if algebra.is_one(own) else algebra.log_of(own, self.recurrence)
         if log is None:
-            term = next(t for t in step.transitions if t.target == name and t.source == name and not _is_correction(t))
-            raise _Refused(not_positive(self.facts, term))
+            raise NoMembers(f"what a token keeps of `{name}` is not proved greater than 0")
         return Member(name, log, None if row is None else row[1], tuple(taken))
 
     def _row(self, name: str, step) -> tuple[Row, algebra.Expr] | None:
@@ -90,9 +75,9 @@ class _Members:
             return None
         many = corrections[1:] or writes[1:] or [t for t in (*corrections, *writes) if t.rank is not None]
         if many or any(w.tap for w in writes):
-            self._refuse((many or writes)[0], "several writes or corrections a token", "let one `k (v - S^T e)^T` a token be written")
+            raise NoMembers("a token writes or corrects several times")
         if not writes:
-            self._refuse(corrections[0], f"`{name}` is corrected and not written", "write what the correction is to reach, `k v^T`")
+            raise NoMembers(f"`{name}` is corrected and not written")
         return self._corrected(corrections[0], writes[0]) if corrections else self._plain(writes[0])
 
     def _plain(self, write: Write) -> tuple[Row, algebra.Expr]:
@@ -101,16 +86,14 @@ class _Members:
 
     def _corrected(self, term: Transition, write: Write) -> tuple[Row, algebra.Expr]:
         if len(term.left) != 1 or term.right:
-            self._refuse(term, "a correction under another factor", "correct the state as it was, `k (S^T e)^T`")
+            raise NoMembers("a correction stands under another factor")
         (eraser,) = term.left
         scalar, direction = _split(eraser.column)
         share = algebra.neg(algebra.mul(term.coefficient, scalar))
         own, along = _split(write.key)
         ratio = algebra.quotient(algebra.mul(own, write.coefficient), share)
         if key(along) != key(direction) or ratio is None:
-            self._refuse(
-                term, "it corrects along another direction, or by another number, than it writes", "write along the key that corrects"
-            )
+            raise NoMembers("a correction is along another direction, or by another number, than the write")
         value = write.value if algebra.is_one(ratio) else algebra.mul(ratio, write.value)
         return Row(direction, None, (value,), eraser.row, erases=self.names.index(term.source)), share
 
@@ -120,23 +103,8 @@ class _Members:
         while left:
             free = [a for a in left if not any(b in left for b, _ in members[a].takes)]
             if not free:
-                self._refuse(
-                    self.facts.coupling_terms[0],
-                    "each takes over the other",
-                    "let one of the states take nothing over but through a correction",
-                )
+                raise NoMembers("each takes over the other")
             left -= set(free)
-
-    def _refuse(self, term, fact: str, edit: str):
-        raise _Refused(
-            Problem(
-                f"no package for `{self.recurrence.spec.name}`: its states feed each other, and {fact}",
-                term.span,
-                {Transition: "a term between states", Write: "this write"}.get(type(term), "this read"),
-                "states that feed each other have a chunk form where a token moves them by numbers and writes one row to them",
-                edit,
-            )
-        )
 
 
 def _is_correction(term: Transition) -> bool:

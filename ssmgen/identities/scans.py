@@ -1,10 +1,13 @@
-"""terms of an update -> its form as a scan: every entry of a state a scalar recurrence by itself.
+"""terms of an update -> its form as a scan: every entry of a state a scalar recurrence by itself, or beside that of other states.
 
 Every transition is a product of scalars, diagonals and elementwise factors, so that entry by entry the state is multiplied and
-something is added; nothing is asked of the factors' sign.
+something is added; of states that feed each other, what the others' entries at the same place are multiplied by. Nothing is asked of
+the factors' sign.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from .. import algebra
 from ..plan import Scan, ScanStep
@@ -49,7 +52,7 @@ class _Scans:
                 is_last = number == len(unrolled_steps)
                 name = f"{state.name}'" if is_last else f"{state.name}'{number}"
                 value = self._value(step, index, state.name, state.type, known)
-                left = self._kept(step, index, state.name, state.type, kept[state.name])
+                left = self._kept(step, index, state.name, state.type, kept)
                 steps.append(ScanStep(state.name, name, value, left))
                 after[state.name] = name
             known = {n: Ref(known[n].type, NOWHERE, name) for n, name in after.items()}
@@ -84,22 +87,22 @@ class _Scans:
     # --- one step ---
 
     def _value(self, step: MicroStep, index: int, state: str, type: Type, known: dict[str, Ref]) -> Expr:
-        writes = [w for w in step.writes if w.target == state]
-        before: Expr = known[state]
-        taps = [w for w in writes if w.tap]
-        if taps:
+        before: dict[str, Expr] = dict(known)
+        for tap in (w for w in step.writes if w.tap):
             # the write of the token before enters first
-            before = algebra.add(before, *(self._write(w, step, index, type) for w in taps))
+            source = before[tap.target]
+            before[tap.target] = algebra.add(source, self._write(tap, step, index, source.type))
         left = self._kept(step, index, state, type, before)
-        return algebra.add(left, *(self._write(w, step, index, type) for w in writes if not w.tap))
+        writes = [w for w in step.writes if w.target == state and not w.tap]
+        return algebra.add(left, *(self._write(w, step, index, type) for w in writes))
 
-    def _kept(self, step: MicroStep, index: int, state: str, type: Type, before: Expr) -> Expr:
+    def _kept(self, step: MicroStep, index: int, state: str, type: Type, before: Mapping[str, Expr]) -> Expr:
         terms = []
         for term in (t for t in step.transitions if t.target == state):
             count = 1 if term.rank is None else int(term.rank.value(self.sizes))
             for r in range(1, count + 1):
                 at = lambda e, r=r, term=term: self._flat(unrolled(e, term.index, r, self.sizes), step.index, index)  # noqa: E731
-                value = before
+                value = before[term.source]
                 for generator in reversed(term.left):
                     value = _mapped(generator, at, value, is_left=True)
                 for generator in term.right:
@@ -148,10 +151,9 @@ class _Scans:
     # --- problems ---
 
     def _problem(self, term: Transition) -> Problem | None:
-        found = next((g for g in (*term.left, *term.right) if g.kind not in CARRIED), None)
-        if found is None and term.source == term.target:
+        if all(g.kind in CARRIED for g in (*term.left, *term.right)):
             return None
-        what = "brings in another state" if found is None else "mixes entries of the state by a whole matrix"
+        what = "mixes entries of the state by a whole matrix"
         return Problem(
             f"no package for `{self.spec.name}`: this term {what} while entries of the state fade apart",
             term.span,

@@ -104,7 +104,7 @@ def _asked(classified: Classified) -> tuple[Label, ...]:
 
 def obstacle(classified: Classified) -> Diagnostic | None:
     """Why the scan does not run as a convolution: what `varying` finds, or entries that read each other and are not one column."""
-    found = varying(classified) or _beside_matrices(classified)
+    found = varying(classified) or _fed(classified) or _beside_matrices(classified)
     if found is not None or not classified.scan.mixes:
         return found
     convolution = convolution_of(over_pairs(classified))
@@ -123,6 +123,23 @@ def obstacle(classified: Classified) -> Diagnostic | None:
         Label(dict(classified.recurrence.written.option_spans).get("form", states[name].span), f"the entries of `{name}` read each other"),
         (),
         "of such a state a convolution answers numbers with numbers: one column, written `x * B` and read `C . s`, x a number a token",
+        "write `@form scan`, or leave the option out",
+    )
+
+
+def _fed(classified: Classified) -> Diagnostic | None:
+    """Of states that feed each other every one would answer for each of them."""
+    spec = classified.recurrence.spec
+    term = next((t for step in classified.recurrence.steps for t in step.transitions if t.source != t.target), None)
+    if term is None:
+        return None
+    return Diagnostic(
+        "unavailable-form",
+        Severity.ERROR,
+        f"`{spec.name}` has no form `convolution`",
+        Label(dict(classified.recurrence.written.option_spans).get("form", term.span), f"`{term.source}` feeds `{term.target}`"),
+        (),
+        "a convolution has one impulse response for every entry of a state; of states that feed each other there is one for each pair",
         "write `@form scan`, or leave the option out",
     )
 

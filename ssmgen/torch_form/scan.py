@@ -71,6 +71,7 @@ class ScanText:
     uses_math: bool
     mixes: bool  # entries of a state read each other: a sequence is one chunk
     carries: bool  # they do not: chunks are carried over
+    blocks: str  # all states by number, those that feed each other together; empty when none do
     pairs: str  # the states that are parts of complex ones, by number; empty when none is
 
 
@@ -172,6 +173,7 @@ class ScanWriter:
             uses_math="math." in text,
             mixes=program.mixes,
             carries=not program.mixes,
+            blocks=f"({', '.join(map(str, program.blocks))},)" if program.blocks else "",
             pairs=f"({', '.join(map(str, program.pairs))},)" if program.pairs else "",
         )
 
@@ -478,9 +480,22 @@ class ScanWriter:
             "y, after = _token(rows[0], held)",
             f"y = y.expand(*held[0].shape[:3], {sizes}){narrow}",
         ]
+        if self._hands_over():
+            lines.append("after = tuple(x.clone() for x in after)  # one state is what another was")
         for i, (state, (_, type)) in enumerate(zip(self.states, self.program.states, strict=True)):
             lines.append(f"{state}.copy_({_narrow(f'after[{i}].expand_as(held[{i}])[:, :, 0]', type)})")
         return lines
+
+    def _hands_over(self) -> bool:
+        """Whether a state becomes what another one was before the token: a view of that, and no tensor of its own."""
+        values = {b.name: b.value for b in self.program.update}
+        for name, _ in self.program.states:
+            value = values[f"{name}'"]
+            while isinstance(value, Ref) and value.name in values:
+                value = values[value.name]
+            if isinstance(value, Ref) and value.name in dict(self.program.states) and value.name != name:
+                return True
+        return False
 
 
 def _plain(name: str) -> str:

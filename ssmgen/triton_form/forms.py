@@ -41,7 +41,9 @@ def form_of(kernels: Kernels) -> Form:
 def _scan(kernels: Kernels) -> Form:
     words = "kernels of a scan: states in registers, few long sequences in segments"
     context = {"kernels": scan_package(kernels)}
-    return Form(walk_words(kernels) if kernels.scan.mixes else words, (("kernels.py", "triton/scan.py.jinja", context),))
+    return Form(
+        walk_words(kernels) if kernels.scan.mixes or kernels.scan.blocks else words, (("kernels.py", "triton/scan.py.jinja", context),)
+    )
 
 
 def _fused(kernels: Kernels) -> Form:

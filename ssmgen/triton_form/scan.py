@@ -102,7 +102,7 @@ class _Writer:
         if any(isinstance(n, Apply) and n.function in ("rope", "rope_back") for b in kernels.scan.token for n in nodes(b.value)):
             raise UnsupportedOperand("a rotation by position")
         self.lanes = _lanes(self.program, self.tokens)
-        self.carries = not self.program.mixes
+        self.carries = not self.program.mixes and not self.program.blocks
         read = {
             n.name for b in self.program.token + self.program.update + self.program.statics for n in nodes(b.value) if isinstance(n, Ref)
         }
@@ -163,9 +163,7 @@ class _Writer:
         site = self._pass(roots, (*forward_lines, *program.gradient), reads_output_gradient=True)
         stores, over, gradients = self._argument_stores(site)
         starts, sums = self._sums(site)
-        before = []
-        for number, (binding, (_, type)) in enumerate(zip(program.adjoint, program.states, strict=True)):
-            before.append(f"b_d{number} = tl.where(here, {site.spread(binding.value, self.lanes.state(type))}, b_d{number})")
+        before = self._before(site)
         lines = tuple(site.lines)
         ends, end_stores, parameters = self._parameters(site)
         gradient = site.finished()
@@ -480,6 +478,16 @@ class _Writer:
         elif self.lanes.by_head and symbol.per not in ("head", "channel"):
             text += ".sum(2)"
         return f"{text}.to({pointer(symbol.name)}.dtype)"
+
+    def _before(self, site: ScanSite) -> list[str]:
+        """What reaches the states before the token; what the line of another state still reads is left alone until that is made."""
+        texts = [site.spread(b.value, self.lanes.state(t)) for b, (_, t) in zip(self.program.adjoint, self.program.states, strict=True)]
+        lines, moved = [], []
+        for number, text in enumerate(texts):
+            is_read = any(re.search(rf"\bb_d{number}\b", later) for later in texts[number + 1 :])
+            lines.append(f"{'before_' if is_read else 'b_d'}{number} = tl.where(here, {text}, b_d{number})")
+            moved += [f"b_d{number} = before_{number}"] if is_read else []
+        return lines + moved
 
     def _sums(self, site: ScanSite) -> tuple[list[str], list[str]]:
         starts, sums = [], []

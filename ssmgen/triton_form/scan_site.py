@@ -27,7 +27,7 @@ WORDS = frozenset(
 )
 """Names that these kernels use for themselves, beside those of all kernels."""
 
-_MADE = re.compile(r"(made|one|part|left|asked|aside|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
+_MADE = re.compile(r"(made|one|part|left|asked|aside|before|edges|later|kept|moved)_\d+|(c|g|n|r|wide|lanes)_\w+")
 
 WIDTH = 128
 """Characters of a line of a token's, its shape behind it."""
@@ -295,7 +295,7 @@ class ScanSite:
         if found is None:
             # nothing of this kernel reads the value itself
             value = next(b.value for b in (*self.program.token, *self.program.update) if b.name == name)
-            found = self.lanes.state(value.type) if name.endswith("'") else self.print(value).axes
+            found = self.lanes.state(value.type) if "'" in name else self.print(value).axes
         return found
 
     # --- lines ---

@@ -74,6 +74,17 @@ def s5(u, log_re, im, key, query, log_dt, D, x):
     return run(u.shape[1], x, token)
 
 
+def oscillators(step, u, A_raw, dt_raw, key, query, D, z, x):
+    """`step(z, x, dt, A, force)`: the velocities and positions after dt."""
+    A, dt = torch.relu(A_raw), sigmoid(dt_raw)
+
+    def token(t, state):
+        state = step(*state, dt, A, (key @ u[:, t, :, :, None]).squeeze(-1))
+        return (query @ state[1][..., None]).squeeze(-1) + D * u[:, t], state
+
+    return run(u.shape[1], (z, x), token)
+
+
 def pd_ssm(u, place, mag, phase, key, query, D, x):
     """`place` [B, T, H, N]: where a token brings each entry."""
     d = torch.polar(sigmoid(mag), 2 * torch.pi * sigmoid(phase))

@@ -3,7 +3,8 @@
 A state of a channel has no second axis, and a factor for every entry, of the state or of what is written, leaves no matrix product.
 What fades or is corrected along both axes of a state is met inside a chunk along one alone; a chunk keeps no whole matrices of its
 tokens; and it fades by sums of logarithms, which factors of any sign do not have: the chunk form has none of these. Nor has it a
-matrix that takes the whole of a column. Terms of rank one and whole matrices may stand beside the factors: entries then read each
+matrix that takes the whole of a column. States that feed each other, but not as one walk carries them, are scanned together, entry by
+entry. Terms of rank one and whole matrices may stand beside the factors: entries then read each
 other, and tokens are walked one after the other.
 """
 
@@ -20,12 +21,14 @@ def matches(facts: Facts) -> bool:
     """A state of a channel, a factor of its own for every entry, a term that reads a part, or fading and reading that no chunk has."""
     if any(facts.recurrence.spec.state(s).per == "channel" for s in facts.states):
         return True
+    if facts.coupling_terms:
+        return bool(facts.obstacle)
     kinds = {*facts.kinds("left"), *facts.kinds("right")}
     if "rotation" not in kinds and any(_is_complex(facts.recurrence.spec.state(s)) for s in facts.states):
         return True
     if kinds & {"elementwise", "part", "dense"} or any(w.weight is not None for w in facts.writes):
         return True
-    if kinds - {"diagonal", "rank_one"} or facts.coupling_terms:
+    if kinds - {"diagonal", "rank_one"}:
         return False
     if facts.kinds("left") and facts.kinds("right"):
         return True
