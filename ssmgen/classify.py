@@ -44,8 +44,10 @@ def _placed(recurrence: Recurrence) -> Classified:
     groups = [Facts(recurrence, names, _obstacle(recurrence, names)) for names in _groups(recurrence)]
     axes, refusals = [], []
     form = _value("form", groups).value
+    # states that feed each other each fade in their own way
+    alone = [Facts(recurrence, (name,)) for facts in groups for name in facts.states]
     for axis in AXES:
-        value = _value(axis, groups, form)
+        value = _value(axis, alone if axis == "decay" else groups, form)
         axes.append(value)
         # of a recurrence with no affine form only its form is known
         if not value.is_lowered and (not recurrence.sequential or axis == "form"):

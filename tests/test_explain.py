@@ -241,6 +241,11 @@ def test_how_a_sequence_runs_on_a_gpu(name, words):
     assert f"a sequence {words}" in section(explain.summary(example(name), {})[0], "how it runs")
 
 
+def test_states_that_feed_each_other_fade_each_in_their_own_way():
+    """Of the oscillators' two states the one that is declared first keeps all of itself."""
+    assert "decay diagonal one factor per key and token" in section(explain.summary(example("linoss"), {})[0], "structure")
+
+
 def test_what_has_no_kernels_says_why():
     text = """recurrence gated {
   dim    N = 4, P = 4, M = 8
