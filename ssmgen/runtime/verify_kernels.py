@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -368,6 +368,19 @@ class NotCalled(RuntimeError):
 
 
 @contextmanager
+def exchanged(module: object, values: dict[str, object]) -> Iterator[None]:
+    """While inside, other values under these names of the module, those of them that it has."""
+    before = {name: getattr(module, name) for name in values if hasattr(module, name)}
+    try:
+        for name in before:
+            setattr(module, name, values[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+@contextmanager
 def answered(module: ModuleType, name: str) -> Iterator[list]:
     """While inside, what a function of the module answers, where it has one of this name."""
     answers: list = []
@@ -377,14 +390,8 @@ def answered(module: ModuleType, name: str) -> Iterator[list]:
         answers.append(asked(*args, **keywords))
         return answers[-1]
 
-    if asked is None:
+    with exchanged(module, {name: call}):
         yield answers
-        return
-    setattr(module, name, call)
-    try:
-        yield answers
-    finally:
-        setattr(module, name, asked)
 
 
 @contextmanager
@@ -421,46 +428,23 @@ def watched(module: ModuleType, *launchers: str) -> Iterator[dict[str, object]]:
     poisoned.__getattr__ = lambda name: getattr(torch, name)
     poisoned.empty = lambda *args, **keywords: poison(torch.empty(*args, **keywords))
     poisoned.empty_like = lambda *args, **keywords: poison(torch.empty_like(*args, **keywords))
-    try:
-        for name, value in before.items():
-            setattr(module, name, poisoned if name == "torch" else counted(name, value) if name in launchers else noted(name, value))
-        torch.Tensor.new_empty = new_empty
+    watching = {n: poisoned if n == "torch" else counted(n, value) if n in launchers else noted(n, value) for n, value in before.items()}
+    with exchanged(module, watching), exchanged(torch.Tensor, {"new_empty": new_empty}):
         yield chosen
-    finally:
-        torch.Tensor.new_empty = plain
-        for name, value in before.items():
-            setattr(module, name, value)
     missed = [name for name in launchers if name not in called]
     if missed:
         raise NotCalled(f"the operator did not call `{missed[0]}` of its kernels")
 
 
-@contextmanager
-def sliced(module: ModuleType, trial: Trial) -> Iterator[None]:
+def sliced(module: ModuleType, trial: Trial) -> AbstractContextManager[None]:
     """Inside, the states at chunk edges may take no memory, where the trial says so: backward runs in as many slices as it can."""
-    before = getattr(module, "STATES_LIMIT", None)
-    if before is None:  # kernels that have no slices
-        yield
-        return
-    module.STATES_LIMIT = 1 if trial.is_sliced else before
-    try:
-        yield
-    finally:
-        module.STATES_LIMIT = before
+    return exchanged(module, {"STATES_LIMIT": 1} if trial.is_sliced else {})
 
 
-@contextmanager
-def segmented(module: ModuleType, trial: Trial) -> Iterator[None]:
+def segmented(module: ModuleType, trial: Trial) -> AbstractContextManager[None]:
     """Inside, sequences are cut into as many segments, and backward into slices, as the trial says; states are kept at short ways."""
-    chosen = {"_segments": lambda *_: trial.segments, "_slices": lambda *_: trial.segments, "EDGE": 64} if trial.segments else {}
-    before = {name: getattr(module, name) for name in chosen if hasattr(module, name)}
-    try:
-        for name in before:
-            setattr(module, name, chosen[name])
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
+    chosen = {"_segments": lambda *_: trial.segments, "_slices": lambda *_: trial.segments, "EDGE": 64}
+    return exchanged(module, chosen if trial.segments else {})
 
 
 def poison(tensor):
