@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..backends.torch_pointwise import UnsupportedOperand
 from ..kernel import Kernels
 from .fused import triton_package
-from .scan import scan_package, walk_words
+from .scan import scan_package
 from .walk import walk_package
 from .walks import walks_package
 
@@ -39,11 +39,8 @@ def form_of(kernels: Kernels) -> Form:
 
 
 def _scan(kernels: Kernels) -> Form:
-    words = "kernels of a scan: states in registers, few long sequences in segments"
-    context = {"kernels": scan_package(kernels)}
-    return Form(
-        walk_words(kernels) if kernels.scan.mixes or kernels.scan.blocks else words, (("kernels.py", "triton/scan.py.jinja", context),)
-    )
+    package, words = scan_package(kernels)
+    return Form(words, (("kernels.py", "triton/scan.py.jinja", {"kernels": package}),))
 
 
 def _fused(kernels: Kernels) -> Form:

@@ -67,18 +67,20 @@ LEAST, MOST = 16, 32
 """Numbers of a thread, of matrices, below which lanes share a warp, and of the matrices of all tokens of a block."""
 
 
-def scan_package(kernels: Kernels) -> ScanPackage:
-    """The context of kernels.py.
+def scan_package(kernels: Kernels) -> tuple[ScanPackage, str]:
+    """The context of kernels.py, and how whole sequences run on a GPU, in words.
 
     Raises UnsupportedOperand where a token has no text on tiles: lanes that read each other, several widths of keys, rotations by
     position, groups of channels.
     """
-    return _Writer(kernels).package()
-
-
-def walk_words(kernels: Kernels) -> str:
-    """How whole sequences of entries that read each other run on a GPU, and up to which size, where they have kernels."""
     writer = _Writer(kernels)
+    return writer.package(), _words(writer)
+
+
+def _words(writer: _Writer) -> str:
+    """How sequences run, and of entries that read each other up to which size."""
+    if writer.carries:
+        return "kernels of a scan: states in registers, few long sequences in segments"
     matrices = writer.matrices
     if not matrices:
         return "one kernel walks a whole sequence, its states in registers"
