@@ -120,8 +120,10 @@ def _fed(recurrence: Recurrence, state: str, others: list[str]) -> str:
         reached |= sources.get(name, set())
     names = ", ".join(f"`{name}`" for name in others)
     own = [t for step in recurrence.steps for t in step.transitions if t.target == t.source == state]
-    if state in reached or len(recurrence.steps) > 1 or any(_mixes(t) for t in own):
+    if state in reached:
         return f"fed by {names}, which it feeds in turn: their decays alone bound nothing"
+    if len(recurrence.steps) > 1 or any(_mixes(t) for t in own):
+        return f"fed by {names} and feeding none of them: its decay alone bounds nothing"
     factor = intervals.absolute(_product([own], recurrence, _bounds(recurrence)))
     return f"fed by {names} and feeding none of them: eigenvalues are its own, |a| in {factor}, and theirs; {judgement(factor)}"
 
