@@ -501,6 +501,12 @@ def _split_number(expr: Expr) -> tuple[Fraction, Expr]:
 # --- complex values ----------------------------------------------------------------------------------------------
 
 
+def complex_product(left: tuple[Expr, Expr], right: tuple[Expr, Expr], times: Callable[[Expr, Expr], Expr] = mul) -> tuple[Expr, Expr]:
+    """The real and the imaginary part of a product, from those of its factors."""
+    (a, b), (c, d) = left, right
+    return sub(times(a, c), times(b, d)), add(times(a, d), times(b, c))
+
+
 def split_imaginary(expr: Expr) -> tuple[Expr, Expr]:
     """`(a, b)` with `expr = a + i * b`, reading the places where `i` is written; complex names stay in `a`."""
     match expr:
@@ -515,7 +521,7 @@ def split_imaginary(expr: Expr) -> tuple[Expr, Expr]:
         case Mul():
             a, b = split_imaginary(expr.left)
             c, d = split_imaginary(expr.right)
-            return sub(mul(a, c), mul(b, d)), add(mul(a, d), mul(b, c))
+            return complex_product((a, b), (c, d))
         case Div():
             a, b = split_imaginary(expr.left)
             c, d = split_imaginary(expr.right)

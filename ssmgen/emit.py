@@ -29,11 +29,9 @@ def emit(kernels: Kernels, specification: Specification) -> dict[str, str]:
     spec = recurrence.written
     parts = (FORMAT, spec.dims, spec.counts, specification.source.name, specification.source.text)
     digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:8]
-    # one token's launch gives one column
-    has_rows = any(output.index is not None for output in spec.outputs)
     inner = kernels.plan.classified.recurrence
-    # products of matrices stand outside of a step as well
-    decode = decode_package(inner) if inner.dense is not None else None if has_rows else decode_package(recurrence)
+    # products of matrices stand outside of a step as well; one token's launch gives one column
+    decode = decode_package(inner) if inner.dense is not None else None if spec.has_rows else decode_package(recurrence)
     form = form_of(kernels)
     running = running_package(kernels) if form.files else None
     op = op_package(kernels, f"ssmgen_{spec.name}_{digest}", bool(form.files), decode is not None, running, form.joins_reads)

@@ -22,6 +22,12 @@ STEPS = 24
 """Newton's steps: 17 settle 512 modes."""
 
 
+def in_blocks(count: int, blocks: int = 1) -> tuple[tuple[float, float], ...]:
+    """(w, T) of so many modes, in blocks one behind the other: as many as divide their number and the one that is wanted."""
+    blocks = math.gcd(count, blocks)
+    return modes(count // blocks) * blocks
+
+
 @cache
 def modes(count: int) -> tuple[tuple[float, float], ...]:
     """(w, T) of every mode with w > 0, slowest first, of LegS of size 2 * `count`."""

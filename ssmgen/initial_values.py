@@ -133,9 +133,8 @@ class InitialValues:
                 low, high, rows = self._drawn(symbol, first, row), self._drawn(symbol, last, row), self._rows(symbol)
                 return low if rows == 1 else low + (high - low) * row / (rows - 1)
             case Apply(function="legs_frequencies" | "legs_low_rank" as name, args=blocks):
-                count = self._rows(symbol)
-                count //= math.gcd(count, int(self._drawn(symbol, blocks[0], row)) if blocks else 1)
-                return hippo.modes(count)[row % count][name == "legs_low_rank"]
+                modes = hippo.in_blocks(self._rows(symbol), *(int(self._drawn(symbol, b, row)) for b in blocks))
+                return modes[row][name == "legs_low_rank"]
             case Apply(function="zeros" | "ones" as name):
                 return float(name == "ones")
             case Apply(args=args) if args:

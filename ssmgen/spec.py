@@ -374,6 +374,11 @@ class Recurrence:
     option_spans: tuple[tuple[str, Span], ...] = field(default=(), compare=False)
     span: Span = field(default=NOWHERE, compare=False)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the output has rows, `y[r]`."""
+        return any(output.index is not None for output in self.outputs)
+
     def symbol(self, name: str) -> Symbol:
         """The symbol called `name`; KeyError when there is none."""
         for symbol in self.symbols:

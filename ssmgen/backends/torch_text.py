@@ -231,6 +231,11 @@ def _norm(x: Tensor, axis: int) -> Tensor:
 
 def helpers(text: str, table: Mapping[str, str] = HELPERS) -> tuple[str, ...]:
     """The helpers that `text` calls, with those that they call themselves, by name."""
+    return tuple(table[name] for name in called_in(text, table))
+
+
+def called_in(text: str, table: Mapping[str, str] = HELPERS) -> tuple[str, ...]:
+    """Their names."""
     found: set[str] = set()
     waiting = [text]
     while waiting:
@@ -238,7 +243,7 @@ def helpers(text: str, table: Mapping[str, str] = HELPERS) -> tuple[str, ...]:
         called = [name for name in table if name not in found and f"{name}(" in said]
         found.update(called)
         waiting += [table[name] for name in called]
-    return tuple(table[name] for name in sorted(found))
+    return tuple(sorted(found))
 
 
 RESERVED = frozenset(

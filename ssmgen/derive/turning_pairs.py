@@ -121,8 +121,7 @@ class Pairs:
 
 def times(left: Parts, right: Parts) -> Parts:
     """The product of two complex numbers by their parts."""
-    (a, b), (c, d) = left, right
-    return algebra.sub(_times(a, c), _times(b, d)), algebra.add(_times(a, d), _times(b, c))
+    return algebra.complex_product(left, right, _times)
 
 
 def _times(left: Expr, right: Expr) -> Expr:

@@ -158,9 +158,9 @@ class _Pairs:
             case Add():
                 return tuple(algebra.add(*parts) for parts in zip(*map(self._parts, expr.terms), strict=True))
             case Mul():
-                return _product(self._factor(expr.left), self._factor(expr.right))
+                return algebra.complex_product(self._factor(expr.left), self._factor(expr.right))
             case MatMul():
-                return _product(self._factor(expr.left), self._factor(expr.right), algebra.matmul)
+                return algebra.complex_product(self._factor(expr.left), self._factor(expr.right), algebra.matmul)
             case Div():
                 return self._quotient(expr)
             case Transpose() | Diag():
@@ -168,7 +168,7 @@ class _Pairs:
             case Pow() if constant(expr.exponent) in range(1, LARGEST_POWER + 1):
                 base = total = self._factor(expr.base)
                 for _ in range(int(constant(expr.exponent)) - 1):
-                    total = _product(total, base)
+                    total = algebra.complex_product(total, base)
                 return total
             case Apply():
                 return self._function(expr)
@@ -223,7 +223,7 @@ class _Pairs:
         c, d = self._factor(expr.right)
         name = next((n.name for n in nodes(expr.right) if isinstance(n, Ref)), "z")
         size = self._under_a_name(f"{name}_size", algebra.add(algebra.apply("square", c), algebra.apply("square", d)))
-        return tuple(algebra.div(part, size) for part in _product(above, (c, algebra.neg(d))))
+        return tuple(algebra.div(part, size) for part in algebra.complex_product(above, (c, algebra.neg(d))))
 
     def _function(self, expr: Apply) -> Parts:
         if expr.function == "i":
@@ -236,7 +236,7 @@ class _Pairs:
             case "conj":
                 return re, algebra.neg(im)
             case "square":
-                return _product((re, im), (re, im))
+                return algebra.complex_product((re, im), (re, im))
             case "exp":
                 size = algebra.apply("exp", re)
                 return algebra.mul(size, algebra.apply("cos", im)), algebra.mul(size, algebra.apply("sin", im))
@@ -248,7 +248,7 @@ class _Pairs:
                 size = algebra.add(algebra.apply("square", re), algebra.apply("square", im))
                 none = self._under_a_name(f"{name}_none", algebra.apply("at_least", algebra.const(TINY), size))
                 below = self._under_a_name(f"{name}_size", algebra.add(size, none))
-                above = _product(_expm1(re, im), (re, algebra.neg(im)))
+                above = algebra.complex_product(_expm1(re, im), (re, algebra.neg(im)))
                 return algebra.div(algebra.add(above[0], none), below), algebra.div(above[1], below)
         raise NoParts(expr, f"`{expr.function}` of a complex value")
 
@@ -257,11 +257,6 @@ def _expm1(re: Expr, im: Expr) -> Parts:
     """exp(a) cos b - 1 and exp(a) sin b, the first without its cancellation near 0."""
     cos, sin = algebra.apply("cos", im), algebra.apply("sin", im)
     return algebra.add(algebra.mul(algebra.apply("expm1", re), cos), algebra.apply("cosm1", im)), algebra.mul(algebra.apply("exp", re), sin)
-
-
-def _product(left: Parts, right: Parts, times=algebra.mul) -> Parts:
-    (a, b), (c, d) = left, right
-    return algebra.sub(times(a, c), times(b, d)), algebra.add(times(a, d), times(b, c))
 
 
 def _diagonal(part: Expr, like: Diag) -> Expr:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from .. import spec
 from ..backends.eager_text import Names, text_of
-from ..backends.torch_text import HELPERS
+from ..backends.torch_text import called_in
 from ..expressions import is_imaginary_unit, nodes
 from . import text
 
@@ -65,14 +65,8 @@ def fill(target: Target, init: spec.Expr | None) -> str:
 
 def helpers(init: spec.Expr | None) -> tuple[str, ...]:
     """The names of the helper functions that an initial value calls."""
-    called = [f"_{node.function}" for node in nodes(init) if isinstance(node, spec.Apply)] if init is not None else []
-    found: dict[str, None] = {}
-    while called:
-        name = called.pop(0)
-        if name in HELPERS and name not in found:
-            found[name] = None
-            called += re.findall(r"\b_\w+(?=\()", HELPERS[name])
-    return tuple(found)
+    called = [f"_{node.function}(" for node in nodes(init) if isinstance(node, spec.Apply)] if init is not None else []
+    return called_in(" ".join(called))
 
 
 def words(init: spec.Expr | None, source) -> str:

@@ -157,8 +157,8 @@ def _initial(expr: spec.Expr, like: Tensor, shape: Shape, generator) -> Tensor:
             case "ones":
                 return torch.ones_like(like)
             case "legs_frequencies" | "legs_low_rank":
-                count = math.gcd(like.shape[-1], int(args[0].flatten()[0]) if args else 1)
-                column = [mode[node.function == "legs_low_rank"] for mode in hippo.modes(like.shape[-1] // count)] * count
+                modes = hippo.in_blocks(like.shape[-1], *(int(arg.flatten()[0]) for arg in args))
+                column = [mode[node.function == "legs_low_rank"] for mode in modes]
                 return torch.tensor(column, dtype=like.dtype).expand(like.shape)
             case "pi":
                 return torch.full_like(like, math.pi)

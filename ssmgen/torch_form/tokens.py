@@ -366,7 +366,7 @@ class TokenWriter:
     @property
     def has_rows(self) -> bool:
         """Whether the output has rows, `y[r]`."""
-        return self.spec.outputs[0].index is not None
+        return self.spec.has_rows
 
     def _output(self) -> str:
         """The text of the output, its rows side by side."""

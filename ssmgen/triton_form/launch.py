@@ -47,5 +47,5 @@ def heads_text(tokens: TokenWriter) -> str:
 
 def one_column(kernels: Kernels) -> None:
     """What makes its output itself gives one column a token. Raises UnsupportedOperand for an output of rows."""
-    if any(output.index is not None for output in kernels.plan.classified.recurrence.upright.written.outputs):
+    if kernels.plan.classified.recurrence.upright.written.has_rows:
         raise UnsupportedOperand("an output of several rows")
