@@ -275,6 +275,20 @@ def test_a_state_that_is_fed_and_feeds_none_has_eigenvalues_of_its_own():
     assert found[1].words == "contraction: |a| <= 0.5 < 1"
 
 
+def test_a_corrected_state_that_is_fed_does_not_feed_back():
+    text = """recurrence fed {
+  dim    N = 4, P = 4
+  input  k : [N]; v : [P]; b : scalar in (0, 1)
+  state  S, M : real [N, P]
+  update S' = 0.9 * S - b * unit(k) (unit(k)^T S) + M
+         M' = 0.5 * M + k v^T
+  output o = S'^T k
+}
+"""
+    found = stability(classified(Source("fed.ssm", text)).recurrence)
+    assert found[0].words == "fed by `M` and feeding none of them: its decay alone bounds nothing"
+
+
 def test_linear_attention_is_marginal():
     assert all(
         s.words.startswith("marginal") and s.half_life is None for s in stability(classified(example("linear_attention")).recurrence)
