@@ -6,6 +6,7 @@ decays of every key, several rows a token, in batches and in packed documents, a
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,27 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
         "delta_with_bonus", "forget_correct_forget", "normalised_dplr", "novelty", "rank_three_hgrn2", "rwkv6_two_taps",
         "simultaneous_delta", "three_horizons", "titans", "unlearning",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, keys, size, stays, stages",
+    [
+        ("gated_deltanet", 128, 227, True, 3),
+        ("gated_deltanet", 64, 227, True, 2),  # two programs a multiprocessor, which three stages would not leave room for
+        ("kda", 128, 227, True, 2),  # erase keys of their own
+        ("kda", 256, 227, True, 1),
+        ("gated_deltanet", 128, 99, False, 2),  # operands in registers: a stage less lies in shared memory
+        ("gated_deltanet", 128, 64, False, 1),
+        ("gated_deltanet", 128, 0, False, 1),  # no GPU
+    ],
+)
+def test_a_walk_loads_as_far_ahead_as_its_tiles_fit(name, keys, size, stays, stages, tmp_path, monkeypatch):
+    """What each takes was measured, compiled for sm_90: 186 KiB, 89 (130 in three), 168 (240), 96 (more than 227); sm_120 73."""
+    pytest.importorskip("triton", reason="triton is not installed: the launchers were NOT asked")
+    package = load(write(SPECS[name], tmp_path)[0])
+    kernels = importlib.import_module(f"{package.__name__}.kernels")
+    monkeypatch.setattr(kernels.tuning, "shared_memory", lambda device: (size * 1024, stays))
+    assert kernels.walk_configurations(torch.device("cuda"), keys, 128, torch.bfloat16, 64)[0]["num_stages"] == stages
 
 
 @pytest.mark.parametrize("decay", ["a * S", "diag(a * w) S"])

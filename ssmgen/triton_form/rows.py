@@ -28,8 +28,8 @@ from .site import CodeLine, pointer
 TUNED = (
     Tuned("operands", "operand_configurations", "_operand_options"),
     Tuned("pairs", "pairs_configurations", "_pairs_options"),
-    Tuned("forward", "walk_configurations", "_forward_options"),
-    Tuned("states", "walk_configurations", "_states_options"),
+    Tuned("forward", "functools.partial(walk_configurations, device)", "_forward_options"),
+    Tuned("states", "functools.partial(walk_configurations, device)", "_states_options"),
     Tuned("pair gradients", "pair_gradient_configurations", "_pair_gradient_options"),
     Tuned("gradient", "gradient_configurations", "_gradient_options"),
     Tuned("tokens", "token_configurations", "_token_options"),
@@ -152,6 +152,7 @@ class RowWriter(RowOperands):
         readers = self._readers()
         queries, duals = [r for r in readers if r.is_query], [r for r in readers if r.is_value]
         of_keys = [r for r in readers if not r.is_value]
+        walked_erase = f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e")
         askers = [*queries, *duals]
         nothing = Walked("", (), ())
         has_readout = not (self.is_read_whole or self.is_part)
@@ -382,7 +383,7 @@ class RowWriter(RowOperands):
             key_columns=self._columns_text("k"),
             paired_key=self._columns_text("k", is_bare=not self.is_wide),
             walked_key=f"_rows(faded_k, {CHUNK})" if self.is_wide else self._columns_text("k", is_bare=True),
-            walked_erase=f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e"),
+            walked_erase=walked_erase,
             value_columns=self._columns_text("v"),
             written_columns="_rows(written, i_s, o_i, o_p, V, BV, BC)" if self.has_erase else self._columns_text("v"),
             written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
@@ -441,8 +442,9 @@ class RowWriter(RowOperands):
             totals=_totals(partials),
             results=results,
             pair_block="64" if self.is_wide else "128",
-            # the tiles of every reader are in shared memory once a stage: four readers of 128 keys took 271 and 320 KB in two
-            stage_keys="64" if len(readers) > 2 else "128",
+            stage_keys=str(1 + len([r for r in of_keys if not (r.is_erase and walked_erase == "b_k")])),
+            stage_pairs=str(len(of_keys)),
+            stage_values=str(max(1, len(queries))),
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers

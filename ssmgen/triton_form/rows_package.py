@@ -296,7 +296,9 @@ class RowsPackage:
     totals: tuple[Totals, ...]  # the same, those of one shape together
     results: tuple[str, ...]
     pair_block: str
-    stage_keys: str  # the widest block of keys that shared memory holds in two stages
+    stage_keys: str  # tiles of keys, of pairs of rows and of values that a walk's stage holds
+    stage_pairs: str
+    stage_values: str
     gradient_block: str
     gradient_warps: str
     pair_registers: str  # of a thread, at most
