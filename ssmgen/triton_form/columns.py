@@ -23,7 +23,7 @@ from ..spec import Apply, Dim, Expr, Ref, Rot
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import ColumnsPackage, Output, Summed, Walked
 from .gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
-from .launch import as_type, over_heads
+from .launch import as_type, over_heads, over_programs, sums_shape
 from .made_columns import Made
 from .operands import added, atom, legible
 from .site import CodeLine, Site, pointer, widened
@@ -280,10 +280,15 @@ class Columns:
             rows = self.folded.count
             total = self._over_rows(site, text, stored.axis, 0)
             at = f"{stored.buffer} + ((i_t * {self.lanes} + {self.lane}) * {rows} + o_q)[:, None] * ({whole}) + o_{stored.axis}[None, :]"
-            return "param", f"tl.store({at}, {total}, mask=(o_q < {rows})[:, None] & {mask}[None, :])"
+            return "param", f"tl.store({at}, {total}.to({stored.buffer}.dtype.element_ty), mask=(o_q < {rows})[:, None] & {mask}[None, :])"
         if symbol.kind == "param":
             total = f"tl.sum({text}, 0)"
-            at = f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}"
+            if not sizes:
+                return "param", f"tl.store({stored.buffer} + {self.lane} * tl.num_programs(0) + i_t, {total})"
+            at, total = (
+                f"{stored.buffer} + (i_t * {self.lanes} + {self.lane}) * ({whole}) + {shift}",
+                f"{total}.to({stored.buffer}.dtype.element_ty)",
+            )
             return "param", (f"tl.store({at}o_{stored.axis}, {total}, mask={mask})" if stored.axis else f"tl.store({at}0, {total})")
         own, is_summed = level(symbol.per), self._is_summed(symbol)
         count, lane = ("G", "i_g") if is_summed else (self.lanes, self.lane)
@@ -328,8 +333,11 @@ class Columns:
             texts = []
             for buffer, kind in own.items():
                 if kind == "param":
-                    partials[buffer] = Output(buffer, f"torch.empty(blocks, {self.lanes}{width}, device=device)")
-                    texts.append(self._over_lanes(f"{buffer}.sum(0)", place, 0))
+                    # of few tokens each, they are many: as short as what they sum
+                    short = ", dtype=dtype" if width else ""
+                    partials[buffer] = Output(buffer, f"torch.empty({sums_shape('blocks', self.lanes, width)}{short}, device=device)")
+                    total = f"{buffer}.sum(0, dtype=torch.float32)" if width else over_programs(buffer, "")
+                    texts.append(self._over_lanes(total, place, 0))
                 elif kind in ("own", "summed"):
                     outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
                     texts.append(buffer)

@@ -25,7 +25,7 @@ from .columns import Columns
 from .folded_rows import folded
 from .fused_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .gradients import MADE, made
-from .launch import as_type, heads_text, known, of_pointer, one_column, over_heads
+from .launch import as_type, heads_text, known, of_pointer, one_column, over_heads, over_programs
 from .made_columns import Made, apart
 from .operands import added, atom, column, legible
 from .parts import Parts
@@ -235,11 +235,10 @@ class _Writer(Parts):
             self.texts.append(value.text)
             if symbol.kind == "param":
                 value = masked(row, value, (ROW,))
-                stores.append(f"tl.store(partial + (slot * PARTIALS + {partials}) * H + i_h, tl.sum({value.text}, 0))")
+                stores.append(f"tl.store(partial + ({partials} * H + i_h) * slots + slot, tl.sum({value.text}, 0))")
                 partials += 1
             else:
                 stores.append(f"tl.store({self._buffer(gradient)} + row * H + i_h, {value.text}, mask=m_t)")
-        stores = [s.replace("PARTIALS", str(partials)) for s in stores]
         return self._walked(head, row), tuple(stores), partials
 
     # --- the package ---
@@ -586,9 +585,11 @@ class _Writer(Parts):
             for gradient in own:
                 buffer = self._buffer(gradient)
                 if symbol.kind == "param" and symbol.type.is_scalar:
-                    texts.append(over_heads(f"partial[:, {order.index(symbol.name)}].sum(0)", place, 0))
+                    texts.append(over_heads(over_programs(f"partial[{order.index(symbol.name)}]", ""), place, 0))
                 elif symbol.kind == "param":
-                    partials.append(Output(buffer, f"{'readouts' if gradient.part == 'readout' else 'slots'}, H{width}"))
+                    # a slot of packed documents may stay empty
+                    memory = "torch.empty(readouts" if gradient.part == "readout" else "(torch.zeros if is_packed else torch.empty)(slots"
+                    partials.append(Output(buffer, f"{memory}, H{width}, device=device)"))
                     texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
                 elif place == "h" or gradient.part in shared:
                     outputs.append(Output(buffer, f"torch.empty_like({name})"))

@@ -15,6 +15,19 @@ def known(*widths: str) -> str:
     return ", ".join(w if w.isdigit() else f"int({w})" for w in widths)
 
 
+def sums_shape(programs: str, lanes: str, width: str) -> str:
+    """The shape of the sums that programs leave of a parameter of every lane: programs last where a lane has one number.
+
+    Sums along memory read whole lines; of a narrow row in every program's turn they read a part of each.
+    """
+    return f"{programs}, {lanes}{width}" if width else f"{lanes}, {programs}"
+
+
+def over_programs(buffer: str, width: str) -> str:
+    """The text of the sum of what all programs left so."""
+    return f"{buffer}.sum({0 if width else 1})"
+
+
 def over_heads(text: str, place: str, axis: int) -> str:
     """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads ('')."""
     if place == "h":

@@ -16,8 +16,9 @@ from ..torch_form.shapes import unasked
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import Output, Walked
 from .gradients import MADE, made
-from .launch import as_type, over_heads
+from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import added, atom
+from .rows_package import Totals
 from .site import Site, masked, pointer
 from .tokens import RowSite, RowTokens
 
@@ -183,6 +184,8 @@ class RowReadout:
             total = f"tl.sum({value.text}, 0)"
             if stored.axis:
                 return f"tl.store({stored.buffer} + {at} + {shift}o_{stored.axis}, {total}, mask={mask})", "partial"
+            if not sizes:
+                return f"tl.store({stored.buffer} + i_h * tl.num_programs(0) + place, {total})", "partial"
             return f"tl.store({stored.buffer} + {at} + {shift}0, {total})", "partial"
         if stored.axis:
             target = f"{stored.buffer} + (row * H + i_h)[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
@@ -197,7 +200,7 @@ class RowReadout:
             )
         return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"
 
-    def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Output, ...], dict[str, str]]:
+    def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Totals, ...], dict[str, str]]:
         """What the launcher allocates for gradients, and the text of the gradient of every argument that has one."""
         outputs: dict[str, Output] = {}
         partials: dict[str, Output] = {}
@@ -214,8 +217,8 @@ class RowReadout:
             texts = []
             for buffer in own:
                 if kinds == {"partial"}:
-                    partials[buffer] = Output(buffer, f"places, H{width}")
-                    texts.append(over_heads(f"{buffer}.sum(0)", place, 0))
+                    partials[buffer] = Output(buffer, sums_shape("places", "H", width))
+                    texts.append(over_heads(over_programs(buffer, width), place, 0))
                 elif place == "h":
                     outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
                     texts.append(buffer)
@@ -223,9 +226,23 @@ class RowReadout:
                     outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
                     texts.append(over_heads(buffer, place, 2))
             results[symbol.name] = texts[0] if len(texts) == 1 and texts == [*own] else as_type(texts, f"{name}.dtype")
-        return tuple(outputs.values()), tuple(partials.values()), results
+        return tuple(outputs.values()), _totals(tuple(partials.values())), results
 
     def _without(self, symbol: Symbol) -> str:
         """The gradient of an argument that nothing reaches."""
         name = pointer(symbol.name)
         return unasked(name) if symbol.name in self.tokens.immaterial else f"torch.zeros_like({name})"
+
+
+def _totals(partials: tuple[Output, ...]) -> tuple[Totals, ...]:
+    """Partial sums of one shape lie in one buffer."""
+    found: dict[str, list[str]] = {}
+    for partial in partials:
+        found.setdefault(partial.allocation, []).append(partial.name)
+    totals = []
+    for number, (shape, names) in enumerate(found.items(), 1):
+        is_one = len(names) == 1
+        totals.append(
+            Totals(names[0] if is_one else f"totals_{number}", shape if is_one else f"{len(names)}, {shape}", ", ".join(names), not is_one)
+        )
+    return tuple(totals)

@@ -19,10 +19,10 @@ from ..reference.head_text import equations, title_of
 from ..schedule import widths
 from ..torch_form.column_text import pack, unpack
 from ..torch_form.tokens import level
-from .fused_package import Output, Walked
+from .fused_package import Walked
 from .launch import heads_text, known, of_pointer
 from .row_operands import RowOperands
-from .rows_package import Buffer, PairKernel, Reader, RowsPackage, Totals, Tuned
+from .rows_package import Buffer, PairKernel, Reader, RowsPackage, Tuned
 from .site import CodeLine, pointer
 
 TUNED = (
@@ -162,7 +162,7 @@ class RowWriter(RowOperands):
         readout, readout_stores = self._readout() if has_readout else (nothing, ())
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
-        outputs, partials, found = self._outputs(lines)
+        outputs, totals, found = self._outputs(lines)
         given_back = [s for s in self.tokens.arguments if s.name in found] if self.is_part else self.tokens.arguments
         results = tuple(found.get(s.name) or self._without(s) for s in given_back)
         texts = [*self.texts, *operand_stores, *gradient_stores]
@@ -438,8 +438,7 @@ class RowWriter(RowOperands):
             outputs=outputs,
             share_parameter="BLOCKS: tl.constexpr, " if narrow else "",
             share_count="blocks, " if narrow else "",
-            partials=partials,
-            totals=_totals(partials),
+            totals=totals,
             results=results,
             pair_block="64" if self.is_wide else "128",
             stage_keys=str(1 + len([r for r in of_keys if not (r.is_erase and walked_erase == "b_k")])),
@@ -546,20 +545,6 @@ def _pairs_text(pairs: list[tuple[str, str]]) -> str:
 
 def _all_made(names: Iterable[str]) -> str:
     return "".join(f'made["{n}"], ' for n in names)
-
-
-def _totals(partials: tuple[Output, ...]) -> tuple[Totals, ...]:
-    """Partial sums of one shape lie in one buffer."""
-    found: dict[str, list[str]] = {}
-    for partial in partials:
-        found.setdefault(partial.allocation, []).append(partial.name)
-    totals = []
-    for number, (shape, names) in enumerate(found.items(), 1):
-        is_one = len(names) == 1
-        totals.append(
-            Totals(names[0] if is_one else f"totals_{number}", shape if is_one else f"{len(names)}, {shape}", ", ".join(names), not is_one)
-        )
-    return tuple(totals)
 
 
 def _made(written: list[str]) -> str:

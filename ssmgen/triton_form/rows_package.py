@@ -292,8 +292,7 @@ class RowsPackage:
     outputs: tuple[Output, ...]
     share_parameter: str  # blocks of keys that each have a share of the gradient of a decay
     share_count: str
-    partials: tuple[Output, ...]
-    totals: tuple[Totals, ...]  # the same, those of one shape together
+    totals: tuple[Totals, ...]  # of parameters, a sum a program
     results: tuple[str, ...]
     pair_block: str
     stage_keys: str  # tiles of keys, of pairs of rows and of values that a walk's stage holds

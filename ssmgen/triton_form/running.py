@@ -27,7 +27,7 @@ from ..torch_form.tokens import TokenWriter, level
 from .columns import hoisted
 from .fused_package import Output, Walked
 from .gradients import MADE, made
-from .launch import as_type, over_heads
+from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import atom
 from .site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened
 from .tokens import Gradients, RowSite, RowTokens, split_row
@@ -250,7 +250,7 @@ class _Writer:
         value = widened(value, axes, "(BT, BK)" if has_columns else "(BT,)")
         columns = " + ".join(part for part in (shift, "o_n" if has_columns else "") if part)
         if symbol.kind == "param":
-            at = "slot * H" if self.is_lane else f"(slot * H + i_h){whole}"
+            at = "slot * H" if self.is_lane else f"(slot * H + i_h){whole}" if whole else "i_h * tl.num_programs(0) + slot"
             total = f"tl.sum({masked(row, value, axes).text}, 0)"
             where = f"{stored.buffer} + {at}" + (f" + {columns}" if columns else "")
             return f"tl.store({where}, {total}{', mask=m_n' if has_columns else ''})"
@@ -380,8 +380,9 @@ class _Writer:
             texts = []
             for buffer in own:
                 if symbol.kind == "param":
-                    partials[buffer] = Output(buffer, f"slots, H{width}")
-                    total = f"{buffer}.sum(0)"
+                    is_row = self.is_lane or bool(width)  # a program leaves a row of numbers
+                    partials[buffer] = Output(buffer, f"slots, H{width}" if is_row else sums_shape("slots", "H", ""))
+                    total = f"{buffer}.sum(0)" if is_row else over_programs(buffer, "")
                     texts.append(total if is_own and place else over_heads(total, place, 0))
                 else:
                     is_whole = is_own and bool(place)

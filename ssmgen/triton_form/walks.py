@@ -152,7 +152,7 @@ class _Writer(RowReadout):
     def package(self) -> WalksPackage:
         readout, readout_stores = self._readout()
         gradient, gradient_stores, lines = self._gradient()
-        outputs, partials, found = self._outputs(lines)
+        outputs, totals, found = self._outputs(lines)
         constants = [pointer(n) for n, _ in self.spec.constants]
         states = [identifier(s.name) for s in self.spec.states]
         reads = self._reads()
@@ -222,7 +222,7 @@ class _Writer(RowReadout):
             gradient_stores=gradient_stores,
             gradient_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),
             outputs=outputs,
-            partials=partials,
+            totals=totals,
             results=self._results(found),
             state_gradients=self._state_gradients(),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .fused_package import Front, Output, Walked
-from .rows_package import Buffer, RowsPackage
+from .rows_package import Buffer, RowsPackage, Totals
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,6 @@ class WalksPackage:
     gradient_stores: tuple[str, ...]
     gradient_outputs: tuple[str, ...]
     outputs: tuple[Output, ...]
-    partials: tuple[Output, ...]
+    totals: tuple[Totals, ...]
     results: tuple[str, ...]
     state_gradients: tuple[str, ...]
