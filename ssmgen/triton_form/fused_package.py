@@ -72,6 +72,7 @@ class Part:
     block: tuple[CodeLine, ...]
     after: tuple[CodeLine, ...]
     stores: tuple[str, ...]
+    early_sums: tuple[str, ...]  # what stands before the products
     sums: tuple[str, ...]
     sum_starts: tuple[str, ...]
     row_stores: tuple[str, ...]
@@ -245,6 +246,7 @@ class TritonPackage:
     key_block: str
     value_block: str
     gradient_stages: str
+    limits_gradients: bool  # they are compiled for at most so many registers
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]
