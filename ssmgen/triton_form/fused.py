@@ -409,8 +409,8 @@ class _Writer(Parts):
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
             gradient_stages="2" if shared else "1",
-            # what turns has products of its own behind those of a part, and rows of a token sums
-            limits_gradients=not shared and (bool(self.walk.turns) or self.folded is not None),
+            few="FEW_WALKS" if self._is_crowded(shared) else "FEW",
+            is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),
@@ -486,6 +486,10 @@ class _Writer(Parts):
             state_results=", ".join(f"final{s}" for s in suffixes),
             state_gradients=tuple(f"dy.new_empty(0, dtype=torch.float32) if initial is None else d_initial{s}" for s in suffixes),
         )  # fmt: skip
+
+    def _is_crowded(self, shared: bool) -> bool:
+        """Whether more stands in registers than a walk's own: what turns has products of its own in the gradients, rows of a token sums."""
+        return not shared and (bool(self.walk.turns) or self.folded is not None)
 
     def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Parts with the programs that run them: the heads of a shared group follow its own."""

@@ -246,7 +246,8 @@ class TritonPackage:
     key_block: str
     value_block: str
     gradient_stages: str
-    limits_gradients: bool  # they are compiled for at most so many registers
+    is_crowded: bool  # more stands in registers than a walk's own
+    few: str  # of walks: below that they are cut into twice the segments
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]

@@ -276,7 +276,8 @@ class Parts(Operands):
         if self.walk.own is None:
             return ""
         at = "[:, None]" if name in ("key", "value") else "[None, :]"
-        return f"b_a *= tl.where(m_u, b_own{at}, b_c{at})"
+        # of rows of one token it is the same number along both sides; rows of a product lie in fewer registers
+        return f"b_a *= tl.where(m_u, b_own[:, None], b_c{at})"
 
     def _store_number(self, site: Site, index: int, value: Text) -> str:
         """The store of one number a token, summed over its rows."""
