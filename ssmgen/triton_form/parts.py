@@ -15,7 +15,6 @@ from .gradients import MADE, Gradient
 from .operands import Operands, atom, column
 from .site import CodeLine, Site, masked, pointer
 
-
 INDENT = " " * 4
 
 
