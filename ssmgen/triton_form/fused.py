@@ -14,11 +14,11 @@ from ..backends.torch_pointwise import ATOM, UnsupportedOperand
 from ..backends.torch_text import identifier
 from ..backends.triton_text import helpers
 from ..backends.triton_value import Text, loaded, size_text
-from ..expressions import nodes
+from ..expressions import factors, key, nodes
 from ..kernel import KEY, ROW, VALUE, Kernels
 from ..reference.head_text import equations, title_of
 from ..schedule import widths
-from ..spec import Expr, MatMul, Ref
+from ..spec import Apply, Expr, MatMul, Ref
 from ..torch_form.shapes import tail, unasked
 from ..torch_form.tokens import level
 from .columns import Columns
@@ -169,7 +169,7 @@ class _Writer(Parts):
         sums = []
         for gradient in (g for g in self.gradients.arguments if g.part == "readout"):
             symbol, buffer = self.tokens.symbols[gradient.name], self._buffer(gradient)
-            value = row.named(f"b_{buffer}", row.text(algebra.factored(gradient.expr), VALUE))
+            value = row.named(f"b_{buffer}", row.text(algebra.factored(_one_sigmoid(gradient.expr)), VALUE))
             has_rows = symbol.name in self.folded.names
             if symbol.kind != "param":
                 stores.append(self._store_column(row, buffer, "row * H + i_h", self.V, VALUE, value, has_rows))
@@ -408,6 +408,8 @@ class _Writer(Parts):
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
             gradient_stages="2" if shared else "1",
+            few="FEW_WALKS" if self._is_crowded(shared) else "FEW",
+            is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,
             narrows=tuple(self._narrow(n, weight) for n in narrow),
@@ -483,6 +485,10 @@ class _Writer(Parts):
             state_results=", ".join(f"final{s}" for s in suffixes),
             state_gradients=tuple(f"dy.new_empty(0, dtype=torch.float32) if initial is None else d_initial{s}" for s in suffixes),
         )  # fmt: skip
+
+    def _is_crowded(self, shared: bool) -> bool:
+        """Whether more stands in registers than a walk's own: what turns has products of its own in the gradients, rows of a token sums."""
+        return not shared and (bool(self.walk.turns) or self.folded is not None)
 
     def _numbered(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Parts with the programs that run them: the heads of a shared group follow its own."""
@@ -605,6 +611,19 @@ def _merged(left: str, right: str, order: list[str]) -> str:
     """Two argument lists as one, in the operator's order."""
     names = {n for n in (left + right).replace(" ", "").split(",") if n}
     return "".join(f"{n}, " for n in order if n in names)
+
+
+def _one_sigmoid(expr: Expr) -> Expr:
+    """1 - sigmoid(x) for sigmoid(-x) where sigmoid(x) stands beside it: what is left of one that is taken already."""
+    taken = {key(n.args[0]) for n in nodes(expr) if isinstance(n, Apply) and n.function == "sigmoid"}
+
+    def rest(node: Expr) -> Expr | None:
+        if not (isinstance(node, Apply) and node.function == "sigmoid" and factors(node.args[0])[0] < 0):
+            return None
+        other = algebra.neg(node.args[0])
+        return algebra.add(algebra.const(1), algebra.neg(replace(node, args=(other,)))) if key(other) in taken else None
+
+    return algebra.rewrite(expr, rest)
 
 
 def _mentions(name: str, lines: tuple[CodeLine, ...]) -> bool:

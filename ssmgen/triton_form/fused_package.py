@@ -72,6 +72,7 @@ class Part:
     block: tuple[CodeLine, ...]
     after: tuple[CodeLine, ...]
     stores: tuple[str, ...]
+    early_sums: tuple[str, ...]  # what stands before the products
     sums: tuple[str, ...]
     sum_starts: tuple[str, ...]
     row_stores: tuple[str, ...]
@@ -245,6 +246,8 @@ class TritonPackage:
     key_block: str
     value_block: str
     gradient_stages: str
+    is_crowded: bool  # more stands in registers than a walk's own
+    few: str  # of walks: below that they are cut into twice the segments
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]

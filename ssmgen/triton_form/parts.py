@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .. import algebra
 from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
@@ -13,6 +14,8 @@ from .fused_package import Part
 from .gradients import MADE, Gradient
 from .operands import Operands, atom, column
 from .site import CodeLine, Site, masked, pointer
+
+INDENT = " " * 4
 
 
 class Parts(Operands):
@@ -103,8 +106,9 @@ class Parts(Operands):
         for line in after:
             if _uses(line.text, late):
                 late.add(line.target)
-        place.lines += [line for line in after if line.target not in late]
-        after = [line for line in after if line.target in late]
+        early, after = [line for line in after if line.target not in late], [line for line in after if line.target in late]
+        stores, moved_in = _inside(stores, early, [line.text for line in (*early, *after)] + sums + row_stores)
+        place.lines += [line for line in early if line not in moved_in]
         fade, faded = self._fade(name)
         narrow, moved = self._narrow_parts(name, is_shared)
         self._remember(head, row, *([group] if group else []), block)
@@ -167,7 +171,10 @@ class Parts(Operands):
             group=tuple(group.lines) if group else (),
             head=tuple(head.lines), rows=tuple(row.lines), block=tuple(block.lines) if not group else (),
             after=tuple(after),
-            stores=tuple(stores), sums=tuple(sums), sum_starts=tuple(starts), row_stores=tuple(row_stores),
+            stores=tuple(stores),
+            # tiles that the products do not need are given up before them
+            early_sums=tuple(s for s in sums if self.folded is not None and not _uses(s, late)),
+            sums=tuple(s for s in sums if self.folded is None or _uses(s, late)), sum_starts=tuple(starts), row_stores=tuple(row_stores),
             loads=self._gate_loads({"query": "GQcu", "key": "GQlcu", "value": "GQlcu" if has_dots else "GQl"}[name]),
             weighed=self._weighed(name),
             has_output=bool(stores or sums),
@@ -184,13 +191,15 @@ class Parts(Operands):
             symbol = self.tokens.symbols[gradient.name]
             axis = HALF if self.axis_of.get(symbol.type.rows) == HALF else out
             before = set(site.sums)
-            value = site.text(gradient.expr, axis)
+            # where the output is made apart the gradient of what was read stands beside that of the part in every term
+            value = site.text(algebra.factored(gradient.expr) if self.gradients.is_apart else gradient.expr, axis)
             if axis == HALF and name in dict(self.walk.turns):
                 site.sums.difference_update({KEY} - before)  # the pairs of a block are numbered
             self.texts.append(value.text)
             target = self._buffer(gradient)
             width = {KEY: self.K, VALUE: self.V, HALF: size_text(symbol.type.rows).text}[axis]
             has_rows = self.folded is not None and symbol.name in self.folded.names
+            stored = len(stores)
             if symbol.kind == "param" and has_rows:
                 value = masked(site, value, (ROW,))
                 place = f"(i_s * {self.folded.count} + o_q)[:, None] * {atom(width)} + o_{axis}[None, :]"
@@ -204,6 +213,9 @@ class Parts(Operands):
             else:
                 count = "row * G + i_g" if self._is_shared() and name != "value" else "row * H + i_h"
                 stores.append(self._store_column(site, target, count, width, axis, value, has_rows))
+            if axis == HALF and name in dict(self.walk.turns) and width != f"{self.K} // 2":
+                # of the blocks of columns some may have no pair that turns
+                stores[stored:] = [f"if i_c * (BK // 2) < {width}:", *(f"{INDENT}{line}" for line in stores[stored:])]
         base = self.decay_rows if self.gradients.needs_decay else 0
         for index, gradient in enumerate(self.gradients.rows):
             if gradient.part != name:
@@ -263,7 +275,8 @@ class Parts(Operands):
         if self.walk.own is None:
             return ""
         at = "[:, None]" if name in ("key", "value") else "[None, :]"
-        return f"b_a *= tl.where(m_u, b_own{at}, b_c{at})"
+        # of rows of one token it is the same number along both sides; rows of a product lie in fewer registers
+        return f"b_a *= tl.where(m_u, b_own[:, None], b_c{at})"
 
     def _store_number(self, site: Site, index: int, value: Text) -> str:
         """The store of one number a token, summed over its rows."""
@@ -302,6 +315,23 @@ class Parts(Operands):
         return tuple(
             f"b_dot += b_d{n} * tl.sum(b_q.to(tl.float32) * tl.load(states_{n} + {at}[None, :], 1)" for n in range(len(self.narrow))
         )
+
+
+def _inside(stores: list[str], lines: list[CodeLine], others: list[str]) -> tuple[list[str], list[CodeLine]]:
+    """The stores, with what only those under a condition need read under it as well; and the lines that say so."""
+    guarded = [text for text in stores if text.startswith(INDENT)]
+    others = [*others, *(text for text in stores if not text.startswith((INDENT, "if ")))]
+    moved = [
+        line for line in lines
+        if any(_uses(text, {line.target}) for text in guarded) and not any(_uses(text, {line.target}) for text in others)
+    ]  # fmt: skip
+    found = []
+    for number, text in enumerate(stores):
+        found.append(text)
+        if text.startswith("if "):
+            own = [line for line in moved if _uses(stores[number + 1], {line.target})]
+            found += [f"{INDENT}{line.target} = {line.text}  # {line.shape}" for line in own]
+    return found, moved
 
 
 def _uses(text: str, targets: set[str]) -> bool:
