@@ -296,7 +296,7 @@ class RowWriter(RowOperands):
             erases_before=self.has_erase and not self.erases_after,
             moves_before=reads_before and self.has_decay,
             is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
-            inverse_precision="tf32x3",
+            erasing=self._erasing(),
             row="bos + length - 1 - o_t" if self.plan.is_reversed else "bos + o_t",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
@@ -460,6 +460,14 @@ class RowWriter(RowOperands):
             operand_warps="8" if self.count == 1 else "4",
             tuned=tuple(self._tuned(kernel) for kernel in (TUNED if has_operands else TUNED[1:])),
         )  # fmt: skip
+
+    def _erasing(self) -> str:
+        """The range of the rows of 16 that may correct what others write: those are left out at whose place in a token none does."""
+        rows = [i for i in range(1, 16) if 16 % self.count or self.walk.rows[i % self.count].erase is not None]
+        distances = {b - a for a, b in zip(rows, rows[1:])}
+        if distances == {1} or len(distances) != 1:
+            return "1, 16"
+        return f"{rows[0]}, 16, {distances.pop()}"
 
     def _tuned(self, kernel: Tuned) -> Tuned:
         """The kernel under the name that a table has for it, which tells walks apart."""

@@ -148,7 +148,7 @@ class RowsPackage:
     erases_before: bool
     moves_before: bool
     is_first: str
-    inverse_precision: str
+    erasing: str  # which of 16 rows correct what others write
     row: str
     numbers: str
     number_arguments: str
