@@ -222,7 +222,7 @@ def test_words_about_tables(tmp_path, capsys, monkeypatch):
 
 KERNELS = {
     "simple_gla": ("forward", "gradient", "states"),
-    "kda": ("forward", "operands", "pairs", "states", "pair gradients", "gradient", "tokens"),
+    "kda": ("forward", "pairs", "states", "pair gradients", "gradient", "tokens"),
     "mamba1": ("forward", "gradient"),
     "mamba3": ("columns", "forward", "gradient", "states", "column gradients"),
 }

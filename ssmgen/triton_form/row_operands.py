@@ -163,6 +163,9 @@ class RowOperands(RowReadout):
         if self.has_decay:
             stores += self._sum_stores()
         stores += self._number_stores(site)
+        if self.is_wide:
+            # the same program reads placed keys and queries for what rows read of each other
+            head.arguments |= {place.symbol.name: None for letter, place in self.places.items() if letter != "v"}
         return self._walked(head, site), tuple(stores)
 
     def _number_stores(self, site: Site) -> list[str]:
@@ -221,13 +224,17 @@ class RowOperands(RowReadout):
         logs = [(n, f"b_f_{n + 1}") for n, row in enumerate(self.walk.rows) if n % self.step == 0 and row.log_decay is not None]
         if self.count == 1:
             site = RowSite(self.tokens, {ROW: "CT"}, ROW, axis_of=self.axis_of)
-            return [self._sum_store("0", f"tl.cumsum({self._log_decay_text(site)}, 0)")]
+            return [self._sum_store("0", self._running(self._log_decay_text(site)))]
         total = " + ".join(name for _, name in logs)
-        lines = [f"b_f = {total}", "b_a = tl.cumsum(b_f, 0) - b_f"]
+        lines = [f"b_f = {total}", f"b_a = {self._running('b_f')} - b_f"]
         for number in range(self.count):
             lines += [f"b_a += {name}" for n, name in logs if n == number]
             lines.append(self._sum_store(str(number), "b_a"))
         return lines
+
+    def _running(self, text: str) -> str:
+        """The sum of this over all tokens of a chunk up to a row's."""
+        return f"_running({text}, CT, BK, RUN)" if self.is_wide else f"tl.cumsum({text}, 0)"
 
     def _log_decay_text(self, site: Site) -> str:
         row = self.walk.rows[0]

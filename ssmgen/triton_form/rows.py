@@ -85,7 +85,7 @@ class RowWriter(RowOperands):
             index=index,
             name=name,
             columns=columns,
-            paired=columns if self.is_wide else walked,
+            paired=self._of_key_tile(name, columns) if self.is_wide else walked,
             pair_pointers="".join(f"{n}, " for n in (name, "k") if not (n == "e" and n in self.places)),
             pair_numbers="".join(f"{f}, " for f in map(self._factor, (name, "k")) if f),
             pair_factor="" if self.is_wide else " * ".join(factors),
@@ -94,7 +94,6 @@ class RowWriter(RowOperands):
             is_inclusive=is_inclusive,
             is_before=is_before,
             moves_before=self.has_decay and is_before,
-            is_first=index == 0 and not is_value,
             is_by_row=(is_erase or self.count == 1) and not is_value,
             place=place,
             later=later,
@@ -104,7 +103,6 @@ class RowWriter(RowOperands):
             pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
             own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
             faded=f"faded_{name}",
-            faded_pointer=f"faded_{name}, {'faded_k, ' if index == 0 and not is_value else ''}" if self.is_wide else "",
             when="if tl.program_id(2) == 0" if number == 0 else f"elif tl.program_id(2) == {number}",
             fade=fade,
             faded_gradient=f"(b_do{fade}).to(DOT)" if fade else "b_do",
@@ -137,6 +135,13 @@ class RowWriter(RowOperands):
             return f"({tile} * {_number(factor)}[:, None])"
         return f"({tile} * {_number(factor)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
 
+    def _of_key_tile(self, letter: str, columns: str) -> str:
+        """The columns of an operand, where `b_t` is the tile of keys: an erase key that is a multiple of the key is made of the same."""
+        if letter not in ("k", "e") or (letter == "e" and letter not in self.places):
+            return columns
+        factor = self._factor(letter)
+        return f"b_t * {_number(factor)}[:, None]" if factor else "b_t"
+
     def _fade(self, letter: str, later: str) -> str:
         """What multiplies a product with the state, row by row: the decay up to `later`, and the number of a placed operand."""
         if self.is_wide:
@@ -158,6 +163,7 @@ class RowWriter(RowOperands):
         has_readout = not (self.is_read_whole or self.is_part)
         made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
         met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
+        places = "_runs(CT, RUN)" if self.is_wide else "tl.arange(0, CT)"
         masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
         readout, readout_stores = self._readout() if has_readout else (nothing, ())
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
@@ -200,6 +206,8 @@ class RowWriter(RowOperands):
         dual_paired = [*(r.name for r in duals), "k", *sums, *key_number]
         dual_outputs = [*(r.pairs for r in duals), *(dual_queries if self.is_wide else [])]
         pair_kernels = self._pair_kernels(of_keys, duals, (paired, pair_outputs), (dual_paired, dual_outputs))
+        # where keys fade at their own rates, the program that makes a chunk's operands makes of them what its rows read of each other
+        has_operands = bool(operand_stores) and not self.is_wide
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
         walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in of_keys)]
         walked += value_factors if self.is_wide else [*key_factors, *value_factors]
@@ -258,10 +266,7 @@ class RowWriter(RowOperands):
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
-            pair_programs=max(1, len(of_keys)),
             pair_kernels=pair_kernels,
-            fades_keys_alone=self.is_wide and not of_keys,
-            key_number="".join(f"{n}, " for n in key_number),
             is_narrow=narrow,
             is_uniform=not self.is_wide,
             count_padded=1 << (self.count - 1).bit_length(),
@@ -292,7 +297,7 @@ class RowWriter(RowOperands):
             erases_before=self.has_erase and not self.erases_after,
             moves_before=reads_before and self.has_decay,
             is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
-            inverse_precision="tf32x3",
+            erasing=self._erasing(),
             row="bos + length - 1 - o_t" if self.plan.is_reversed else "bos + o_t",
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
@@ -327,7 +332,7 @@ class RowWriter(RowOperands):
             operands=operands,
             operand_names=tuple(f"made_{n}" for n in operand_names),
             operand_stores=operand_stores,
-            operand_offsets=_pairs_text([("o_i", "tl.arange(0, CT)"), *((f"o_{n}", f"tl.arange(0, {b})") for n, b in met.items())]),
+            operand_offsets=_pairs_text([("o_i", places), *((f"o_{n}", f"tl.arange(0, {b})") for n, b in met.items())]),
             operand_masks=_pairs_text([("m_t", "o_t < length"), *((f"m_{n}", masks[n]) for n in met if f"m_{n}" in made_text)]),
             scale_pointer="scale, " if self.scale is not None else "",
             scale_value=f"{scale_text}, " if self.scale is not None else "",
@@ -339,7 +344,7 @@ class RowWriter(RowOperands):
             factor_sizes=", ".join(f"slots * H * {b.allocation}" for b in buffers),
             factor_count=sum(self.count if b.allocation == "BC" else 1 for b in buffers),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
-            made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in (*paired, *pair_outputs)),
+            made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in ([] if self.is_wide else paired) + pair_outputs),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),
             pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
@@ -365,7 +370,7 @@ class RowWriter(RowOperands):
             made_duals=_all_made(dual_inputs),
             made_dual_pairs=_all_made([*dual_paired, *dual_outputs]),
             made_value_gradients=_all_made(sums) if narrow else "",
-            dual_count=len(duals),
+            dual_count=1 if self.is_wide else len(duals),
             made_now="False, " if self.is_wide else "",
             results_read=tuple(self._read_name(r.name[1:]) for r in self.walk.readings),
             given_gradients=tuple(self._read_gradient_name(r.name[1:]) for r in self.walk.readings),
@@ -381,14 +386,16 @@ class RowWriter(RowOperands):
             summary_programs=f'programs + _count({K_value}, options["BV"]) * sequences * H' if self.has_erase else "programs",
             enough=4 if self.has_erase else 3,
             key_columns=self._columns_text("k"),
-            paired_key=self._columns_text("k", is_bare=not self.is_wide),
+            paired_key=self._of_key_tile("k", self._columns_text("k")) if self.is_wide else self._columns_text("k", is_bare=True),
+            key_tile=self._columns_text("k", is_bare=True).removesuffix(".to(DOT)"),
             walked_key=f"_rows(faded_k, {CHUNK})" if self.is_wide else self._columns_text("k", is_bare=True),
             walked_erase=walked_erase,
             value_columns=self._columns_text("v"),
             written_columns="_rows(written, i_s, o_i, o_p, V, BV, BC)" if self.has_erase else self._columns_text("v"),
             written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
             placed=(*(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"), *self._ask_buffers(duals)),
-            has_operands=bool(operand_stores),
+            has_operands=has_operands,
+            has_token_kernels=has_operands or has_readout,
             has_placed_keys=is_placed_key,
             reads_tokens=any(n in self.places for n in ([] if self.is_wide else [*query_names, "k"]) + ["v"]),
             reads_groups=reads_groups,
@@ -441,6 +448,8 @@ class RowWriter(RowOperands):
             totals=totals,
             results=results,
             pair_block="64" if self.is_wide else "128",
+            # whole rows of keys are in registers while operands are made
+            pair_warps="8 if _width(K, dtype) > 128 else 4" if self.is_wide else "4",
             stage_keys=str(1 + len([r for r in of_keys if not (r.is_erase and walked_erase == "b_k")])),
             stage_pairs=str(len(of_keys)),
             stage_values=str(max(1, len(queries))),
@@ -450,8 +459,16 @@ class RowWriter(RowOperands):
             pair_registers="168" if self.is_wide else "None",
             gradient_registers="128" if self.is_wide else "168",
             operand_warps="8" if self.count == 1 else "4",
-            tuned=tuple(self._tuned(kernel) for kernel in (TUNED if operand_stores else TUNED[1:])),
+            tuned=tuple(self._tuned(kernel) for kernel in (TUNED if has_operands else TUNED[1:])),
         )  # fmt: skip
+
+    def _erasing(self) -> str:
+        """The range of the rows of 16 that may correct what others write: those are left out at whose place in a token none does."""
+        rows = [i for i in range(1, 16) if 16 % self.count or self.walk.rows[i % self.count].erase is not None]
+        distances = {b - a for a, b in zip(rows, rows[1:])}
+        if distances == {1} or len(distances) != 1:
+            return "1, 16"
+        return f"{rows[0]}, 16, {distances.pop()}"
 
     def _tuned(self, kernel: Tuned) -> Tuned:
         """The kernel under the name that a table has for it, which tells walks apart."""
@@ -482,15 +499,39 @@ class RowWriter(RowOperands):
         return [Buffer(r.read_gradient, f"torch.empty(batch, T, H, {self.V}, dtype=dtype, device=device)") for r in duals]
 
     def _pair_kernels(self, of_keys: list[Reader], duals: list[Reader], own: tuple, other: tuple) -> tuple[PairKernel, ...]:
+        """own, other: the inputs and outputs of the two."""
         found = []
         if of_keys or self.is_wide:
             title = "What the rows of a chunk read of each other" + (", and the inverse of what they erase." if self.has_erase else ".")
             title = title if of_keys else "Keys as they fade to the end of a chunk."
-            found.append(PairKernel("pairs_kernel", title, tuple(of_keys), *map(tuple, own), len(of_keys) > 1, not of_keys, bool(duals)))
+            found.append(self._pair_kernel("pairs", title, of_keys, own, bool(duals)))
         if duals:
             title = "What the gradients of reads of values read of the rows of a chunk."
-            found.append(PairKernel("dual_pairs_kernel", title, tuple(duals), *map(tuple, other), len(duals) > 1, False, False))
+            found.append(self._pair_kernel("dual_pairs", title, duals, other, False))
         return tuple(found)
+
+    def _pair_kernel(self, name: str, title: str, readers: list[Reader], ends: tuple, is_followed: bool) -> PairKernel:
+        inputs, outputs = ends
+        is_main = name == "pairs"
+        passed = [self.places[n].argument if n in self.places else f"made_{n}" for n in inputs]
+        math = [r.pair_math for r in readers] + ["k_jn exp(G_Cn - G_jn)"] * (is_main and not readers)
+        return PairKernel(
+            name=f"{name}_kernel",
+            title=title,
+            math=tuple(math),
+            helper=name,
+            readers=tuple(readers),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            made_outputs=tuple(f"made_{n}" for n in outputs),
+            passed=(*passed, *(f"made_{n}" for n in outputs)),
+            makes_operands=is_main and self.is_wide,
+            fades_keys=is_main,
+            is_before=any(r.is_before for r in readers),
+            has_readers=bool(readers),
+            has_parts=len(readers) > 1,
+            is_followed=is_followed,
+        )
 
     def _gradient_buffers(self, readers: list[Reader]) -> list[Buffer]:
         """Where a faded operand has a place for every row, the gradient takes it: the walk has read it."""

@@ -52,7 +52,6 @@ class Reader:
     is_inclusive: bool
     is_before: bool  # stands before what its row writes
     moves_before: bool  # and a decay lies between
-    is_first: bool
     is_by_row: bool  # its keys lie row by row, not token by token
     place: int  # the row of a token at which a query stands
     later: str  # the sum at which it stands
@@ -62,7 +61,6 @@ class Reader:
     pair_gradient: str
     own: str  # the gradient of a row's read of itself, where it is kept apart
     faded: str
-    faded_pointer: str
     when: str
     fade: str
     faded_gradient: str
@@ -71,7 +69,7 @@ class Reader:
     gradient: str
     pair_math: str
     gradient_math: str
-    math: str
+    math: tuple[str, ...]
     is_query: bool  # of keys
     is_value: bool  # a query of values; going backward the gradient of what it reads is a query of keys
     given: str  # that gradient
@@ -84,11 +82,18 @@ class PairKernel:
 
     name: str
     title: str
+    math: str
+    helper: str  # the function of it, where keys fade at their own rates
     readers: tuple[Reader, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    made_outputs: tuple[str, ...]  # as the kernel names them that makes operands
+    passed: tuple[str, ...]  # and everything that it passes on
+    makes_operands: bool
+    fades_keys: bool  # to the end of a chunk
+    is_before: bool  # somebody reads before a row's own decay
+    has_readers: bool
     has_parts: bool
-    is_bare: bool  # keys fade, and nobody reads
     is_followed: bool
 
 
@@ -112,10 +117,7 @@ class RowsPackage:
     has_steps: bool  # rows that act together
     reader_count: int  # of keys: what they read of the rows of a chunk is kept
     keeps_pairs: bool
-    pair_programs: int
     pair_kernels: tuple[PairKernel, ...]
-    fades_keys_alone: bool
-    key_number: str
     is_narrow: bool  # one decay a head
     is_uniform: bool  # keys do not fade at their own rates
     count_padded: int
@@ -146,7 +148,7 @@ class RowsPackage:
     erases_before: bool
     moves_before: bool
     is_first: str
-    inverse_precision: str
+    erasing: str  # which of 16 rows correct what others write
     row: str
     numbers: str
     number_arguments: str
@@ -236,13 +238,15 @@ class RowsPackage:
     enough: int  # segments from which on a sequence is cut
     key_columns: str  # tiles, as those of readers
     paired_key: str
+    key_tile: str
     walked_key: str
     walked_erase: str
     value_columns: str
     written_columns: str
     written_allocation: str
     placed: tuple[Buffer, ...]  # operands that are arguments
-    has_operands: bool  # that are made
+    has_operands: bool  # that a kernel of their own makes
+    has_token_kernels: bool
     has_placed_keys: bool
     reads_tokens: bool  # keys or values where the arguments lie
     reads_groups: bool
@@ -295,6 +299,7 @@ class RowsPackage:
     totals: tuple[Totals, ...]  # of parameters, a sum a program
     results: tuple[str, ...]
     pair_block: str
+    pair_warps: str
     stage_keys: str  # tiles of keys, of pairs of rows and of values that a walk's stage holds
     stage_pairs: str
     stage_values: str

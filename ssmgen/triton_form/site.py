@@ -21,7 +21,7 @@ from ..torch_form.tokens import TokenWriter, level
 from .folded_rows import FIRST
 
 KERNEL_WORDS = frozenset(
-    "BACK BC BK BLOCKS BR BT BV CK CV DOT DOTS EDGE FEW G H HEADS LANES LARGEST LARGEST_STATE LOG2E MEMBERS PACKED PRECISION "
+    "BACK BC BK BLOCKS BR BT BV CK CV DOT DOTS EDGE FEW G H HEADS LANES LARGEST LARGEST_STATE LOG2E MEMBERS PACKED PRECISION RUN "
     "STATES_LIMIT T TOKENS MODULES WALKS adjoints after arguments asked backward batch before bests blocks bos c0 carried chunks "
     "coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last d_made d_reads decays device do dtype dy early "
     "edges end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p i_s "
