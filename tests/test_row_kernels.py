@@ -154,24 +154,29 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, keys, size, stays, stages",
+    "name, keys, size, stays, heads, stages",
     [
-        ("gated_deltanet", 128, 227, True, 3),
-        ("gated_deltanet", 64, 227, True, 2),  # two programs a multiprocessor, which three stages would not leave room for
-        ("kda", 128, 227, True, 2),  # erase keys of their own
-        ("kda", 256, 227, True, 1),
-        ("gated_deltanet", 128, 99, False, 2),  # operands in registers: a stage less lies in shared memory
-        ("gated_deltanet", 128, 64, False, 1),
-        ("gated_deltanet", 128, 0, False, 1),  # no GPU
+        ("gated_deltanet", 128, 227, True, 64, (3, 3)),
+        ("gated_deltanet", 64, 227, True, 64, (3, 2)),  # a multiprocessor holds two walks in two stages, one in three
+        ("gated_deltanet", 64, 227, True, 16, (2, 2)),  # cut into many
+        ("kda", 128, 227, True, 64, (2, 2)),  # erase keys of their own
+        ("kda", 256, 227, True, 64, (1, 1)),
+        ("gated_deltanet", 128, 99, False, 64, (2, 2)),  # operands in registers: a stage less lies in shared memory
+        ("gated_deltanet", 128, 64, False, 64, (1, 1)),
+        ("gated_deltanet", 128, 0, False, 64, (1, 1)),  # no GPU
     ],
 )
-def test_a_walk_loads_as_far_ahead_as_its_tiles_fit(name, keys, size, stays, stages, tmp_path, monkeypatch):
-    """What each takes was measured, compiled for sm_90: 186 KiB, 89 (130 in three), 168 (240), 96 (more than 227); sm_120 73."""
+def test_walks_load_as_far_ahead_as_their_tiles_fit(name, keys, size, stays, heads, stages, tmp_path, monkeypatch):
+    """What each takes was measured, compiled for sm_90: 186 KiB, 89 (130 in three), 168 (240), more than 227; for sm_120 73."""
     pytest.importorskip("triton", reason="triton is not installed: the launchers were NOT asked")
     package = load(write(SPECS[name], tmp_path)[0])
     kernels = importlib.import_module(f"{package.__name__}.kernels")
     monkeypatch.setattr(kernels.tuning, "shared_memory", lambda device: (size * 1024, stays))
-    assert kernels.walk_configurations(torch.device("cuda"), keys, 128, torch.bfloat16, 64)[0]["num_stages"] == stages
+    monkeypatch.setattr(kernels.tuning, "processors", lambda device: 132)
+    monkeypatch.setattr(kernels.tuning, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(kernels.tuning, "_picked", {})
+    call = (keys, 128, torch.bfloat16, heads, torch.device("cuda"))
+    assert (kernels._forward_options(*call)["num_stages"], kernels._states_options(*call)["num_stages"]) == stages
 
 
 @pytest.mark.parametrize("decay", ["a * S", "diag(a * w) S"])

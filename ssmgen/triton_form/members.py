@@ -18,7 +18,7 @@ from .gradients import made
 from .members_package import MemberPair, MemberReader, MembersPackage, MovedMember, Part, Source
 from .row_operands import FLOOR
 from .rows import RowWriter
-from .rows_package import Buffer, Reader
+from .rows_package import Buffer, Reader, Tuned
 from .site import Site
 from .tokens import Gradients, number_line
 
@@ -127,6 +127,10 @@ class MembersWriter(RowWriter):
             landed=f"tl.where(o_i > 0, {asks}, 0.0)" if reader.is_before else asks,
             parts=tuple(Part(b) for b in self.reached[member]),
         )
+
+    def _listing(self, kernel: Tuned) -> str:
+        """All members' tiles leave room for one stage."""
+        return kernel.listing
 
     def package(self) -> MembersPackage:
         base, count = super().package(), len(self.members)

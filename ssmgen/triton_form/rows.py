@@ -28,8 +28,8 @@ from .site import CodeLine, pointer
 TUNED = (
     Tuned("operands", "operand_configurations", "_operand_options"),
     Tuned("pairs", "pairs_configurations", "_pairs_options"),
-    Tuned("forward", "functools.partial(walk_configurations, device)", "_forward_options"),
-    Tuned("states", "functools.partial(walk_configurations, device)", "_states_options"),
+    Tuned("forward", "walk_configurations", "_forward_options"),
+    Tuned("states", "walk_configurations", "_states_options"),
     Tuned("pair gradients", "pair_gradient_configurations", "_pair_gradient_options"),
     Tuned("gradient", "gradient_configurations", "_gradient_options"),
     Tuned("tokens", "token_configurations", "_token_options"),
@@ -470,8 +470,14 @@ class RowWriter(RowOperands):
             return "1, 16"
         return f"{rows[0]}, 16, {distances.pop()}"
 
+    def _listing(self, kernel: Tuned) -> str:
+        """Who lists the configurations: those of a walk are a device's, and there are walks from the left and from both ends."""
+        ways = {"forward": 1, "states": 2}.get(kernel.name)
+        return f"functools.partial({kernel.listing}, device, {ways})" if ways else kernel.listing
+
     def _tuned(self, kernel: Tuned) -> Tuned:
         """The kernel under the name that a table has for it, which tells walks apart."""
+        kernel = replace(kernel, listing=self._listing(kernel))
         return replace(kernel, name=f"{self.module} {kernel.name}") if self.is_part else kernel
 
     def _buffers(self, readers: list[Reader]) -> list[Buffer]:
