@@ -408,7 +408,6 @@ class _Writer(Parts):
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
             gradient_stages="2" if shared else "1",
-            few="FEW_WALKS" if self._is_crowded(shared) else "FEW",
             is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
             has_row_buffer=row_count > 0,

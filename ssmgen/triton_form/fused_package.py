@@ -247,7 +247,6 @@ class TritonPackage:
     value_block: str
     gradient_stages: str
     is_crowded: bool  # more stands in registers than a walk's own
-    few: str  # of walks: below that they are cut into twice the segments
     has_partial: bool
     has_row_buffer: bool
     narrows: tuple[Narrow, ...]
