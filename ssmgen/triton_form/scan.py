@@ -460,9 +460,7 @@ class _Writer:
             if is_direct:
                 gradients.append(Gradient(pointer(name), target, f"torch.empty_like({pointer(name)})", target))
             else:
-                # the shares of blocks of lanes are rounded as their sum will be: they are as many numbers as all inputs together
-                short = "" if has_lanes else f", dtype={pointer(name)}.dtype"
-                buffer = f"torch.empty({self._buffer(symbol, has_lanes)}{short}, device=device)"
+                buffer = f"torch.empty({self._buffer(symbol, has_lanes)}, device=device)"
                 gradients.append(Gradient(pointer(name), target, buffer, self._reduced(symbol, target, has_lanes)))
         return stores, over, gradients
 
@@ -476,7 +474,7 @@ class _Writer:
 
     def _reduced(self, symbol, target: str, has_lanes: bool) -> str:
         """The gradient of an argument from its buffer."""
-        text = target if has_lanes else f"{target}.sum(0, dtype=torch.float32)"
+        text = target if has_lanes else f"{target}.sum(0)"
         if symbol.per == "group":
             text += f".unflatten(2, ({pointer(symbol.name)}.shape[2], -1)).sum(3)"
         elif self.lanes.by_head and symbol.per not in ("head", "channel"):
