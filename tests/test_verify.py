@@ -214,6 +214,31 @@ def test_what_the_eager_reference_cannot_hold_is_not_asked_of_kernels():
     assert verify_kernels.judged(given[:1], "float16", lambda: pytest.fail("nothing is off")) == given[:1]
 
 
+def test_a_sum_that_vanishes_by_chance_is_judged_over_more_data(monkeypatch):
+    """The same error every time, of a sum that is near 0 with the first data: that says nothing. One that is large every time does."""
+
+    def drawn(error, *sums):
+        def one(subject, module, trial, dtype, number):
+            exact = {"gradient of w": torch.tensor([sums[min(number, len(sums) - 1)]], dtype=torch.float64)}
+            found = {"gradient of w": exact["gradient of w"] + error}
+            asked.append(number)
+            return verify_kernels._Drawn(found, exact, "forward", "backward", {"gradient of w"}, lambda: exact)
+
+        return one
+
+    trial = verify_kernels.Trial(1, 3, 1, {})
+    for error, sums, draws, is_right in (
+        (0.5, (2.0, 200.0), verify_kernels.DRAWS, True),
+        (50.0, (2.0, 200.0), verify_kernels.DRAWS, False),
+        (0.5, (200.0,), 1, True),
+        (math.nan, (200.0,), 1, False),
+    ):
+        asked: list[int] = []
+        monkeypatch.setattr(verify_kernels, "_drawn", drawn(error, *sums))
+        (one,) = verify_kernels.compare(None, None, trial, "bfloat16")
+        assert asked == list(range(draws)) and (one.excess <= 1) == is_right
+
+
 def test_what_grows_beyond_float32_is_not_compared(tmp_path):
     """The eager reference leaves float32 as well: its error is no measure of the operator's."""
     text = "recurrence growing {\n  input x, u : scalar per channel\n  state h : real scalar per channel\n"

@@ -33,6 +33,16 @@ def typical(actual: Tensor, expected: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
+def together(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """`typical` of several pairs as of one."""
+    import torch
+
+    if any(actual.shape != expected.shape for actual, expected in pairs):
+        return math.inf
+    actual, expected = (torch.cat([x.detach().flatten() for x in each]) for each in zip(*pairs, strict=True))
+    return typical(actual, expected)
+
+
 def worst(pairs: Iterable[tuple[Tensor, Tensor]], distance=largest) -> float:
     """The largest distance of several pairs."""
     return max((distance(actual, expected) for actual, expected in pairs), default=math.inf)

@@ -19,7 +19,7 @@ from types import ModuleType
 from ..small import arguments_of, small_sizes
 from .cross_compile import Failure, compile_ahead
 from .launches import recorded
-from .measure import typical
+from .measure import together, typical
 from .sample import Shape, complex_of, draw
 from .verify_checks import Row
 from .verify_subject import Run, Subject
@@ -44,6 +44,10 @@ HEADS = 4
 """A kernel is compiled for its number of heads: every trial has the same."""
 
 STEPS = 3
+
+DRAWS = 7
+"""Sets of data over which a result is judged that is off with one: a sum may vanish by chance, or one quotient nearly, and what is
+left of it, of the eager reference's as well, is luck."""
 
 DIRECT = 256
 """Tokens up to which the sequential reference says what is right; beyond, the operator in float64, which it was held against."""
@@ -252,14 +256,51 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
 
     Empty for sizes that the kernels leave to the torch form, and for sequences that are convolutions.
     """
+    draws = [first] if (first := _drawn(subject, module, trial, dtype, 0)) else []
+    measured = _over(draws, trial, dtype)
+    if any(1 < one.excess < math.inf for one in measured):
+        draws += [_drawn(subject, module, trial, dtype, number) for number in range(1, DRAWS)]
+        measured = _over(draws, trial, dtype)
+    return measured
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One set of data: by name, what kernels gave and what is right; the words of their configurations; and the eager reference's."""
+
+    found: dict[str, object]
+    exact: dict[str, object]
+    forward: str
+    backward: str
+    cancelled: set[str]
+    eager: Callable[[], dict[str, object]]
+
+
+def _over(draws: list[_Drawn], trial: Trial, dtype: str) -> list[Measured]:
+    """What some sets of data say together."""
+
+    def errors(results: list[dict[str, object]]) -> dict[str, float]:
+        return {name: together([(given[name], one.exact[name]) for given, one in zip(results, draws, strict=True)]) for name in results[0]}
+
+    if not draws:
+        return []
+    measured, first = [], draws[0]
+    for name, error in errors([one.found for one in draws]).items():
+        direction, configuration = ("backward", first.backward) if name.startswith("gradient of ") else ("forward", first.forward)
+        allowed = (CANCELLED if name in first.cancelled else SLACK)[dtype]
+        measured.append(Measured(direction, configuration, name, error, allowed, trial.words))
+    return judged(measured, dtype, lambda: errors([one.eager() for one in draws]))
+
+
+def _drawn(subject: Subject, module: ModuleType, trial: Trial, dtype: str, number: int) -> _Drawn | None:
     import torch
 
-    case, start, cut = _data(subject, trial, dtype)
+    case, start, cut = _data(subject, trial, dtype, number)
     # where products of matrices stand outside of the operator, its kernels are given others, and what they answer is listened to
     own = sys.modules[f"{subject.package.__name__}.op"]
     is_whole = not hasattr(own, "_product")
     if is_whole and not module.fits(*_taken_apart(subject, module, case.arguments), *_parts(start[: len(subject.recurrence.states)])):
-        return []
+        return None
     exact, wide = case.to(torch.float64), _to(start, torch.float64)
     ran: dict[str, Run] = {}
 
@@ -284,29 +325,26 @@ def compare(subject: Subject, module: ModuleType, trial: Trial, dtype: str) -> l
                 slopes = subject.gradients(op, case, start, of=_read(trial))
         except NotCalled:
             if any(convolving) or (fitting and not any(fitting)):
-                return []
+                return None
             raise
     packed = ", packed" if trial.ends else ""
     forward = f"{dtype}{packed}: {_text(chosen, lambda name: _is_forward(name))}"
     backward = f"{dtype}{packed}: {_text(chosen, lambda name: not _is_forward(name))}"
     inputs, params = arguments_of(subject.recurrence)
-    gates = {s.name for s in inputs if s.type.is_scalar} | {s.name for s in params}
-    errors = _apart(subject, ran["found"], ran["truth"])
-    measured = [Measured("forward", forward, name, error, SLACK[dtype], trial.words) for name, error in errors.items()]
-    for name, gradient in slopes.items():
-        allowed = (CANCELLED if name in gates else SLACK)[dtype]
-        measured.append(Measured("backward", backward, f"gradient of {name}", typical(gradient, expected[name]), allowed, trial.words))
+    cancelled = {f"gradient of {s.name}" for s in (*inputs, *params) if s.type.is_scalar or s in params}
 
-    def eager() -> dict[str, float]:
+    def named(run: Run, slopes: dict) -> dict[str, object]:
+        return dict(zip(("y", *subject.names), run.tensors, strict=True)) | {f"gradient of {n}": slope for n, slope in slopes.items()}
+
+    def eager() -> dict[str, object]:
         def reference(c, s):
             ran["eager"] = subject.reference(c, _of(trial, s), cut)
             return ran["eager"]
 
         slopes = subject.gradients(reference, case, start, of=_read(trial))
-        found = {f"gradient of {name}": typical(slope, expected[name]) for name, slope in slopes.items()}
-        return found | _apart(subject, ran["eager"], ran["truth"])
+        return named(ran["eager"], slopes)
 
-    return judged(measured, dtype, eager)
+    return _Drawn(named(ran["found"], slopes), named(ran["truth"], expected), forward, backward, cancelled, eager)
 
 
 def _apart(subject: Subject, found: Run, truth: Run) -> dict[str, float]:
@@ -477,12 +515,12 @@ def _text(chosen: Iterable[dict[str, object]], picks: Callable[[str], bool]) -> 
     return "; ".join(dict.fromkeys(words)) or "its one configuration"
 
 
-def _data(subject: Subject, trial: Trial, dtype: str):
+def _data(subject: Subject, trial: Trial, dtype: str, number: int = 0):
     """Arguments in `dtype` (params in float32), initial states in float32, and `cu_seqlens`."""
     import torch
 
     shape = Shape(trial.batch, trial.tokens, trial.heads, max(trial.heads // 2, 1), trial.sizes)
-    case = draw(subject.recurrence, shape, seed=trial.tokens, device=subject.device)
+    case = draw(subject.recurrence, shape, seed=trial.tokens + 7919 * number, device=subject.device)
     start = subject.start(case, batch=len(trial.ends) or None)
     cut = torch.tensor([0, *trial.ends], device=subject.device) if trial.ends else None
     return case.to(getattr(torch, dtype), params_dtype=torch.float32), _to(start, torch.float32), cut
