@@ -90,12 +90,44 @@ recurrence fed {
 }"""
 """Three memories that feed each other with either sign, two of them written to, by numbers of tokens, groups and heads."""
 
+MIXED = """
+recurrence mixed(n = 2) {
+  dim    N = 16, P = 24
+  input  q : [N] per group; k : [n, N] unit; v : [n, P]; b_raw : [n]; g_raw : scalar
+  gate   b : [n] in (0, 1) = sigmoid(b_raw); g <= 0 = -softplus(g_raw)
+  state  S : real [N, P]
+  update S' = exp(g) * S
+         for j in 1..n: S' = S' - b[j] * k[j] (k[j]^T S') + b[j] * k[j] v[j]^T
+         S' = S' - k[1] (k[1]^T S')
+  output o = N^-1/2 * S'^T q
+  time   reversed
+}
+"""
+"""Two corrections that write and one that only erases, by a key of another: nothing lies where the third row's value would."""
+
+SHARED = """
+recurrence shared(n = 3) {
+  dim    N = 16, P = 24
+  input  q : [N]; k : [n, N] per group; v : [P]; b_raw : [n]
+  gate   b : [n] in (0, 1) = sigmoid(b_raw)
+  let    kn : [n, N] = unit(k)
+  state  S : real [N, P]
+  update S' = S
+         for j in 1..n: S' = S' - b[j] * kn[j] (kn[j]^T S') + kn[j] v^T
+  output o = S^T q
+  time   reversed
+}
+"""
+"""Three rows of the keys of a group, which are made unit, and one value for all of them; read before the token."""
+
 SPECS = {name: text for name, text in (EXAMPLES | OTHERS | INVENTIONS).items() if name not in CARRIED} | {
     "strong decays": STRONG,
     "crossed": CROSSED,
     "turned": TURNED,
     "turned values": TURNED_VALUES,
     "fed": FED,
+    "mixed": MIXED,
+    "shared": SHARED,
 }
 
 

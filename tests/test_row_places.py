@@ -19,12 +19,13 @@ SHARED = walk("q, k : [N]; v : [P]; raw : scalar", "S'^T q", "S' = S - b * k (k^
         # a decay within the erase key moves to the sum at which the key stands
         (EXAMPLES["kda"], {"q": "q", "k": "k", "v": "v"}, {"q", "k", "v", "e"}, set()),
         (EXAMPLES["gla"], {"q": "q", "k": "k", "v": "v"}, {"q"}, set()),
-        # several rows a token have places of their own
-        (EXAMPLES["rwkv7"], {}, set(), {"q", "k", "v", "e"}),
+        # rows of two kinds: one writes by its key, one erases by another
+        (EXAMPLES["rwkv7"], {"q": "r", "v": "v"}, set(), {"k", "e"}),
+        (EXAMPLES["gated_deltaproduct"], {"q": "q", "k": "k", "v": "v"}, {"q", "v", "e"}, set()),
         (DELTA, {"q": "q", "k": "k", "v": "v"}, {"v"}, {"e"}),
         (SHARED, {"q": "q", "k": "k", "v": "v"}, {"e"}, set()),
     ],
-    ids=["all", "wide", "no numbers", "several rows", "another erase key", "a multiple of the key"],
+    ids=["all", "wide", "no numbers", "rows of two kinds", "rows of one kind", "another erase key", "a multiple of the key"],
 )
 def test_what_is_a_number_times_an_input_is_not_copied(text, placed, numbers, copied, tmp_path):
     folder, _ = write(text, tmp_path)

@@ -21,7 +21,7 @@ from ..torch_form.tokens import TokenWriter
 from .fused_package import Walked
 from .gradients import MADE, angle_sizes, made, paired_axis
 from .operands import atom
-from .row_places import Placed, placed
+from .row_places import ZERO, Placed, placed_rows
 from .row_readout import Cut, RowReadout
 from .site import KERNEL_WORDS, Site
 from .tokens import Gradients, RowSite, RowTokens, number_line, operand_line
@@ -29,21 +29,27 @@ from .tokens import Gradients, RowSite, RowTokens, number_line, operand_line
 FLOOR = 110
 """exp of less than minus this is 0 in float32: sums stay small, and with them their rounding."""
 
-_ZERO = object()
-
 
 def _after_decay(walk: Walk, recurrence: Recurrence) -> tuple[Walk, bool]:
-    """The walk with an erase key that reads the state after its row's decay, where that is a factor of it; whether it is one."""
-    row, *more = walk.rows
-    if more or row.erase is None or row.log_decay is None:
+    """The walk with erase keys that read the state after their row's decay, where that is a factor of each; whether it is so. A row that
+    does not decay reads the same state before and after."""
+    rows = [_row_after_decay(row, recurrence) for row in walk.rows]
+    if None in rows or not any(row.erase is not None and row.log_decay is not None for row in walk.rows):
         return walk, False
+    return replace(walk, rows=tuple(rows)), True
+
+
+def _row_after_decay(row: Row, recurrence: Recurrence) -> Row | None:
+    """The row; None where its erase key must stand before its decay."""
+    if row.erase is None or row.log_decay is None:
+        return row
     for factor in factors(row.erase)[1]:
         log = algebra.log_of(factor, recurrence)
         if log is not None and key(log) == key(row.log_decay):
             rest = algebra.quotient(row.erase, factor)
             if rest is not None and rest.type == row.erase.type:
-                return replace(walk, rows=(replace(row, erase=rest),)), True
-    return walk, False
+                return replace(row, erase=rest)
+    return None
 
 
 class RowOperands(RowReadout):
@@ -102,41 +108,59 @@ class RowOperands(RowReadout):
         return atom(size_text(self.value_size).text) if self.value_size is not None else "1"
 
     def _places(self) -> dict[str, Placed]:
-        """Operands that are read where an input lies, by their letters; of one row a token, whose places are those of tokens."""
-        if self.count > 1:
-            return {}
-        row, found = self.walk.rows[0], {}
-        found |= {f"q{r.name[1:]}": placed(r.query, self.K, self.tokens) for r in self.walk.readings if not r.is_value}
-        if row.is_written:
-            found["k"] = placed(row.key, self.K, self.tokens)
-            value = row.values[0] if len(self.walk.columns) == 1 else None
-            found["v"] = placed(value, self.V, self.tokens)
-            if found["v"] is not None and row.coefficient is not None:
-                found["v"] = placed(algebra.mul(row.coefficient, value), self.V, self.tokens)
+        """Operands that are read where an input lies, by their letters."""
+        rows, found = self.walk.rows, {}
+        found |= {f"q{r.name[1:]}": self._placed_rows([r.query], self.K) for r in self.walk.readings if not r.is_value}
+        found["k"] = self._placed_rows([self._key(row) for row in rows], self.K)
+        if len(self.walk.columns) == 1:
+            found["v"] = self._placed_rows([_scaled(row, 0) if row.is_written else ZERO for row in rows], self.V)
         # an erase key that is a multiple of the key is read with it
-        erase = placed(row.erase, self.K, self.tokens) if found.get("k") is not None else None
-        if erase is not None and erase.symbol == found["k"].symbol:
-            found["e"] = erase
+        erase = self._placed_rows([ZERO if row.erase is None else row.erase for row in rows], self.K)
+        if erase is not None and found["k"] is not None:
+            found["e"] = erase.beside(found["k"])
         return {letter: place for letter, place in found.items() if place is not None}
+
+    @staticmethod
+    def _key(row: Row) -> Expr | None | object:
+        return row.key if row.is_written or row.erase is not None else ZERO
+
+    def _placed_rows(self, exprs: list, width: str) -> Placed | None:
+        return placed_rows([ZERO if e is ZERO else self._named(e) for e in exprs], width, self.tokens)
+
+    @property
+    def token_tile(self) -> str:
+        """The size of a tile that holds the tokens of a chunk: theirs, or the next power of two."""
+        return "TT" if self.fills_tiles else "CT"
+
+    @property
+    def fills_tiles(self) -> bool:
+        """A chunk has as many tokens as its tile has rows for, whatever their number is. Halves of chunks, where every key fades at its
+        own rate, want a number with many factors."""
+        return not self.is_wide and self.count & (self.count - 1) != 0
+
+    def _row_at(self, number: int) -> str:
+        """Where row `number` of a token lies among those of all chunks."""
+        return f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+
+    def _number_store(self, target: str, value: str) -> str:
+        return f"tl.store({target}, {value}{', mask=o_i < CT' if self.fills_tiles else ''})"
 
     def _factor(self, letter: str) -> str:
         """The buffer of the numbers that a placed operand is multiplied by; '' where there are none."""
         place = self.places.get(letter)
-        return f"factor_{letter}" if place is not None and (place.number is not None or self._constant(letter)) else ""
+        return f"factor_{letter}" if place is not None and (any(n is not None for n in place.numbers) or self._constant(letter)) else ""
 
     def _constant(self, letter: str) -> str:
         return " * scale" if self.scale is not None and letter.startswith("q") else ""
 
     def _operands(self) -> tuple[Walked, tuple[str, ...]]:
         """The kernel that makes every row's operands, and what it stores."""
-        head, site = self._site("CT")
+        head, site = self._site(self.token_tile)
         stores: list[str] = []
         where = "(i_s * CT + o_i)[:, None]"
         for letter, place in self.places.items():
             if self._factor(letter):
-                number = algebra.const(1) if place.number is None else self._named(place.number)
-                name = number_line(site, f"b_factor_{letter}", number, f"{letter} / {place.symbol.name}")
-                stores.append(f"tl.store(made_factor_{letter} + i_s * CT + o_i, {name}{self._constant(letter)})")
+                stores += self._factor_stores(letter, place, site)
         for r in self.walk.readings:
             letter = f"q{r.name[1:]}"
             if r.is_value:
@@ -149,11 +173,11 @@ class RowOperands(RowReadout):
         sums = ""
         for number, row in enumerate(self.walk.rows):
             tail = f"_{number + 1}" if self.count > 1 else ""
-            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            at = self._row_at(number)
             if "k" not in self.places:
-                stores.append(self._row_store("k", tail, at, row.key if row.is_written or row.erase is not None else _ZERO, site))
+                stores.append(self._row_store("k", tail, at, self._key(row), site))
             if self.has_erase and "e" not in self.places:
-                stores.append(self._row_store("e", tail, at, _ZERO if row.erase is None else row.erase, site))
+                stores.append(self._row_store("e", tail, at, ZERO if row.erase is None else row.erase, site))
             if "v" not in self.places:
                 stores += self._value_stores(row, tail, at, site)
             if self.has_decay and number % self.step == 0:
@@ -168,6 +192,17 @@ class RowOperands(RowReadout):
             head.arguments |= {place.symbol.name: None for letter, place in self.places.items() if letter != "v"}
         return self._walked(head, site), tuple(stores)
 
+    def _factor_stores(self, letter: str, place: Placed, site: Site) -> list[str]:
+        """The numbers that a placed operand is multiplied by: one a row, or a token."""
+        is_single, stores = len(place.numbers) == 1, []
+        for row, number in enumerate(place.numbers):
+            tail = "" if is_single else f"_{row + 1}"
+            at = f"made_factor_{letter} + " + ("i_s * CT + o_i" if is_single else self._row_at(row)[1:-1])
+            number = algebra.const(1) if number is None else self._named(number)
+            name = number_line(site, f"b_factor_{letter}{tail}", number, f"{letter}{tail} / {place.symbol.name}")
+            stores.append(self._number_store(at, f"{name}{self._constant(letter)}"))
+        return stores
+
     def _number_stores(self, site: Site) -> list[str]:
         """Stores of what else moves the states: nothing."""
         return []
@@ -176,8 +211,8 @@ class RowOperands(RowReadout):
         return None if expr is None else self.names.named(expr)
 
     def _row_store(self, letter: str, tail: str, at: str, expr: Expr | None | object, site: Site) -> str:
-        if expr is _ZERO:
-            name = "tl.zeros((CT, BK), tl.float32)"
+        if expr is ZERO:
+            name = f"tl.zeros(({self.token_tile}, BK), tl.float32)"
         else:
             name = operand_line(site, f"b_{letter}{tail}", self._named(expr), KEY, letter + tail)
         return self._stored(f"made_{letter}", f"{at}[:, None]", self.K, "o_n", name, "m_n")
@@ -185,11 +220,10 @@ class RowOperands(RowReadout):
     def _value_stores(self, row: Row, tail: str, at: str, site: Site) -> list[str]:
         stores = []
         for index, axis, offset in self._columns():
-            value = row.values[index] if row.is_written else None
             target = f"b_v{tail}" + (f"_c{index}" if len(self.walk.columns) > 1 else "")
             shift = f"{offset} + " if offset != "0" else ""
             if row.is_written:
-                scaled = value if row.coefficient is None else row.coefficient if value is None else algebra.mul(row.coefficient, value)
+                scaled = _scaled(row, index)
                 if axis:
                     name = operand_line(site, target, self._named(scaled), VALUE, f"v{tail}")
                 elif scaled is None:
@@ -197,16 +231,17 @@ class RowOperands(RowReadout):
                 else:
                     name = number_line(site, target, self._named(scaled), f"v{tail}")
             else:
-                name = "tl.zeros((CT, BV), tl.float32)" if axis else "tl.zeros((CT,), tl.float32)"
+                name = f"tl.zeros(({self.token_tile}, BV), tl.float32)" if axis else f"tl.zeros(({self.token_tile},), tl.float32)"
             if axis:
                 stores.append(self._stored("made_v", f"{at}[:, None]", self.V, f"{shift}o_p", name, "m_p"))
             else:
-                stores.append(f"tl.store(made_v + {at} * {self.V} + {offset}, {name}.to(made_v.dtype.element_ty))")
+                stores.append(self._number_store(f"made_v + {at} * {self.V} + {offset}", f"{name}.to(made_v.dtype.element_ty)"))
         return stores
 
-    @staticmethod
-    def _stored(buffer: str, at: str, width: str, columns: str, value: str, mask: str) -> str:
-        return f"tl.store({buffer} + {at} * {width} + ({columns})[None, :], {value}.to({buffer}.dtype.element_ty), mask={mask}[None, :])"
+    def _stored(self, buffer: str, at: str, width: str, columns: str, value: str, mask: str) -> str:
+        inside = "(o_i < CT)[:, None] & " if self.fills_tiles else ""
+        target = f"{buffer} + {at} * {width} + ({columns})[None, :]"
+        return f"tl.store({target}, {value}.to({buffer}.dtype.element_ty), mask={inside}{mask}[None, :])"
 
     def _log_decay(self, row: Row, tail: str, site: Site) -> str:
         """A line for a row's log decay in base 2; its name, '' where the row does not decay."""
@@ -242,10 +277,10 @@ class RowOperands(RowReadout):
         return "b_g * LOG2E" if is_bounded else f"tl.maximum(b_g, -{FLOOR}) * LOG2E"
 
     def _sum_store(self, number: str, value: str) -> str:
-        at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+        at = self._row_at(int(number))
         if self.is_wide:
             return f"tl.store(made_sums + {at}[:, None] * {self.K} + o_n[None, :], {value}, mask=m_n[None, :])"
-        return f"tl.store(made_sums + {at}, {value})"
+        return self._number_store(f"made_sums + {at}", value)
 
     # --- reads ---
 
@@ -338,7 +373,7 @@ class RowOperands(RowReadout):
                 self._vector(gradients, site, load, name, name, text, r.query)
         for number, row in enumerate(self.walk.rows):
             tail = f"_{number + 1}" if self.count > 1 else ""
-            at = f"(i_s * BC + o_i * {self.count} + {number})" if self.count > 1 else "(i_s * BC + o_i)"
+            at = self._row_at(number)
             if row.key is not None and (row.is_written or row.erase is not None):
                 self._vector(gradients, site, load, f"grad_k{tail}", "grad_k", column("grad_k", at, self.K, "", KEY), row.key)
             if row.erase is not None:
@@ -400,3 +435,9 @@ class RowOperands(RowReadout):
             share = part if share is None else algebra.add(share, part)
         if row.coefficient is not None:
             gradients.spread("", row.coefficient, share)
+
+
+def _scaled(row: Row, column: int) -> Expr | None:
+    """What a row writes to a column block (None: the constant 1)."""
+    value = row.values[column]
+    return value if row.coefficient is None else row.coefficient if value is None else algebra.mul(row.coefficient, value)

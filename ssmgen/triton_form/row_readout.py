@@ -20,7 +20,7 @@ from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import added, atom
 from .rows_package import Totals
 from .site import Site, masked, pointer
-from .tokens import RowSite, RowTokens
+from .tokens import RowSite, RowTokens, size_of
 
 BLOCKS = {KEY: "BK", VALUE: "BV"}
 """The width of a tile along an axis of columns."""
@@ -216,14 +216,17 @@ class RowReadout:
             width = "".join(f", {size_text(s).text}" for s in sizes)
             texts = []
             for buffer in own:
+                stored = {one.row for one, _ in lines if one.name == symbol.name and one.buffer == buffer}
+                # rows that no token reads have a gradient too
+                blank = "empty" if 0 in stored or len(stored) == size_of(self.tokens, sizes[0]) else "zeros"
                 if kinds == {"partial"}:
                     partials[buffer] = Output(buffer, sums_shape("places", "H", width))
                     texts.append(over_heads(over_programs(buffer, width), place, 0))
                 elif place == "h":
-                    outputs[buffer] = Output(buffer, f"torch.empty_like({name})")
+                    outputs[buffer] = Output(buffer, f"torch.{blank}_like({name})")
                     texts.append(buffer)
                 else:
-                    outputs[buffer] = Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device=device)")
+                    outputs[buffer] = Output(buffer, f"torch.{blank}(batch, T, H{width}, dtype={name}.dtype, device=device)")
                     texts.append(over_heads(buffer, place, 2))
             results[symbol.name] = texts[0] if len(texts) == 1 and texts == [*own] else as_type(texts, f"{name}.dtype")
         return tuple(outputs.values()), _totals(tuple(partials.values())), results

@@ -21,7 +21,8 @@ from ..torch_form.column_text import pack, unpack
 from ..torch_form.tokens import level
 from .fused_package import Walked
 from .launch import heads_text, known, of_pointer
-from .row_operands import RowOperands
+from .row_columns import CHUNK, RowColumns
+from .row_places import token_index
 from .rows_package import Buffer, PairKernel, Reader, RowsPackage, Tuned
 from .site import CodeLine, pointer
 
@@ -36,15 +37,8 @@ TUNED = (
 )
 """The kernels that `tuning` chooses configurations of; the first where operands are made."""
 
-CHUNK = "i_s, o_i, o_n, K, BK, BC"
-"""What places the columns of a chunk's rows in a buffer of keys."""
 
-
-def _number(factor: str) -> str:
-    return f"_numbers({factor}, i_s, o_i, BC)"
-
-
-class RowWriter(RowOperands):
+class RowWriter(RowColumns):
     """Writes the kernels of one walk: those of a package, or of a file of it."""
 
     # --- readers ---
@@ -80,7 +74,11 @@ class RowWriter(RowOperands):
         columns = self._columns_text(name, place if at_tokens else None)
         walked = f"_rows(faded_{name}, {CHUNK})" if self.is_wide else self._columns_text(name, place if at_tokens else None, is_bare=True)
         fade = self._fade(name, later)
-        factors = [f"{_number(self._factor(n))}[{at}]" for n, at in ((name, ":, None"), ("k", "None, :")) if self._factor(n)]
+        pairs = "inverse" if is_erase else f"pairs{suffix}"
+        given = f"asks{suffix}" if is_value else self._read_gradient_name(suffix) if not is_erase else "grad_v"
+        asked_fade = "" if is_erase else self._asked_fade(name, place, later)
+        asking = {"given_tile": "", "asked_pairs": "", "asked": ""} if is_erase else self._asking(name, place, pairs, given)
+        factors = [f"{self._number(n)}[{at}]" for n, at in ((name, ":, None"), ("k", "None, :")) if self._factor(n)]
         return Reader(
             index=index,
             name=name,
@@ -96,18 +94,20 @@ class RowWriter(RowOperands):
             moves_before=self.has_decay and is_before,
             is_by_row=(is_erase or self.count == 1) and not is_value,
             place=place,
+            mask="m_t" if self.count == 1 else f"m_t & {self._standing(place)}",
             later=later,
             sees=sees,
-            pairs="inverse" if is_erase else f"pairs{suffix}",
+            pairs=pairs,
             made="erased" if is_erase else f"pairs{suffix}",
             pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
             own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
             faded=f"faded_{name}",
-            when="if tl.program_id(2) == 0" if number == 0 else f"elif tl.program_id(2) == {number}",
+            when="if part == 0" if number == 0 else f"elif part == {number}",
             fade=fade,
-            faded_gradient=f"(b_do{fade}).to(DOT)" if fade else "b_do",
+            faded_gradient=f"(b_do{asked_fade}).to(DOT)" if asked_fade else "b_do",
             read=self._read_name(suffix) if not is_erase else "",
-            read_gradient=f"asks{suffix}" if is_value else self._read_gradient_name(suffix) if not is_erase else "grad_v",
+            read_gradient=given,
+            **asking,
             gradient=f"grad_asks{suffix}" if is_value else f"grad_{name}",
             pair_math=f"{letter}_ij = {faded}, {order}" + (": what row i reads of what row j writes; (1 + J)^-1" if is_erase else ""),
             gradient_math=f"d{letter} = {'-r' if is_erase else 'do'} w^T, d{name} = {'-r' if is_erase else 'do'} ({mine}S)^T + dA k",
@@ -119,36 +119,6 @@ class RowWriter(RowOperands):
             given=self._read_gradient_name(suffix) if is_value else "",
             buffers=tuple(self._dual_buffers(f"q{suffix}", f"pairs{suffix}")) if is_value else (),
         )
-
-    def _columns_text(self, letter: str, place: int | None = None, is_bare: bool = False) -> str:
-        """The tile of an operand of a chunk's rows; bare: without the number that multiplies a placed one."""
-        width, columns = ("V, BV", "o_p") if letter == "v" else ("K, BK", "o_n")
-        if letter not in self.places:
-            if place is not None:
-                return f"_at_tokens({letter}, i_s, o_i, {columns}, {width}, BC, {self.count}, {place})"
-            return f"_rows({letter}, i_s, o_i, {columns}, {width}, BC)"
-        own = "k" if letter == "e" else letter
-        tile = f"_tile({own}, {self.places[letter].row}, {width}, {columns}, m_t)"
-        factor = "" if is_bare else self._factor(letter)
-        if self.is_wide and factor and letter != "v":
-            # it fades before it is rounded: twice would show in the gradient of what moves all decays
-            return f"({tile} * {_number(factor)}[:, None])"
-        return f"({tile} * {_number(factor)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
-
-    def _of_key_tile(self, letter: str, columns: str) -> str:
-        """The columns of an operand, where `b_t` is the tile of keys: an erase key that is a multiple of the key is made of the same."""
-        if letter not in ("k", "e") or (letter == "e" and letter not in self.places):
-            return columns
-        factor = self._factor(letter)
-        return f"b_t * {_number(factor)}[:, None]" if factor else "b_t"
-
-    def _fade(self, letter: str, later: str) -> str:
-        """What multiplies a product with the state, row by row: the decay up to `later`, and the number of a placed operand."""
-        if self.is_wide:
-            return ""
-        parts = [_number(self._factor(letter))] if self._factor(letter) else []
-        parts += [f"tl.exp2({later})"] if self.has_decay else []
-        return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
 
     # --- the package ---
 
@@ -163,8 +133,10 @@ class RowWriter(RowOperands):
         has_readout = not (self.is_read_whole or self.is_part)
         made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
         met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
-        places = "_runs(CT, RUN)" if self.is_wide else "tl.arange(0, CT)"
+        places = "_runs(CT, RUN)" if self.is_wide else f"tl.arange(0, {self.token_tile})"
         masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
+        erases_before = self.has_erase and not self.erases_after
+        token_mask = "(o_t < length) & (o_i < CT)" if self.fills_tiles else "o_t < length"
         readout, readout_stores = self._readout() if has_readout else (nothing, ())
         readout_gradient, readout_gradient_stores = self._readout_gradient() if has_readout else (nothing, ())
         gradient, gradient_stores, lines, extra, order = self._gradient()
@@ -262,14 +234,28 @@ class RowWriter(RowOperands):
             legend=self._legend(readers),
             helpers=helpers(texts),
             count=self.count,
-            has_several=self.count > 1,
+            has_token_buffers=self.count > 1 and any(r.name not in self.places for r in readers if not r.is_erase),
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
+            pair_programs=_times("slots", len(of_keys)),
             pair_kernels=pair_kernels,
             is_narrow=narrow,
             is_uniform=not self.is_wide,
-            count_padded=1 << (self.count - 1).bit_length(),
+            chunk_divisor=self.count if self.fills_tiles else self.whole_count,
+            fills_tiles=self.fills_tiles,
+            token_tile=self.token_tile,
+            token_mask=token_mask,
+            tile_parameter="TT: tl.constexpr, " if self.fills_tiles else "",
+            tile_argument="triton.next_power_of_2(CT), " if self.fills_tiles else "",
+            chunk_tokens="BC" if self.count == 1 else f"BC // {self.count}",
+            is_single=self.count == 1,
+            is_several=self.count > 1,
+            chunk_mask="o_i < length - t0" if self.count == 1 else f"o_i < tl.minimum((length - t0) * {self.count}, BC)",
+            base="bos + length - 1 - t0" if self.plan.is_reversed else "bos + t0",
+            head_token=token_index(self._token, "h", self.plan.is_reversed),
+            query_tile=f"BT // {self.query_share}",
+            leaves_before=erases_before if self.count > 1 else reads_before,
             count_text=count_text,
             step=self.step,
             block=str(self.plan.block * self.count) if self.plan.is_bounded else str(self.step),
@@ -294,7 +280,7 @@ class RowWriter(RowOperands):
             stores_reads=self.plan.stores_reads,
             uses_position=self.plan.uses_position,
             reads_before=reads_before,
-            erases_before=self.has_erase and not self.erases_after,
+            erases_before=erases_before,
             moves_before=reads_before and self.has_decay,
             is_first=("(o_i % STEP == 0)[:, None]" if self.is_wide else "o_i % STEP == 0"),
             erasing=self._erasing(),
@@ -333,7 +319,7 @@ class RowWriter(RowOperands):
             operand_names=tuple(f"made_{n}" for n in operand_names),
             operand_stores=operand_stores,
             operand_offsets=_pairs_text([("o_i", places), *((f"o_{n}", f"tl.arange(0, {b})") for n, b in met.items())]),
-            operand_masks=_pairs_text([("m_t", "o_t < length"), *((f"m_{n}", masks[n]) for n in met if f"m_{n}" in made_text)]),
+            operand_masks=_pairs_text([("m_t", token_mask), *((f"m_{n}", masks[n]) for n in met if f"m_{n}" in made_text)]),
             scale_pointer="scale, " if self.scale is not None else "",
             scale_value=f"{scale_text}, " if self.scale is not None else "",
             prepared=tuple(prepared),
@@ -370,7 +356,7 @@ class RowWriter(RowOperands):
             made_duals=_all_made(dual_inputs),
             made_dual_pairs=_all_made([*dual_paired, *dual_outputs]),
             made_value_gradients=_all_made(sums) if narrow else "",
-            dual_count=1 if self.is_wide else len(duals),
+            dual_programs="slots" if self.is_wide else _times("slots", len(duals)),
             made_now="False, " if self.is_wide else "",
             results_read=tuple(self._read_name(r.name[1:]) for r in self.walk.readings),
             given_gradients=tuple(self._read_gradient_name(r.name[1:]) for r in self.walk.readings),
@@ -401,11 +387,10 @@ class RowWriter(RowOperands):
             reads_groups=reads_groups,
             group_parameter="G: tl.constexpr, " if reads_groups else "",
             group_argument="G, " if reads_groups else "",
-            place_parameters=f" row, m_t, i_h,{' i_g,' if reads_groups else ''}" if is_placed_key else "",
-            place_arguments=f"row, m_t, i_h, {'i_g, ' if reads_groups else ''}" if is_placed_key else "",
+            place_parameters=f" base, m_t, i_h,{' i_g,' if reads_groups else ''}" if is_placed_key else "",
+            place_arguments=f"base, m_t, i_h, {'i_g, ' if reads_groups else ''}" if is_placed_key else "",
             place_numbers=f"H: tl.constexpr, {'G: tl.constexpr, ' if reads_groups else ''}" if is_placed_key else "",
             place_values=f"H, {'G, ' if reads_groups else ''}" if is_placed_key else "",
-            has_one=self.count == 1,
             token_specialization='(do_not_specialize=["T", "sequences"])' if is_placed_key else "",
             token_parameters="cu_seqlens, T, sequences, " if is_placed_key else "",
             token_arguments="packing, T, sequences, " if is_placed_key else "",
@@ -450,9 +435,10 @@ class RowWriter(RowOperands):
             pair_block="64" if self.is_wide else "128",
             # whole rows of keys are in registers while operands are made
             pair_warps="8 if _width(K, dtype) > 128 else 4" if self.is_wide else "4",
-            stage_keys=str(1 + len([r for r in of_keys if not (r.is_erase and walked_erase == "b_k")])),
-            stage_pairs=str(len(of_keys)),
-            stage_values=str(max(1, len(queries))),
+            stage_keys=str(2 if self.has_erase and walked_erase != "b_k" else 1),
+            stage_inverse=" + BT" if self.has_erase else "",
+            # what is read of a chunk takes as many values as the chunk has
+            stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + 64)" if queries else " + BT * 64",
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
@@ -473,7 +459,8 @@ class RowWriter(RowOperands):
     def _listing(self, kernel: Tuned) -> str:
         """Who lists the configurations: those of a walk are a device's, and there are walks from the left and from both ends."""
         ways = {"forward": 1, "states": 2}.get(kernel.name)
-        return f"functools.partial({kernel.listing}, device, {ways})" if ways else kernel.listing
+        share = f", share={self.query_share}" if kernel.name == "states" and self.count > 1 else ""
+        return f"functools.partial({kernel.listing}, device, {ways}{share})" if ways else kernel.listing
 
     def _tuned(self, kernel: Tuned) -> Tuned:
         """The kernel under the name that a table has for it, which tells walks apart."""
@@ -486,7 +473,7 @@ class RowWriter(RowOperands):
         found += [Buffer(n, f"BC, {self.K}, {typed}") for n in ("k", *(["e"] if self.has_erase else []))]
         found.append(Buffer("v", f"BC, {self.V}, {typed}"))
         found = [buffer for buffer in found if buffer.name not in self.places]
-        found += [Buffer(self._factor(n), "CT") for n in self.places if self._factor(n)]
+        found += [Buffer(self._factor(n), "CT" if len(p.numbers) == 1 else "BC") for n, p in self.places.items() if self._factor(n)]
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
         if self.is_wide:
@@ -535,6 +522,7 @@ class RowWriter(RowOperands):
             fades_keys=is_main,
             is_before=any(r.is_before for r in readers),
             has_readers=bool(readers),
+            count=len(readers),
             has_parts=len(readers) > 1,
             is_followed=is_followed,
         )
@@ -588,6 +576,10 @@ class RowWriter(RowOperands):
 def _pairs_text(pairs: list[tuple[str, str]]) -> str:
     """One assignment of several values."""
     return f"{', '.join(name for name, _ in pairs)} = {', '.join(value for _, value in pairs)}"
+
+
+def _times(size: str, count: int) -> str:
+    return f"{size} * {count}" if count > 1 else size
 
 
 def _all_made(names: Iterable[str]) -> str:

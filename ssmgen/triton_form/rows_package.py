@@ -54,6 +54,7 @@ class Reader:
     moves_before: bool  # and a decay lies between
     is_by_row: bool  # its keys lie row by row, not token by token
     place: int  # the row of a token at which a query stands
+    mask: str  # which rows are at that place
     later: str  # the sum at which it stands
     sees: str  # which sources a row sees
     pairs: str  # what the walk reads: weights of sources, or the inverse
@@ -64,6 +65,9 @@ class Reader:
     when: str
     fade: str
     faded_gradient: str
+    given_tile: str  # of the walk from the right: the gradient of what is read, its pairs, and its keys
+    asked_pairs: str
+    asked: str
     read: str
     read_gradient: str
     gradient: str
@@ -93,7 +97,8 @@ class PairKernel:
     fades_keys: bool  # to the end of a chunk
     is_before: bool  # somebody reads before a row's own decay
     has_readers: bool
-    has_parts: bool
+    count: int  # of the readers
+    has_parts: bool  # several
     is_followed: bool
 
 
@@ -113,14 +118,28 @@ class RowsPackage:
     legend: tuple[str, ...]
     helpers: tuple[str, ...]
     count: int
-    has_several: bool  # rows a token
+    has_token_buffers: bool  # a column a token, of which a token's rows are several
     has_steps: bool  # rows that act together
     reader_count: int  # of keys: what they read of the rows of a chunk is kept
     keeps_pairs: bool
+    pair_programs: str
     pair_kernels: tuple[PairKernel, ...]
     is_narrow: bool  # one decay a head
     is_uniform: bool  # keys do not fade at their own rates
-    count_padded: int
+    chunk_divisor: int  # a tile's rows to a chunk's tokens
+    fills_tiles: bool  # whatever number of tokens that makes
+    token_tile: str  # the tile that holds a chunk's tokens
+    token_mask: str
+    tile_parameter: str
+    tile_argument: str
+    chunk_tokens: str  # of BC rows
+    is_single: bool  # row a token
+    is_several: bool
+    chunk_mask: str  # rows that there are
+    base: str  # a chunk's first token
+    head_token: str  # a row's token from there, and the head
+    query_tile: str  # holds a chunk's tokens where each has several rows
+    leaves_before: bool  # the walk from the right reads a sum before a row's own
     count_text: str
     step: int
     block: str
@@ -221,7 +240,7 @@ class RowsPackage:
     made_duals: str
     made_dual_pairs: str
     made_value_gradients: str
-    dual_count: int
+    dual_programs: str
     made_now: str
     results_read: tuple[str, ...]
     given_gradients: tuple[str, ...]
@@ -256,7 +275,6 @@ class RowsPackage:
     place_arguments: str
     place_numbers: str
     place_values: str
-    has_one: bool  # row a token
     token_specialization: str
     token_parameters: str
     token_arguments: str
@@ -300,9 +318,9 @@ class RowsPackage:
     results: tuple[str, ...]
     pair_block: str
     pair_warps: str
-    stage_keys: str  # tiles of keys, of pairs of rows and of values that a walk's stage holds
-    stage_pairs: str
-    stage_values: str
+    stage_keys: str  # tiles of keys by rows that a walk's stage holds
+    stage_inverse: str
+    stage_others: str  # and of queries, or of values
     gradient_block: str
     gradient_warps: str
     pair_registers: str  # of a thread, at most
