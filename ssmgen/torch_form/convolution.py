@@ -77,13 +77,12 @@ class ConvolutionWriter:
         return ConvolutionText(LENGTH, LEVELS, function, has_shift, not all(mixes), any(mixes), tuple(self._call()))
 
     def _call(self) -> list[str]:
-        writer, output = self.writer, self.writer.program.outputs[0].value.type
+        writer = self.writer
         shape = writer.output_shape().replace("rows[0].", "at.")
-        tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
         return [
             f"at = _rows({', '.join(writer._row_arguments())}, {writer.states[0]}.shape[1], None)[0]",
             f"y, final = _convolution(at, {writer._states(writer.states)}, is_given, T, size)",
-            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){tail}",
+            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){writer.output_tail()}",
             *writer._final(writer.states, "final"),
         ]
 
@@ -206,8 +205,16 @@ class ConvolutionWriter:
         return frozenset(axis for axis, size in ((0, type.rows), (1, type.cols)) if size != ONE)
 
     def _output(self) -> list[str]:
-        value = self.convolution.output
-        return self.writer.scope.assign("y", self.writer._spread(value), self.writer.names)
+        values, writer = self.convolution.outputs, self.writer
+        if len(values) == 1:
+            return writer.scope.assign("y", writer._spread(values[0]), writer.names)
+        names = [f"row_{number}" for number in range(1, len(values) + 1)]
+        lines = [
+            line
+            for name, value in zip(names, values, strict=True)
+            for line in writer.scope.assign(name, writer._spread(value), writer.names)
+        ]
+        return [*lines, f"y = torch.cat(torch.broadcast_tensors({', '.join(names)}), -1)"]
 
     # --- what is left ---
 
