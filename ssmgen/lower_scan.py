@@ -94,6 +94,7 @@ class _Lowering:
             tuple(replace(probe, weights=weighted(probe.weights)) for probe in answers.probes),
             tuple(map(self._lifted, answers.outputs)),
             answers.mixing,
+            answers.coupled,
         )
 
     def _pairs(self) -> tuple[tuple[int, int], ...]:

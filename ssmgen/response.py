@@ -6,7 +6,8 @@
 All is entry by entry: A, B and C are arrays over the entries of a state that no token changes, x and r have some of its axes or none,
 and an output may have several rows. Products of matrices stand before it and behind: what they give is an x, and what they take a row.
 Where entries of a state read each other A is a matrix instead, of a state that is one column, x and r are scalars, and the powers of A
-act on B and C as columns.
+act on B and C as columns. Of states that feed each other, each entry those at its place, A is a small matrix for every entry, and B and C
+are columns of as many entries as there are such states.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Probe:
 class Convolution:
     """Factors A of every state, drives and probes, and the rows of the output over the probes' names and the token's.
 
-    Of a state in `mixing` the factor is what A makes of it, over the names `kept S`.
+    Of a state in `mixing`, and of those in a group of `coupled`, the factor is what A makes of it, over the names `kept S`.
     """
 
     factors: tuple[tuple[str, Expr], ...]
@@ -55,6 +56,7 @@ class Convolution:
     probes: tuple[Probe, ...]
     outputs: tuple[Expr, ...]
     mixing: tuple[str, ...] = ()
+    coupled: tuple[tuple[str, ...], ...] = ()
 
 
 def values_of(convolution: Convolution) -> list[Expr]:

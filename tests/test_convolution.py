@@ -96,6 +96,34 @@ recurrence columns {
   output y = C (S'^T q) + u
   @form  convolution
 }""",
+    "states that feed each other in a circle, through complex ones too, between matrices, reversed": """
+recurrence circle(n = 2) {
+  dim    N = 6, P = 5
+  input  x, w : scalar per channel; k : [N] per layer; u : [P] per channel
+  param  bias, turn, mix : [N] per channel; e : [N] per layer; B, F : [N, P] per channel
+         C : complex [P, N] per channel init re 1, im 0; E : [P, N] per channel
+  state  h, g, m : real [N] per channel; c : complex [N] per channel
+  update h' = h - 0.1 * diag(e) g
+         for j in 1..n: h' = diag(tanh(bias)) h' + x * k
+         h' = h' + x[-1] * k[-1] + B u
+         c' = diag(0.8 * cis(turn)) c + tanh(mix) * h' - i * g
+         g' = h'
+         m' = diag(sigmoid(mix)) m + silu(w) * (F u)
+  output y = Re(C c') + E (g + tanh(m')) + E h
+  time   reversed
+  @form  convolution
+}""",
+    "states of two axes that feed each other": """
+recurrence plates {
+  dim    N = 4, P = 3
+  input  v : [P]; c, z : scalar
+  param  A, W : [N, P] per head; b : [N] per head; k, q : [N] per head
+  state  S, M : real [N, P]
+  update M' = tanh(A) * M + 0.2 * S + k v^T
+         S' = diag(tanh(b)) S - 0.3 * tanh(W) * M' + (k * c) v^T
+  output o = S'^T q + z * (M^T k)
+  @form  convolution
+}""",
     "rows of the output of a complex state that a matrix writes": """
 recurrence measured(R = 3) {
   dim    N = 4, P = 6
@@ -117,9 +145,9 @@ def test_recurrences_of_no_paper(name, tmp_path):
     assert report.passed, "\n".join(map(str, report.failures))
 
 
-@pytest.mark.parametrize("name", ["s4d", "s4d_real", "lru", "s5"])
+@pytest.mark.parametrize("name", ["s4d", "s4d_real", "lru", "s5", "linoss"])
 def test_a_convolution_is_the_scan(name, tmp_path):
-    """Values, final state and every gradient, in float64 and from bfloat16; packed documents are what is scanned."""
+    """Values, final states and every gradient, in float64 and from bfloat16; packed documents are what is scanned."""
     text = (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8").replace("  output", "  @form convolution\n  output", 1)
     folder, spec = write(text, tmp_path)
     package = load(folder)
@@ -129,19 +157,20 @@ def test_a_convolution_is_the_scan(name, tmp_path):
         case = drawn.to(dtype, params_dtype=torch.promote_types(dtype, torch.float32))
         u, *params = case.arguments
         first = call(u, *params)
-        start, weights = torch.randn_like(first.final_state[0]), torch.randn_like(first.y)
-        ends = torch.randn_like(start)
+        starts, ends = ([torch.randn_like(x) for x in first.final_state] for _ in range(2))
+        weights = torch.randn_like(first.y)
         found = []
         for is_packed in (False, True):
-            leaves = [x.detach().clone().requires_grad_() for x in (u, *params, start)]
+            leaves = [x.detach().clone().requires_grad_() for x in (u, *params, *starts)]
             bounds = {"cu_seqlens": torch.tensor([0, T, 2 * T])} if is_packed else {}
-            given = leaves[0].flatten(0, 1)[None] if is_packed else leaves[0]
+            given, state = leaves[0].flatten(0, 1)[None] if is_packed else leaves[0], package.State(*leaves[-len(starts) :])
             with answered(sys.modules[f"{package.__name__}.op"], "_convolves") as convolving:
-                output = call(given, *leaves[1:-1], initial_state=package.State(leaves[-1]), **bounds)
+                output = call(given, *leaves[1 : -len(starts)], initial_state=state, **bounds)
             assert convolving == [not is_packed]
-            y, final = output.y.reshape(weights.shape), output.final_state[0]
-            found.append((y, final, *torch.autograd.grad((y * weights).sum() + (final * ends).real.sum(), leaves)))
-        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[1][2].abs().max()))
+            y, finals = output.y.reshape(weights.shape), output.final_state
+            total = (y * weights).sum() + sum((x * end).real.sum() for x, end in zip(finals, ends, strict=True))
+            found.append((y, *finals, *torch.autograd.grad(total, leaves)))
+        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[1][1 + len(starts)].abs().max()))
 
 
 def test_powers_of_a_factor_near_one(tmp_path):
@@ -203,6 +232,12 @@ def test_between_matrices_the_cost_is_that_of_the_entries():
         check(Source("wider.ssm", wider.replace("C, E, F", "C : [P, N] per head; E, F")))
     (found,) = raised.value.diagnostics
     assert found.slug == "unavailable-form" and "as columns of one width" in found.primary.text
+    # a matrix of states is one small matrix an entry, unless their entries read each other too
+    fed = SPECS["a matrix between the entries"].replace("h : real", "h, g : real")
+    fed = fed.replace("x * b\n", "x * b + 0.1 * g\n         g' = 0.5 * h'\n")
+    with pytest.raises(SpecError) as raised:
+        check(Source("fed.ssm", fed))
+    assert [(d.slug, d.primary.text) for d in raised.value.diagnostics] == [("unavailable-form", "`g` feeds `h`")]
 
 
 def test_a_factor_that_a_token_changes_is_named():
@@ -226,6 +261,12 @@ def test_another_convolution_is_not_validated():
         other = replace(plan, convolution=replace(plan.convolution, drives=(wrong, *rest)))
         with pytest.raises(ValidationError):
             validate(other, lower(other))
+    # what is left of one state as if it were the other's
+    plan = schedule(check(Source("plates.ssm", SPECS["states of two axes that feed each other"])).after("classify")["plates"])
+    (one, first), (other, second) = plan.convolution.factors
+    wrong = replace(plan, convolution=replace(plan.convolution, factors=((one, second), (other, first))))
+    with pytest.raises(ValidationError):
+        validate(wrong, lower(wrong))
 
 
 def test_a_shift_and_a_diagonal_system(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from .. import algebra
 from ..diagnostics import Diagnostic, Label, Severity
 from ..expressions import is_full_product, is_state, key, nodes
-from ..plan import Classified
+from ..plan import Classified, ScanStep
 from ..recurrence import Recurrence
 from ..response import Convolution, Drive, Probe
 from ..source import NOWHERE
@@ -132,9 +132,12 @@ def obstacle(classified: Classified, core: Classified) -> Diagnostic | None:
 
 
 def _fed(classified: Classified) -> Diagnostic | None:
-    """Of states that feed each other every one would answer for each of them."""
+    """Of states that feed each other a token leaves a small matrix of every entry: one of them has another shape, or entries are summed."""
     spec = classified.recurrence.spec
-    term = next((t for step in classified.recurrence.steps for t in step.transitions if t.source != t.target), None)
+    types = {s.name: s.type for s in spec.states}
+    shape = lambda name: (types[name].rows, types[name].cols)  # noqa: E731
+    fed = [t for step in classified.recurrence.steps for t in step.transitions if t.source != t.target]
+    term = next((t for t in fed if classified.scan.mixes or shape(t.source) != shape(t.target)), None)
     if term is None:
         return None
     return Diagnostic(
@@ -143,7 +146,7 @@ def _fed(classified: Classified) -> Diagnostic | None:
         f"`{spec.name}` has no form `convolution`",
         Label(dict(classified.recurrence.written.option_spans).get("form", term.span), f"`{term.source}` feeds `{term.target}`"),
         (),
-        "a convolution has one impulse response for every entry of a state; of states that feed each other there is one for each pair",
+        "states that feed each other have an answer for each pair at every entry: they are of one shape, and no entries read each other",
         "write `@form scan`, or leave the option out",
     )
 
@@ -215,10 +218,12 @@ class _Responses:
         steps = {step.name: step for step in self.scan.steps}
         factors, drives = [], {}
         mixing = {other for step in self.scan.steps if _mixes(step.kept) for other in self.pairs.get(step.state, (step.state,))}
+        coupled = () if mixing else self._coupled(steps)
+        whole = mixing.union(*coupled)
         for name in self.types:
             # of a pair the factor is what becomes of 1, whose imaginary part is 0
             first = self.pairs.get(name, (name,))[0]
-            start = {} if name in mixing else {n: algebra.const(int(n == first), t) for n, t in self.types.items()}
+            start = {} if name in whole else {n: algebra.const(int(n == first), t) for n, t in self.types.items()}
             factors.append((name, self._composed(steps[f"{name}'"].kept, "kept ", start, {s.name: s.kept for s in self.scan.steps})))
             zero = {n: algebra.const(0, t) for n, t in self.types.items()}
             written = self._composed(steps[f"{name}'"].value, "", zero, {s.name: s.value for s in self.scan.steps})
@@ -229,8 +234,20 @@ class _Responses:
         outputs = tuple(self._probed(value) for _, value in self.scan.outputs)
         return Convolution(
             tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), outputs,
-            tuple(name for name in self.types if name in mixing),
+            tuple(name for name in self.types if name in mixing), coupled,
         )  # fmt: skip
+
+    def _coupled(self, steps: dict[str, ScanStep]) -> tuple[tuple[str, ...], ...]:
+        """The states in groups that feed each other, none of those that are one state, or its two parts."""
+        groups = {name: set(self.pairs.get(name, (name,))) for name in self.types}
+        for name in self.types:
+            left = self._composed(steps[f"{name}'"].kept, "kept ", {}, {s.name: s.kept for s in self.scan.steps})
+            read = {n.name.removeprefix("kept ") for n in nodes(left) if isinstance(n, Ref) and n.name.startswith("kept ")}
+            joined = groups[name].union(*(groups[other] for other in read))
+            for other in joined:
+                groups[other] = joined
+        found = dict.fromkeys(tuple(n for n in self.types if n in group) for group in groups.values())
+        return tuple(group for group in found if set(group) != set(self.pairs.get(group[0], (group[0],))))
 
     def _composed(self, expr: Expr, prefix: str, start: dict[str, Expr], steps: dict[str, Expr]) -> Expr:
         """The value of a token's last step from what the states are before the first."""

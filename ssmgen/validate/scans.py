@@ -91,10 +91,11 @@ class _Answers:
     def compare(self, own: Meaning, before: dict[str, Matrix], after: dict[str, Matrix], outputs: list[Matrix], where: str) -> int:
         """Gives how many numbers were compared. Raises Difference."""
         count, self.first = 0, self.first or before
-        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in self.convolution.mixing]
+        whole = [*self.convolution.mixing, *(name for group in self.convolution.coupled for name in group)]
+        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in whole]
         factors = {name: self._still(own, factor, before[name], where) for name, factor in entrywise}
         made = {name: _entrywise(factor, before[name]) for name, factor in factors.items()}
-        for name in self.convolution.mixing:
+        for name in whole:
             made[name] = self._kept(own, name, before)
             still = self._kept(own, name, self.first)
             _same(f"what is kept of `{name}` {where}, which no token may change", still, self.fixed.setdefault((name, 0, 0), still))
@@ -116,7 +117,7 @@ class _Answers:
         return count
 
     def _kept(self, own: Meaning, name: str, states: dict[str, Matrix]) -> Matrix:
-        """What a token leaves of states whose entries read each other."""
+        """What a token leaves of states that read each other, or whose entries do."""
         values = {**own.values, **{f"kept {n}": m for n, m in states.items()}}
         meaning = Meaning(values, own.definitions, {}, own.sizes, own.functions)
         return _spread(meaning.matrix(dict(self.convolution.factors)[name]), states[name])
