@@ -24,6 +24,7 @@ from .plan import AXES, AxisValue, Classified, Column, Reading, Slice, Walk
 from .recurrence import Recurrence
 from .source import NOWHERE
 from .spec import Delayed, Expr, Ref, StateRef
+from .torch_form.dense import core_of
 
 
 def classify(recurrence: Recurrence) -> Classified:
@@ -33,7 +34,7 @@ def classify(recurrence: Recurrence) -> Classified:
     structure that the text claims and its equations do not have, and for a form that the text asks for and that they do not admit.
     """
     classified = _placed(recurrence)
-    refused = None if classified.refusals else refused_form(classified)
+    refused = None if classified.refusals else refused_form(classified, core_of)
     if refused is not None:
         raise SpecError(recurrence.written.source, (refused,))
     return classified

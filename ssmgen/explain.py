@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from . import compiler, kernel_text, layer_text, scan_text
-from .identities.complex_pairs import over_pairs
 from .layer_spec import Layer
 from .module.decode_words import layer_words, recurrence_words
 from .package.lengths import frame_words
@@ -20,7 +19,7 @@ from .source import Source
 from .spec import Recurrence
 from .spec_text import expr_text, number_text
 from .stability import Stability, stability
-from .torch_form.dense import apart
+from .torch_form.dense import core_of
 from .triton_form.forms import form_of
 
 BALANCE = (150, 300)
@@ -141,7 +140,7 @@ def _chunk(walk) -> list[str]:
 
 
 def _how(plan: Plan, kernels) -> list[str]:
-    classified = apart(over_pairs(plan.classified)) if plan.form == "scan" else plan.classified
+    classified = core_of(plan.classified) if plan.form == "scan" else plan.classified
     # products of matrices stand outside of a step as well
     recurrence = classified.recurrence if classified.recurrence.dense is not None else classified.recurrence.upright
     token = recurrence_words(recurrence)

@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .features import values
-from .identities.complex_pairs import over_pairs
 from .identities.member_program import forward_program
 from .kernel import (
     KEY,
@@ -52,13 +51,13 @@ from .kernel import (
 from .lower_scan import lower_scan
 from .plan import Plan, Reading, Walk
 from .reverse import gradient
-from .torch_form.dense import apart
+from .torch_form.dense import apart, core_of
 
 
 def lower(plan: Plan) -> Kernels:
     """Compose the chunk programs of every walk from its axes' laws, or write out a token of the scan."""
     if plan.form == "scan":
-        plan = replace(plan, classified=apart(over_pairs(plan.classified)))
+        plan = replace(plan, classified=core_of(plan.classified))
         return Kernels(plan, (), lower_scan(plan))
     plan = replace(plan, classified=apart(plan.classified))
     return Kernels(plan, tuple(_members(walk) if walk.members else _Builder(walk).kernels() for walk in plan.classified.walks))

@@ -92,8 +92,9 @@ class _Lowering:
             weighted(answers.factors),
             tuple(replace(drive, value=self._lifted(drive.value), weights=weighted(drive.weights)) for drive in answers.drives),
             tuple(replace(probe, weights=weighted(probe.weights)) for probe in answers.probes),
-            self._lifted(answers.output),
+            tuple(map(self._lifted, answers.outputs)),
             answers.mixing,
+            answers.coupled,
         )
 
     def _pairs(self) -> tuple[tuple[int, int], ...]:

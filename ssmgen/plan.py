@@ -12,7 +12,7 @@ from .diagnostics import Diagnostic
 from .recurrence import Read, Recurrence
 from .response import Convolution
 from .source import NOWHERE, Span
-from .spec import Expr, Type
+from .spec import ONE, Dim, Expr, Type
 
 
 @dataclass(frozen=True)
@@ -278,3 +278,25 @@ class Plan:
         assert not self.classified.refusals
         assert bool(self.classified.walks) == (self.form == "chunk") and bool(self.classified.scan) == (self.form == "scan")
         assert self.convolution is None or self.form == "scan"
+
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def widths(walk: Walk) -> tuple[Dim, Dim]:
+    """Key width and total value width of a walk."""
+    return (ONE if walk.key is None else walk.key.type.rows), total([column_width(walk, c) for c in walk.columns])
+
+
+def column_width(walk: Walk, column: Column) -> Dim:
+    """How many value columns a block has."""
+    if column.value is None:
+        return ONE
+    return column.value.type.rows
+
+
+def total(sizes: list[Dim]) -> Dim:
+    """The sum of sizes."""
+    names = sorted({n for size in sizes for n, _ in size.terms})
+    terms = tuple((n, sum(dict(size.terms).get(n, 0) for size in sizes)) for n in names)
+    return Dim(sum((size.constant for size in sizes), start=ONE.constant * 0), terms)

@@ -3,9 +3,11 @@
     S_t = A * S_{t-1} + sum_j B_j * x_j,t      y = f(r_1, r_2, ..., token)      r_i = sum over entries of C_i * S
     r_i,t = sum_j sum_l K_ij,l x_j,t-l + sum C_i * A^(t+1) * S_start,           K_ij,l = sum over entries of C_i * A^l * B_j
 
-All is entry by entry: A, B and C are arrays over the entries of a state that no token changes, x and r have some of its axes or none.
+All is entry by entry: A, B and C are arrays over the entries of a state that no token changes, x and r have some of its axes or none,
+and an output may have several rows. Products of matrices stand before it and behind: what they give is an x, and what they take a row.
 Where entries of a state read each other A is a matrix instead, of a state that is one column, x and r are scalars, and the powers of A
-act on B and C as columns.
+act on B and C as columns. Of states that feed each other, each entry those at its place, A is a small matrix for every entry, and B and C
+are columns of as many entries as there are such states.
 """
 
 from __future__ import annotations
@@ -44,19 +46,20 @@ class Probe:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Factors A of every state, drives and probes, and the output over the probes' names and the token's.
+    """Factors A of every state, drives and probes, and the rows of the output over the probes' names and the token's.
 
-    Of a state in `mixing` the factor is what A makes of it, over the names `kept S`.
+    Of a state in `mixing`, and of those in a group of `coupled`, the factor is what A makes of it, over the names `kept S`.
     """
 
     factors: tuple[tuple[str, Expr], ...]
     drives: tuple[Drive, ...]
     probes: tuple[Probe, ...]
-    output: Expr
+    outputs: tuple[Expr, ...]
     mixing: tuple[str, ...] = ()
+    coupled: tuple[tuple[str, ...], ...] = ()
 
 
 def values_of(convolution: Convolution) -> list[Expr]:
     """Every expression in it."""
     weights = [w for each in (*convolution.drives, *convolution.probes) for _, w in each.weights]
-    return [*(factor for _, factor in convolution.factors), *(drive.value for drive in convolution.drives), *weights, convolution.output]
+    return [*(factor for _, factor in convolution.factors), *(drive.value for drive in convolution.drives), *weights, *convolution.outputs]

@@ -17,11 +17,10 @@ def convolution_lines(convolution: Convolution) -> list[str]:
         weights = "; ".join(f"{expr_text(weight)} of {name}" for name, weight in probe.weights)
         sums = " + ".join(f"sum_l K{number}{j}[l] x{j}[t - l]" for j in range(len(convolution.drives)))
         lines.append(f"{word(probe.name)}[t] = {sums or '0'} + what is left of the initial state; reads {weights}")
-    output = expr_text(convolution.output)
-    for probe in convolution.probes:
-        output = output.replace(probe.name, word(probe.name))
-    return [
-        *lines,
-        "Kij[l] the answer of read i to x_j, l tokens later; products of spectra, twice as long as the sequence",
-        f"y = {output}",
-    ]
+    lines.append("Kij[l] the answer of read i to x_j, l tokens later; products of spectra, twice as long as the sequence")
+    for number, value in enumerate(convolution.outputs, 1):
+        output = expr_text(value)
+        for probe in convolution.probes:
+            output = output.replace(probe.name, word(probe.name))
+        lines.append(f"{'y' if len(convolution.outputs) == 1 else f'row{number}'} = {output}")
+    return lines

@@ -12,12 +12,13 @@ from .identities.complex_pairs import over_pairs
 from .identities.member_program import forward_program
 from .identities.time_invariance import convolution_of, obstacle
 from .kernel import KEY, ROW, SOURCE, VALUE, Contract, Node, Solve, Through, operands
-from .plan import Classified, Column, Cost, Plan, Walk
+from .plan import Classified, Cost, Plan, Walk, column_width, total, widths
 from .response import Convolution
 from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 from .stability import stability
+from .torch_form.dense import core_of
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -70,7 +71,7 @@ def _scan(classified: Classified) -> Plan:
     """Tokens one after the other in every chunk, all chunks at once; any factor does, 0 and negative ones too."""
     chunk = int(dict(classified.recurrence.spec.options).get("chunk", CHUNK))
     cost = scan_cost(over_pairs(classified))
-    convolution, outruns_kernels, words = _convolution(classified, cost)
+    convolution, outruns_kernels, words = _convolution(classified)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
     if classified.scan.obstacle:
@@ -93,17 +94,17 @@ def _scan(classified: Classified) -> Plan:
     )  # fmt: skip
 
 
-def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None, bool, tuple[str, ...]]:
+def _convolution(classified: Classified) -> tuple[Convolution | None, bool, tuple[str, ...]]:
     """(the convolution that whole sequences run as, whether also where the scan has kernels, the reasons)."""
     asked = dict(classified.recurrence.spec.options).get("form")
-    found = obstacle(classified)
+    core = core_of(classified)
+    found = obstacle(classified, core)
     if found is not None:
         return None, False, (f"no convolution: {found.primary.text}",)
-    convolution = convolution_of(over_pairs(classified))
-    transforms = _transforms(classified, convolution)
-    words = (
-        f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {cost.flops[1]:,.0f} operations"
-    )
+    convolution = convolution_of(core)
+    # products of matrices stand around both forms
+    transforms, work = _transforms(core, convolution), scan_cost(core).flops[1]
+    words = f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {work:,.0f} operations"
     judged = stability(classified.recurrence)
     fades = all(each.is_contraction or (not each.beside and each.factor is not None and each.factor.high <= 1) for each in judged)
     if asked == "convolution" and not fades:
@@ -114,9 +115,9 @@ def _convolution(classified: Classified, cost: Cost) -> tuple[Convolution | None
         return None, False, (f"{words}; not proved that nothing grows, so the scan runs: `@form convolution` for one all the same",)
     if classified.scan.mixes:
         return convolution, True, (f"{words}, one token after the other: whole sequences are a convolution",)
-    if cost.flops[1] <= transforms * OPERATIONS:
+    if work <= transforms * OPERATIONS:
         return None, False, (f"{words}, less than the {transforms * OPERATIONS:,} that they are worth: the scan runs",)
-    outruns = cost.flops[1] > transforms * KERNEL_OPERATIONS
+    outruns = work > transforms * KERNEL_OPERATIONS
     if outruns:
         return convolution, True, (f"{words}, more than they are worth: whole sequences are a convolution",)
     worth = (
@@ -201,24 +202,6 @@ def _uses_position(classified: Classified) -> bool:
 # --- cost --------------------------------------------------------------------------------------------------------
 
 
-def widths(walk: Walk) -> tuple[Dim, Dim]:
-    """Key width and total value width of a walk."""
-    return (ONE if walk.key is None else walk.key.type.rows), _sum([column_width(walk, c) for c in walk.columns])
-
-
-def column_width(walk: Walk, column: Column) -> Dim:
-    """How many value columns a block has."""
-    if column.value is None:
-        return ONE
-    return column.value.type.rows
-
-
-def _sum(sizes: list[Dim]) -> Dim:
-    names = sorted({n for size in sizes for n, _ in size.terms})
-    terms = tuple((n, sum(dict(size.terms).get(n, 0) for size in sizes)) for n in names)
-    return Dim(sum((size.constant for size in sizes), start=ONE.constant * 0), terms)
-
-
 def _cost(classified: Classified, chunk: int) -> Cost:
     """What the forward program of every walk does for one token, per head (or channel).
 
@@ -236,19 +219,19 @@ def _cost(classified: Classified, chunk: int) -> Cost:
         (n, p), reads, rows = widths(walk), max(1, len(walk.readings)), len(walk.rows)
         pairs, whole = 2 * chunk * rows * reads, 2 * (reads + rows)
         area = n.value(sizes) * p.value(sizes)
-        texts, work = [f"{pairs}*({_sum([n, p])})", f"{whole}*{_times(n, p)}"], pairs * _sum([n, p]).value(sizes) + whole * area
+        texts, work = [f"{pairs}*({total([n, p])})", f"{whole}*{_times(n, p)}"], pairs * total([n, p]).value(sizes) + whole * area
         if walk.has_erase:
             # erase keys against keys; a triangular solve of N + P columns, at half the price; the state read, and carried by two products
             erased, again = chunk * rows * rows, 6 * rows
-            texts += [f"{erased}*({_sum([n, n, n, p])})", f"{again}*{_times(n, p)}"]
-            work += erased * _sum([n, n, n, p]).value(sizes) + again * area
+            texts += [f"{erased}*({total([n, n, n, p])})", f"{again}*{_times(n, p)}"]
+            work += erased * total([n, n, n, p]).value(sizes) + again * area
         flops.append((" + ".join(texts), work))
         keys = [] if walk.key is None else [n] * (rows + sum(row.erase is not None for row in walk.rows))
         queries = [p if reading.is_value else n for reading in walk.readings if reading.query is not None]
         values = [column_width(walk, column) for column in walk.columns if column.value is not None] * rows
         decays = [n] * sum(row.log_decay is not None for row in walk.rows) if walk.is_wide else []
         given = [n if reading.is_value else p for reading in walk.readings] or [p]
-        moved = _sum([*queries, *keys, *values, *decays, *given])
+        moved = total([*queries, *keys, *values, *decays, *given])
         decay = 4 if walk.decay == "scalar" else 0
         traffic.append((f"2*({moved})" + (f" + {decay}" if decay else ""), 2 * moved.value(sizes) + decay))
         state.append((_times(n, p), area))
@@ -275,7 +258,7 @@ def _members_cost(walk: Walk, chunk: int, sizes: dict[str, int]) -> tuple:
     texts = [f"{count}*{size}" if size != "1" else str(count) for size, count in counts.items() if count]
     work = sum(count * values[size] for size, count in counts.items())
     reads = len(walk.readings)
-    moved = _sum([*[n] * (reads + 1 + walk.has_erase), p, *[p] * reads])
+    moved = total([*[n] * (reads + 1 + walk.has_erase), p, *[p] * reads])
     numbers = 4 * len(walk.numbers)
     traffic = f"2*({moved}) + {numbers}", 2 * moved.value(sizes) + numbers
     return (" + ".join(texts), work), traffic, (f"{members}*{whole}", members * area)

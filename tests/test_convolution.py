@@ -17,8 +17,10 @@ from ssmgen import algebra, explain  # noqa: E402
 from ssmgen.compiler import check  # noqa: E402
 from ssmgen.diagnostics import SpecError  # noqa: E402
 from ssmgen.lower import lower  # noqa: E402
+from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.sample import Shape, draw  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
+from ssmgen.runtime.verify_kernels import answered  # noqa: E402
 from ssmgen.schedule import schedule  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 from ssmgen.validate import ValidationError, validate  # noqa: E402
@@ -72,6 +74,66 @@ recurrence whole {
   output y = c . h' + x
   @form  convolution
 }""",
+    "matrices before two states and behind them, of products too, reversed": """
+recurrence between {
+  dim    N = 4, P = 6
+  input  u : [P]; k : scalar
+  param  a, b, d : [N] per head; B : [N, P] per head; C, E : [P, N] per head; W : [N, N] per layer
+  state  x, z : real [N]
+  update x' = diag(tanh(a)) x + silu(B u)
+         z' = diag(sigmoid(b)) z + k * (W d) + W (B u)
+  output y = C (tanh(x') * x) + E z + k * u
+  time   reversed
+  @form  convolution
+}""",
+    "a matrix before every column of a state, and one behind what is read of them": """
+recurrence columns {
+  dim    N = 4, P = 6, M = 5
+  input  u : [P]; q : [N]
+  param  A, w : [N] per head; B : [M, P] per head; C : [P, M] per head
+  state  S : real [N, M]
+  update S' = diag(tanh(A)) S + w (B u)^T
+  output y = C (S'^T q) + u
+  @form  convolution
+}""",
+    "states that feed each other in a circle, through complex ones too, between matrices, reversed": """
+recurrence circle(n = 2) {
+  dim    N = 6, P = 5
+  input  x, w : scalar per channel; k : [N] per layer; u : [P] per channel
+  param  bias, turn, mix : [N] per channel; e : [N] per layer; B, F : [N, P] per channel
+         C : complex [P, N] per channel init re 1, im 0; E : [P, N] per channel
+  state  h, g, m : real [N] per channel; c : complex [N] per channel
+  update h' = h - 0.1 * diag(e) g
+         for j in 1..n: h' = diag(tanh(bias)) h' + x * k
+         h' = h' + x[-1] * k[-1] + B u
+         c' = diag(0.8 * cis(turn)) c + tanh(mix) * h' - i * g
+         g' = h'
+         m' = diag(sigmoid(mix)) m + silu(w) * (F u)
+  output y = Re(C c') + E (g + tanh(m')) + E h
+  time   reversed
+  @form  convolution
+}""",
+    "states of two axes that feed each other": """
+recurrence plates {
+  dim    N = 4, P = 3
+  input  v : [P]; c, z : scalar
+  param  A, W : [N, P] per head; b : [N] per head; k, q : [N] per head
+  state  S, M : real [N, P]
+  update M' = tanh(A) * M + 0.2 * S + k v^T
+         S' = diag(tanh(b)) S - 0.3 * tanh(W) * M' + (k * c) v^T
+  output o = S'^T q + z * (M^T k)
+  @form  convolution
+}""",
+    "rows of the output of a complex state that a matrix writes": """
+recurrence measured(R = 3) {
+  dim    N = 4, P = 6
+  input  u : [P] per channel; k : [R, N] per channel
+  param  A, phi : [N] per channel; B : complex [N, P] per channel init re 1, im 0; c : [R, N] per channel
+  state  s : complex [N] per channel
+  update s' = tanh(A) * cis(phi) * s + B u
+  output y[r] = Re(s') * k[r] + Im(s) * c[r]
+  @form  convolution
+}""",
 }
 HELD = ("op = reference", "op gradients", "split", "packed", "step", "reversed", "causality")
 
@@ -83,26 +145,32 @@ def test_recurrences_of_no_paper(name, tmp_path):
     assert report.passed, "\n".join(map(str, report.failures))
 
 
-@pytest.mark.parametrize("name", ["s4d", "s4d_real"])
+@pytest.mark.parametrize("name", ["s4d", "s4d_real", "lru", "s5", "linoss"])
 def test_a_convolution_is_the_scan(name, tmp_path):
-    """Values, final state and every gradient, in float64 and from bfloat16; packed documents are what is scanned."""
-    package, spec = example(name, tmp_path)
+    """Values, final states and every gradient, in float64 and from bfloat16; packed documents are what is scanned."""
+    text = (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8").replace("  output", "  @form convolution\n  output", 1)
+    folder, spec = write(text, tmp_path)
+    package = load(folder)
     call = getattr(package, name)
     drawn = draw(spec, Shape(B, T, C, 1, {dim: N for dim, _ in spec.dims}), seed=3, device="cpu")
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.bfloat16, 1e-2)):
         case = drawn.to(dtype, params_dtype=torch.promote_types(dtype, torch.float32))
         u, *params = case.arguments
-        start = torch.randn_like(call(u, *params).final_state[0])
-        weights, ends = torch.randn(B, T, C, dtype=dtype), torch.randn_like(start)
+        first = call(u, *params)
+        starts, ends = ([torch.randn_like(x) for x in first.final_state] for _ in range(2))
+        weights = torch.randn_like(first.y)
         found = []
         for is_packed in (False, True):
-            leaves = [x.detach().clone().requires_grad_() for x in (u, *params, start)]
+            leaves = [x.detach().clone().requires_grad_() for x in (u, *params, *starts)]
             bounds = {"cu_seqlens": torch.tensor([0, T, 2 * T])} if is_packed else {}
-            given = leaves[0].flatten(0, 1)[None] if is_packed else leaves[0]
-            output = call(given, *leaves[1:-1], initial_state=package.State(leaves[-1]), **bounds)
-            y, final = output.y.reshape(B, T, C), output.final_state[0]
-            found.append((y, final, *torch.autograd.grad((y * weights).sum() + (final * ends).real.sum(), leaves)))
-        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[1][2].abs().max()))
+            given, state = leaves[0].flatten(0, 1)[None] if is_packed else leaves[0], package.State(*leaves[-len(starts) :])
+            with answered(sys.modules[f"{package.__name__}.op"], "_convolves") as convolving:
+                output = call(given, *leaves[1 : -len(starts)], initial_state=state, **bounds)
+            assert convolving == [not is_packed]
+            y, finals = output.y.reshape(weights.shape), output.final_state
+            total = (y * weights).sum() + sum((x * end).real.sum() for x, end in zip(finals, ends, strict=True))
+            found.append((y, *finals, *torch.autograd.grad(total, leaves)))
+        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[1][1 + len(starts)].abs().max()))
 
 
 def test_powers_of_a_factor_near_one(tmp_path):
@@ -148,6 +216,30 @@ recurrence leak {{
         assert chosen.convolution is None and ("not proved that nothing grows" in chosen.reasons[-1]) == (factor == "a")
 
 
+def test_between_matrices_the_cost_is_that_of_the_entries():
+    """Products of all tokens stand around both forms; what a matrix reads in another width stays in the scan."""
+    text = (ROOT / "examples" / "lru.ssm").read_text(encoding="utf-8")
+    plan = schedule(check(Source("lru.ssm", text)).after("classify")["lru"])
+    assert plan.convolution is None and "1,024 transforms a token against 2,560 operations, less than the 4,096" in plan.reasons[-1]
+    source = Source("lru.ssm", text.replace("  output", "  @form convolution\n  output"))
+    plan = schedule(check(source).after("classify")["lru"])
+    assert plan.outruns_kernels and [len(probe.weights) for probe in plan.convolution.probes] == [1, 1]
+    assert "convolution of whole sequences; scan of packed documents" in explain.summary(source, {})[0]
+    between = SPECS["matrices before two states and behind them, of products too, reversed"]
+    wider = between.replace("state  x, z : real [N]", "state  x : real [N]; z : real [P]").replace("E : [P, N]", "E, F : [P, P]")
+    wider = wider.replace("diag(sigmoid(b)) z + k * (W d) + W (B u)", "0.5 * z + E u").replace("+ E z +", "+ F z +")
+    with pytest.raises(SpecError) as raised:
+        check(Source("wider.ssm", wider.replace("C, E, F", "C : [P, N] per head; E, F")))
+    (found,) = raised.value.diagnostics
+    assert found.slug == "unavailable-form" and "as columns of one width" in found.primary.text
+    # a matrix of states is one small matrix an entry, unless their entries read each other too
+    fed = SPECS["a matrix between the entries"].replace("h : real", "h, g : real")
+    fed = fed.replace("x * b\n", "x * b + 0.1 * g\n         g' = 0.5 * h'\n")
+    with pytest.raises(SpecError) as raised:
+        check(Source("fed.ssm", fed))
+    assert [(d.slug, d.primary.text) for d in raised.value.diagnostics] == [("unavailable-form", "`g` feeds `h`")]
+
+
 def test_a_factor_that_a_token_changes_is_named():
     text = (ROOT / "examples" / "mamba1.ssm").read_text(encoding="utf-8").replace("  output", "  @form convolution\n  output")
     with pytest.raises(SpecError) as raised:
@@ -169,6 +261,12 @@ def test_another_convolution_is_not_validated():
         other = replace(plan, convolution=replace(plan.convolution, drives=(wrong, *rest)))
         with pytest.raises(ValidationError):
             validate(other, lower(other))
+    # what is left of one state as if it were the other's
+    plan = schedule(check(Source("plates.ssm", SPECS["states of two axes that feed each other"])).after("classify")["plates"])
+    (one, first), (other, second) = plan.convolution.factors
+    wrong = replace(plan, convolution=replace(plan.convolution, factors=((one, second), (other, first))))
+    with pytest.raises(ValidationError):
+        validate(wrong, lower(wrong))
 
 
 def test_a_shift_and_a_diagonal_system(tmp_path):

@@ -16,8 +16,9 @@ from ssmgen import compiler, explain
 from ssmgen.intervals import Interval
 from ssmgen.kernel import Contract, Faded, Solve, Through, operands
 from ssmgen.lower import lower
+from ssmgen.plan import widths
 from ssmgen.rules import RULES
-from ssmgen.schedule import schedule, widths
+from ssmgen.schedule import schedule
 from ssmgen.source import Source
 from ssmgen.stability import half_life, judgement, stability
 

@@ -7,15 +7,16 @@ output reads, the largest parts that are linear in the states with weights that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .. import algebra
 from ..diagnostics import Diagnostic, Label, Severity
 from ..expressions import is_full_product, is_state, key, nodes
-from ..plan import Classified
+from ..plan import Classified, ScanStep
 from ..recurrence import Recurrence
 from ..response import Convolution, Drive, Probe
 from ..source import NOWHERE
 from ..spec import ONE, Add, Apply, Delayed, Diag, Div, Expr, MatMul, Mul, Neg, Ref, StateRef, Symbol, Transpose, Type
-from .complex_pairs import over_pairs
 
 PLACES = ("head", "heads", "channel", "channels", "layer", "layers")
 """Names of the place in the model: numbers, or one a head."""
@@ -102,14 +103,17 @@ def _asked(classified: Classified) -> tuple[Label, ...]:
     return (Label(spans["form"], "a convolution is asked for"),) if "form" in spans else ()
 
 
-def obstacle(classified: Classified) -> Diagnostic | None:
-    """Why the scan does not run as a convolution: what `varying` finds, or entries that read each other and are not one column."""
-    found = varying(classified) or _fed(classified) or _beside_matrices(classified)
+def obstacle(classified: Classified, core: Classified) -> Diagnostic | None:
+    """Why the scan does not run as a convolution: what `varying` finds, or entries that read each other and are not one column.
+
+    `core`: the same over reals, with the products of matrices outside of it that can be.
+    """
+    found = varying(classified) or _fed(classified) or _between_matrices(classified, core)
     if found is not None or not classified.scan.mixes:
         return found
-    convolution = convolution_of(over_pairs(classified))
+    convolution = convolution_of(core)
     states = {s.name: s for s in classified.recurrence.spec.states}
-    pairs = {part: p.name for p in over_pairs(classified).recurrence.pairs for part in (p.re, p.im)}
+    pairs = {part: p.name for p in core.recurrence.pairs for part in (p.re, p.im)}
     mixing = {pairs.get(name, name) for name in convolution.mixing}
     reached = [pairs.get(name, name) for drive in convolution.drives if not drive.value.type.is_scalar for name, _ in drive.weights]
     reached += [pairs.get(n.removesuffix("'"), n.removesuffix("'")) for probe in convolution.probes if probe.axes for n, _ in probe.weights]
@@ -128,9 +132,12 @@ def obstacle(classified: Classified) -> Diagnostic | None:
 
 
 def _fed(classified: Classified) -> Diagnostic | None:
-    """Of states that feed each other every one would answer for each of them."""
+    """Of states that feed each other a token leaves a small matrix of every entry: one of them has another shape, or entries are summed."""
     spec = classified.recurrence.spec
-    term = next((t for step in classified.recurrence.steps for t in step.transitions if t.source != t.target), None)
+    types = {s.name: s.type for s in spec.states}
+    shape = lambda name: (types[name].rows, types[name].cols)  # noqa: E731
+    fed = [t for step in classified.recurrence.steps for t in step.transitions if t.source != t.target]
+    term = next((t for t in fed if classified.scan.mixes or shape(t.source) != shape(t.target)), None)
     if term is None:
         return None
     return Diagnostic(
@@ -139,15 +146,15 @@ def _fed(classified: Classified) -> Diagnostic | None:
         f"`{spec.name}` has no form `convolution`",
         Label(dict(classified.recurrence.written.option_spans).get("form", term.span), f"`{term.source}` feeds `{term.target}`"),
         (),
-        "a convolution has one impulse response for every entry of a state; of states that feed each other there is one for each pair",
+        "states that feed each other have an answer for each pair at every entry: they are of one shape, and no entries read each other",
         "write `@form scan`, or leave the option out",
     )
 
 
-def _beside_matrices(classified: Classified) -> Diagnostic | None:
-    """Of what matrices write and read, or of several rows, a convolution would be one of every entry of the state."""
-    spec, scan = classified.recurrence.spec, classified.scan
-    definitions = [s.definition for s in spec.symbols if s.definition is not None] + [value for _, value in classified.recurrence.hoisted]
+def _between_matrices(classified: Classified, core: Classified) -> Diagnostic | None:
+    """A product of matrices that does not stand outside of the scan: it would be formed inside of what entries answer."""
+    spec, scan = core.recurrence.spec, core.scan
+    definitions = [s.definition for s in spec.symbols if s.definition is not None] + [value for _, value in core.recurrence.hoisted]
     states = {s.name for s in spec.states}
     # what leads from entry to entry is a factor of the state
     written = [
@@ -156,29 +163,34 @@ def _beside_matrices(classified: Classified) -> Diagnostic | None:
     others = (*(value for _, value in scan.outputs), *definitions)
     read = [n for value in others for n in nodes(value) if is_full_product(n, states)]
     product = next(iter([*written, *read]), None)
-    if product is None and len(scan.outputs) == 1:
+    if product is None:
         return None
-    span = spec.outputs[0].span if product is None else product.span
     return Diagnostic(
         "unavailable-form",
         Severity.ERROR,
         f"`{spec.name}` has no form `convolution`",
-        Label(dict(classified.recurrence.written.option_spans).get("form", span), "several values of the state leave the scan"),
+        Label(
+            dict(classified.recurrence.written.option_spans).get("form", product.span),
+            "a matrix takes or gives what does not leave the scan as columns of one width",
+        ),
         (),
-        "matrices take and give every entry of a state: each would be a convolution by itself, which costs more than its scan",
+        "products of matrices stand before the convolution and behind it: what one takes of the states is a column, all of one length",
         "write `@form scan`, or leave the option out",
     )
 
 
-def refused_form(classified: Classified) -> Diagnostic | None:
-    """Why the recurrence cannot run in the form that its text asks for; None when it can, or when nothing is asked."""
+def refused_form(classified: Classified, core_of: Callable[[Classified], Classified]) -> Diagnostic | None:
+    """Why the recurrence cannot run in the form that its text asks for; None when it can, or when nothing is asked.
+
+    `core_of` gives a scan over reals between the products of matrices that stand outside of it.
+    """
     written = classified.recurrence.written
     asked = dict(written.options).get("form")
     form = "chunk" if classified.scan is None else "scan"
     if asked in (None, form):
         return None
     if asked == "convolution" and form == "scan":
-        return obstacle(classified)
+        return obstacle(classified, core_of(classified))
     sentence = classified.axis("form").sentence
     return Diagnostic(
         "unavailable-form",
@@ -206,10 +218,12 @@ class _Responses:
         steps = {step.name: step for step in self.scan.steps}
         factors, drives = [], {}
         mixing = {other for step in self.scan.steps if _mixes(step.kept) for other in self.pairs.get(step.state, (step.state,))}
+        coupled = () if mixing else self._coupled(steps)
+        whole = mixing.union(*coupled)
         for name in self.types:
             # of a pair the factor is what becomes of 1, whose imaginary part is 0
             first = self.pairs.get(name, (name,))[0]
-            start = {} if name in mixing else {n: algebra.const(int(n == first), t) for n, t in self.types.items()}
+            start = {} if name in whole else {n: algebra.const(int(n == first), t) for n, t in self.types.items()}
             factors.append((name, self._composed(steps[f"{name}'"].kept, "kept ", start, {s.name: s.kept for s in self.scan.steps})))
             zero = {n: algebra.const(0, t) for n, t in self.types.items()}
             written = self._composed(steps[f"{name}'"].value, "", zero, {s.name: s.value for s in self.scan.steps})
@@ -217,11 +231,23 @@ class _Responses:
                 slot = (key(value), str(value.type), str(weight.type))
                 _, weights = drives.setdefault(slot, (value, {}))
                 weights[name] = algebra.add(weights[name], weight) if name in weights else weight
-        output = self._probed(self.scan.outputs[0][1])
+        outputs = tuple(self._probed(value) for _, value in self.scan.outputs)
         return Convolution(
-            tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), output,
-            tuple(name for name in self.types if name in mixing),
+            tuple(factors), tuple(Drive(value, tuple(weights.items())) for value, weights in drives.values()), tuple(self.probes), outputs,
+            tuple(name for name in self.types if name in mixing), coupled,
         )  # fmt: skip
+
+    def _coupled(self, steps: dict[str, ScanStep]) -> tuple[tuple[str, ...], ...]:
+        """The states in groups that feed each other, none of those that are one state, or its two parts."""
+        groups = {name: set(self.pairs.get(name, (name,))) for name in self.types}
+        for name in self.types:
+            left = self._composed(steps[f"{name}'"].kept, "kept ", {}, {s.name: s.kept for s in self.scan.steps})
+            read = {n.name.removeprefix("kept ") for n in nodes(left) if isinstance(n, Ref) and n.name.startswith("kept ")}
+            joined = groups[name].union(*(groups[other] for other in read))
+            for other in joined:
+                groups[other] = joined
+        found = dict.fromkeys(tuple(n for n in self.types if n in group) for group in groups.values())
+        return tuple(group for group in found if set(group) != set(self.pairs.get(group[0], (group[0],))))
 
     def _composed(self, expr: Expr, prefix: str, start: dict[str, Expr], steps: dict[str, Expr]) -> Expr:
         """The value of a token's last step from what the states are before the first."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..backends.torch_pointwise import size_text
 from ..backends.torch_text import identifier
-from ..plan import Walk
-from ..schedule import column_width
+from ..plan import Walk, column_width
 
 
 def pack(walk: Walk) -> str:

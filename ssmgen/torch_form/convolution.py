@@ -28,16 +28,18 @@ class ConvolutionText:
     has_shift: bool  # a probe reads the state before the token
     has_factors: bool  # a state is multiplied entry by entry
     has_matrices: bool  # entries of a state read each other
+    has_blocks: bool  # states feed each other, entry by entry
     call: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """One state, or a pair of them as real and imaginary part."""
+    """One state, or a pair of them as real and imaginary part; or all that feed each other."""
 
     number: int
     states: tuple[str, ...]
     mixes: bool  # entries read each other
+    is_coupled: bool = False  # states do, entry by entry
 
 
 class ConvolutionWriter:
@@ -53,7 +55,9 @@ class ConvolutionWriter:
         self.groups = []
         for number, i in enumerate(firsts):
             states = (names[i], names[paired[i]]) if i in paired else (names[i],)
-            self.groups.append(_Group(number, states, names[i] in convolution.mixing))
+            if not any(names[i] in group for group in convolution.coupled):
+                self.groups.append(_Group(number, states, names[i] in convolution.mixing))
+        self.groups += [_Group(len(firsts) + number, group, False, True) for number, group in enumerate(convolution.coupled)]
         self.own = dict(zip(names, writer.states, strict=True))
 
     def text(self) -> ConvolutionText:
@@ -73,17 +77,17 @@ class ConvolutionWriter:
         finals = self.writer._tupled([f"final_{self.own[name]}" for name in self.types])
         function = self.writer._function("_convolution", ["at", "states", "is_given", "T", "size"], summary, lines, f"y, {finals}")
         has_shift = any(not name.endswith("'") for probe in self.convolution.probes for name, _ in probe.weights)
-        mixes = [group.mixes for group in self.groups]
-        return ConvolutionText(LENGTH, LEVELS, function, has_shift, not all(mixes), any(mixes), tuple(self._call()))
+        has_matrices, has_blocks = any(group.mixes for group in self.groups), any(group.is_coupled for group in self.groups)
+        has_factors = any(not group.mixes and not group.is_coupled for group in self.groups)
+        return ConvolutionText(LENGTH, LEVELS, function, has_shift, has_factors, has_matrices, has_blocks, tuple(self._call()))
 
     def _call(self) -> list[str]:
-        writer, output = self.writer, self.writer.program.outputs[0].value.type
+        writer = self.writer
         shape = writer.output_shape().replace("rows[0].", "at.")
-        tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
         return [
             f"at = _rows({', '.join(writer._row_arguments())}, {writer.states[0]}.shape[1], None)[0]",
             f"y, final = _convolution(at, {writer._states(writer.states)}, is_given, T, size)",
-            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){tail}",
+            f"y = y.expand({writer.states[0]}.shape[0], {writer.states[0]}.shape[1], T, {shape}){writer.output_tail()}",
             *writer._final(writer.states, "final"),
         ]
 
@@ -113,6 +117,8 @@ class ConvolutionWriter:
         number, names = group.number, [self.own[name] for name in group.states]
         if group.mixes:
             return self._matrix(group)
+        if group.is_coupled:
+            return self._block(group)
         factor = self._whole(group, dict(self.convolution.factors)) or "0"
         is_pair = len(names) > 1
         said = f"{names[0]} + i {names[1]}" if is_pair else names[0]
@@ -141,6 +147,28 @@ class ConvolutionWriter:
         lines.append("# what a token leaves of " + (" above ".join(names)))
         return [*lines, f"powers_{number} = _squares(torch.cat(({', '.join(left)},), -2)[..., 0].mT, T)"]
 
+    def _block(self, group: _Group) -> list[str]:
+        """What a token leaves of every entry in each of the states when it stood in one of them."""
+        number, names, count = group.number, [self.own[name] for name in group.states], len(group.states)
+        factors = dict(self.convolution.factors)
+        lines = [
+            f"start_{number} = torch.stack(({', '.join(names)}), -1)",
+            f"basis_{number} = torch.eye({count}, dtype=start_{number}.dtype, device=start_{number}.device)[..., None, None, None, None]",
+        ]
+        lines += [f"{self.writer.own[f'kept {name}']} = basis_{number}[{i}]" for i, name in enumerate(group.states)]
+        left = [f"left_{name}" for name in names]
+        for name, text in zip(group.states, left, strict=True):
+            lines += self.writer.scope.assign(text, self.writer._spread(factors[name]), self.writer.names)
+        lines.append("# what a token leaves of " + ", ".join(names) + " at every entry")
+        return [*lines, f"powers_{number} = _block_powers(_block_factor({names[0]}[:, :, None], {', '.join(left)}), T)"]
+
+    def _parts(self, group: _Group, values: dict[str, Expr]) -> str | None:
+        """Values of the states of a group, side by side at every entry; None where there are none."""
+        if all(n not in values or algebra.is_zero(values[n]) for n in group.states):
+            return None
+        texts = [self._text(values[n]) if n in values else "0" for n in group.states]
+        return f"_beside({self.own[group.states[0]]}[:, :, None], {', '.join(texts)})"
+
     def _column(self, group: _Group, values: dict[str, Expr]) -> str | None:
         """Values of the parts of a state, one above the other; None where there are none."""
         if all(n not in values or algebra.is_zero(values[n]) for n in group.states):
@@ -168,6 +196,12 @@ class ConvolutionWriter:
                             text = f"_answer({reading}, {writing}, powers_{group.number}).to(start_{group.number}.dtype)"
                             responses.append(text if primed else f"_shifted({text})")
                         continue
+                    if group.is_coupled:
+                        reading, writing = self._parts(group, own), self._parts(group, dict(drive.weights))
+                        if reading is not None and writing is not None:
+                            text = f'_block_response({reading}, {writing}, powers_{group.number}, "{free}")'
+                            responses.append(text if primed else f"_shifted({text})")
+                        continue
                     reading, writing = self._whole(group, own, "-"), self._whole(group, dict(drive.weights))
                     if reading is None or writing is None:
                         continue
@@ -186,6 +220,12 @@ class ConvolutionWriter:
                     after = f"_moved(start_{group.number}, powers_{group.number})" if primed else f"start_{group.number}"
                     if column is not None:
                         starts.append(f"_answer({column}, {after}, powers_{group.number}).to(start_{group.number}.dtype)")
+                    continue
+                if group.is_coupled:
+                    reading = self._parts(group, own)
+                    after = f"_block_after(start_{group.number}, powers_{group.number}, 1)" if primed else f"start_{group.number}"
+                    if reading is not None:
+                        starts.append(f'_block_response({reading}, {after}, powers_{group.number}, "{letters}")')
                     continue
                 reading = self._whole(group, own, "-")
                 if reading is not None:
@@ -206,14 +246,24 @@ class ConvolutionWriter:
         return frozenset(axis for axis, size in ((0, type.rows), (1, type.cols)) if size != ONE)
 
     def _output(self) -> list[str]:
-        value = self.convolution.output
-        return self.writer.scope.assign("y", self.writer._spread(value), self.writer.names)
+        values, writer = self.convolution.outputs, self.writer
+        if len(values) == 1:
+            return writer.scope.assign("y", writer._spread(values[0]), writer.names)
+        names = [f"row_{number}" for number in range(1, len(values) + 1)]
+        lines = [
+            line
+            for name, value in zip(names, values, strict=True)
+            for line in writer.scope.assign(name, writer._spread(value), writer.names)
+        ]
+        return [*lines, f"y = torch.cat(torch.broadcast_tensors({', '.join(names)}), -1)"]
 
     # --- what is left ---
 
     def _final(self, group: _Group) -> list[str]:
         if group.mixes:
             return self._last(group)
+        if group.is_coupled:
+            return self._last_block(group)
         parts = [f"_power(powers_{group.number}, T) * start_{group.number}"]
         for number, drive in enumerate(self.convolution.drives):
             writing = self._whole(group, dict(drive.weights))
@@ -234,3 +284,11 @@ class ConvolutionWriter:
         names = [f"final_{self.own[name]}" for name in group.states]
         total = f"final = ({' + '.join(parts)}).to(start_{group.number}.dtype)"
         return [total, f"{', '.join(names)}{',' * (len(names) == 1)} = final.split(size_{group.number}, -2)"]
+
+    def _last_block(self, group: _Group) -> list[str]:
+        lines = [f"final = _block_after(start_{group.number}, powers_{group.number}, T)"]
+        for number, drive in enumerate(self.convolution.drives):
+            writing = self._parts(group, dict(drive.weights))
+            if writing is not None:
+                lines.append(f"final = final + _block_collected(driven_{number}[:, :, :half], {writing}, powers_{group.number})")
+        return [*lines, f"{', '.join(f'final_{self.own[name]}' for name in group.states)} = final.unbind(-1)"]

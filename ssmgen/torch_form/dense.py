@@ -16,6 +16,7 @@ from fractions import Fraction
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
 from ..expressions import is_full_product, is_state, nodes
+from ..identities.complex_pairs import over_pairs
 from ..identities.scans_written import equations_of
 from ..plan import Classified, Scan, Walk
 from ..recurrence import Dense, Recurrence
@@ -39,6 +40,11 @@ def apart(classified: Classified) -> Classified:
         return _Apart(classified).result()
     except UnsupportedOperand:
         return classified
+
+
+def core_of(classified: Classified) -> Classified:
+    """A classified scan over single rows and over reals, with its products outside."""
+    return apart(over_pairs(classified))
 
 
 class _Apart:
@@ -108,7 +114,10 @@ class _Apart:
         """The expression with every product that reads no state as an input."""
 
         def product(node: Expr) -> Expr | None:
-            return self._input(node) if is_full_product(node, self.states) and not self._reads_state(node) else None
+            if not is_full_product(node, self.states) or self._reads_state(node):
+                return None
+            # arguments are columns
+            return algebra.transpose(self._input(algebra.transpose(node))) if node.type.is_row else self._input(node)
 
         return algebra.rewrite(expr, product)
 

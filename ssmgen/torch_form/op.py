@@ -13,9 +13,8 @@ from ..backends.torch_chunk import has_pairs
 from ..backends.torch_text import helpers, identifier
 from ..gauges import immaterial, scalings
 from ..kernel import Kernels, programs
-from ..plan import Plan
+from ..plan import Plan, widths
 from ..reference.head_text import equations, sources, title_of
-from ..schedule import widths
 from ..spec import Recurrence as Spec
 from ..spec import Symbol, Type
 from ..text.line_text import broken_function

@@ -29,7 +29,7 @@ LONG = 96
 SPAN = 8
 """Rows between the states that backward keeps inside a chunk: their number and this one add up to least near 8 of 64."""
 
-WHOLE = re.compile(r"(driven|spectrum|start|factor|powers|impulse|size|basis)_\d+|(final|left)_\w+|final|half|size|is_given|T|y")
+WHOLE = re.compile(r"(driven|spectrum|start|factor|powers|impulse|size|basis)_\d+|(final|left)_\w+|row_\d+|final|half|size|is_given|T|y")
 """What the function of whole sequences calls its own values."""
 
 
@@ -180,6 +180,13 @@ class ScanWriter:
     def output_shape(self) -> str:
         """The two axes of the output of a token."""
         return ", ".join(map(self._size, self._output_sizes()))
+
+    def output_tail(self) -> str:
+        """What makes of the two axes of all tokens those that the operator gives: rows lie in front of columns there."""
+        output = self.program.outputs[0].value.type
+        if self.has_rows:
+            return "[..., 0, :]" if output.is_scalar else ".mT"
+        return "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
 
     def _output_sizes(self) -> tuple:
         """Of a row's output; several rows stand side by side on the second axis, which columns and numbers leave free."""
@@ -408,10 +415,7 @@ class ScanWriter:
         return self._tupled([_wide(name, type) for name, (_, type) in zip(names, self.program.states, strict=True)])
 
     def _forward_lines(self) -> list[str]:
-        output = self.program.outputs[0].value.type
-        tail = "[..., 0, 0]" if output.is_scalar else "[..., 0]" if output.is_column else ""
-        if self.has_rows:
-            tail = "[..., 0, :]" if output.is_scalar else ".mT"
+        tail = self.output_tail()
         return [
             self._rows_call(),
             f"y, final = _scan_forward(rows, {self._states(self.states)}, T, chunks)",

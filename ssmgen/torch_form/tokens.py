@@ -21,8 +21,7 @@ from ..differentiate import cotangents, inner_of
 from ..expressions import children, nodes
 from ..gauges import immaterial
 from ..identities.rows import sizes_of
-from ..plan import Classified, Column, Row, Walk
-from ..schedule import column_width, widths
+from ..plan import Classified, Column, Row, Walk, column_width, widths
 from ..small import all_nodes, arguments_of, delayed_in, previous_input
 from ..source import NOWHERE
 from ..spec import Add, Apply, Delayed, Expr, MatMul, Ref, Rot, Symbol, Type

@@ -16,8 +16,7 @@ from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..differentiate import cotangents
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
-from ..plan import Walk
-from ..schedule import widths
+from ..plan import Walk, widths
 from ..source import NOWHERE
 from ..spec import Apply, Dim, Expr, Ref, Rot
 from ..torch_form.tokens import TokenWriter, level

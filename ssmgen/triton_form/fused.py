@@ -16,8 +16,8 @@ from ..backends.triton_text import helpers
 from ..backends.triton_value import Text, loaded, size_text
 from ..expressions import factors, key, nodes
 from ..kernel import KEY, ROW, VALUE, Kernels
+from ..plan import widths
 from ..reference.head_text import equations, title_of
-from ..schedule import widths
 from ..spec import Apply, Expr, MatMul, Ref
 from ..torch_form.shapes import tail, unasked
 from ..torch_form.tokens import level

@@ -8,8 +8,7 @@ from ..backends.torch_pointwise import ATOM, UnsupportedOperand
 from ..backends.torch_text import identifier
 from ..backends.triton_value import Text, loaded, size_text
 from ..kernel import KEY, ROW, VALUE, Kernels
-from ..plan import Plan, Walk
-from ..schedule import widths
+from ..plan import Plan, Walk, widths
 from ..spec import Expr, Ref, Transpose
 from ..spec_text import expr_text
 from ..torch_form.tokens import TokenWriter

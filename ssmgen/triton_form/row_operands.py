@@ -13,9 +13,8 @@ from ..bounds import bounds_of
 from ..differentiate import inner_of
 from ..expressions import factors, key
 from ..kernel import KEY, ROW, VALUE, Kernels
-from ..plan import Row, Walk
+from ..plan import Row, Walk, widths
 from ..recurrence import Recurrence
-from ..schedule import widths
 from ..spec import Dim, Expr, Ref
 from ..torch_form.tokens import TokenWriter
 from .fused_package import Walked

@@ -15,8 +15,8 @@ from ..backends.torch_pointwise import UnsupportedOperand
 from ..backends.torch_text import identifier
 from ..backends.triton_text import helpers
 from ..bounds import bounds_of
+from ..plan import widths
 from ..reference.head_text import equations, title_of
-from ..schedule import widths
 from ..torch_form.column_text import pack, unpack
 from ..torch_form.tokens import level
 from .fused_package import Walked

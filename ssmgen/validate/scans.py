@@ -57,12 +57,11 @@ def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, r
             around = Meaning(values, _definitions(apart.unturned), {}, sizes, functions)
             values = values | {name: around.matrix(product) for name, product in dense.before}
         own = Meaning({**values, **states, **kept}, lines, {}, sizes, functions)
-        given = [own.matrix(_ref(program, o.name)) for o in program.outputs]
+        given = made = [own.matrix(_ref(program, o.name)) for o in program.outputs]
         if dense is not None and dense.outputs:
-            behind = {**values, **dict(zip(dense.reads, given, strict=True))}
+            behind = {**values, **dict(zip(dense.reads, made, strict=True))}
             given = [Meaning(behind, around.definitions, {}, sizes, functions).matrix(value) for _, value in dense.outputs]
-        outputs = rows(token)
-        for found, row in zip(given, outputs, strict=True):
+        for found, row in zip(given, rows(token), strict=True):
             count += _same(f"the output at token {t}", found, row)
         for name, matrix in wanted.items():
             count += _same(f"`{name}` at token {t}", own.matrix(_ref(program, name)), matrix)
@@ -74,7 +73,7 @@ def compare(plan: Plan, program: ScanProgram, apart: Recurrence, draw, update, r
             total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(left, added, strict=True)]
             count += _same(f"what carries `{name}` at token {t}", total, after[name])
         if answers is not None:
-            count += answers.compare(own, states, after, outputs[0], f"of the convolution at token {t}")
+            count += answers.compare(own, states, after, made, f"of the convolution at token {t}")
         whole, states = later, after
     return count
 
@@ -89,13 +88,14 @@ class _Answers:
         self.first: dict[str, Matrix] = {}
         self.fixed: dict[tuple[str, int, int], Matrix] = {}
 
-    def compare(self, own: Meaning, before: dict[str, Matrix], after: dict[str, Matrix], output: Matrix, where: str) -> int:
+    def compare(self, own: Meaning, before: dict[str, Matrix], after: dict[str, Matrix], outputs: list[Matrix], where: str) -> int:
         """Gives how many numbers were compared. Raises Difference."""
         count, self.first = 0, self.first or before
-        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in self.convolution.mixing]
+        whole = [*self.convolution.mixing, *(name for group in self.convolution.coupled for name in group)]
+        entrywise = [(name, factor) for name, factor in self.convolution.factors if name not in whole]
         factors = {name: self._still(own, factor, before[name], where) for name, factor in entrywise}
         made = {name: _entrywise(factor, before[name]) for name, factor in factors.items()}
-        for name in self.convolution.mixing:
+        for name in whole:
             made[name] = self._kept(own, name, before)
             still = self._kept(own, name, self.first)
             _same(f"what is kept of `{name}` {where}, which no token may change", still, self.fixed.setdefault((name, 0, 0), still))
@@ -112,10 +112,12 @@ class _Answers:
             count += _same(f"`{name}` {where}", found, after[name])
         reads = {probe.name: self._read(own, probe, before, after, where) for probe in self.convolution.probes}
         told = Meaning({**own.values, **reads}, own.definitions, {}, own.sizes, own.functions)
-        return count + _same(f"output {where}", _spread(told.matrix(self.convolution.output), output), output)
+        for value, output in zip(self.convolution.outputs, outputs, strict=True):
+            count += _same(f"output {where}", _spread(told.matrix(value), output), output)
+        return count
 
     def _kept(self, own: Meaning, name: str, states: dict[str, Matrix]) -> Matrix:
-        """What a token leaves of states whose entries read each other."""
+        """What a token leaves of states that read each other, or whose entries do."""
         values = {**own.values, **{f"kept {n}": m for n, m in states.items()}}
         meaning = Meaning(values, own.definitions, {}, own.sizes, own.functions)
         return _spread(meaning.matrix(dict(self.convolution.factors)[name]), states[name])
