@@ -25,7 +25,7 @@ from .columns import Columns
 from .folded_rows import folded
 from .fused_package import Front, Narrow, Output, Part, Summed, TritonPackage, Walked
 from .gradients import MADE, made
-from .launch import as_type, heads_text, known, of_pointer, one_column, over_heads, over_programs
+from .launch import as_type, heads_text, known, of_pointer, one_column, over_heads, over_programs, tuple_of
 from .made_columns import Made, apart
 from .operands import added, atom, column, legible
 from .parts import Parts
@@ -394,7 +394,7 @@ class _Writer(Parts):
             gates=gates,
             gate_stores=gate_stores,
             gate_rows="".join(f"{n}, " for n in self._gate_names()),
-            kept_target=_tuple_of([*self._gate_names(), "edges", *(f"states_{n}" for n in narrow)]),
+            kept_target=tuple_of([*self._gate_names(), "edges", *(f"states_{n}" for n in narrow)]),
             kept_sizes=self._kept_sizes(),
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
@@ -410,7 +410,11 @@ class _Writer(Parts):
             gradient_stages="2" if shared else "1",
             is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
-            has_row_buffer=row_count > 0,
+            has_row_room=bool(row_count) or needs_decay,
+            row_targets=tuple_of(["rows"] * bool(row_count) + ["ends"] * needs_decay),
+            row_sizes=", ".join([f"{row_count} * slots * H * BT"] * bool(row_count) + ["slots * H"] * needs_decay),
+            segment_targets=tuple_of(["part"] + ["total"] * self.has_decay),
+            segment_sizes=", ".join([f"programs * segments * {K} * {V}"] + ["programs * segments"] * self.has_decay),
             narrows=tuple(self._narrow(n, weight) for n in narrow),
             K=K, V=V,
             has_shared=shared,
@@ -427,7 +431,7 @@ class _Writer(Parts):
             token_place=self._token("o_c"),
             numbers="".join(f"{n}: tl.constexpr, " for n in names),
             number_arguments="".join(f"{n}, " for n in names),
-            sized=_tuple_of(["H", *(["G"] if group is not None else []), *names]),
+            sized=tuple_of(["H", *(["G"] if group is not None else []), *names]),
             state_offsets=f"o_n[:, None] + o_p[None, :] * {K}" if self.walk.is_transposed else f"o_n[:, None] * {V} + o_p[None, :]",
             forward_title=self._title(),
             pair_math=f"A_ij = {c}{f'exp({Q}_i - G_j) ' if self.has_decay else ''}q_i . k_j, j {order_sign} i",
@@ -539,7 +543,7 @@ class _Writer(Parts):
         """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
         gates, narrow = len(self._gate_names()), len(self.narrow)
         wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
-        return f"({_tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow)])})"
+        return f"({tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow)])})"
 
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
@@ -640,7 +644,3 @@ def _weights_text(has_decay: bool, is_exclusive: bool) -> str:
     if is_exclusive:
         return "M_ij = exp(Q_i - G_j), j < i, Q_i = G_{i-1}: left at row i of what source j wrote; G is the running sum of g"
     return "M_ij = exp(G_i - G_j), j <= i: left at row i of what source j wrote; G is the running sum of g"
-
-
-def _tuple_of(names: list[str]) -> str:
-    return f"{names[0]}," if len(names) == 1 else ", ".join(names)

@@ -248,7 +248,11 @@ class TritonPackage:
     gradient_stages: str
     is_crowded: bool  # more stands in registers than a walk's own
     has_partial: bool
-    has_row_buffer: bool
+    has_row_room: bool
+    row_targets: str  # what the gradients of a chunk leave to those of its rows
+    row_sizes: str
+    segment_targets: str  # what a segment leaves to those behind it
+    segment_sizes: str
     narrows: tuple[Narrow, ...]
     K: str
     V: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 from ..backends.torch_pointwise import UnsupportedOperand
 from ..kernel import Kernels
@@ -40,6 +41,17 @@ def as_type(texts: list[str], dtype: str) -> str:
     """The text of a sum in a type."""
     total = " + ".join(texts)
     return f"({total}).to({dtype})" if len(texts) > 1 else f"{total}.to({dtype})"
+
+
+def tuple_of(names: list[str]) -> str:
+    """The text of several targets or values."""
+    return f"{names[0]}," if len(names) == 1 else ", ".join(names)
+
+
+def sizes_text(sizes: list[str]) -> str:
+    """The text of several sizes; neighbours that are equal are written once."""
+    found = [(size, len([*same])) for size, same in groupby(sizes)]
+    return ", ".join(size if count == 1 else f"*[{size}] * {count}" for size, count in found)
 
 
 def of_pointer(text: str) -> str:

@@ -16,7 +16,7 @@ from ..torch_form.shapes import unasked
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import Output, Walked
 from .gradients import MADE, made
-from .launch import as_type, over_heads, over_programs, sums_shape
+from .launch import as_type, over_heads, sums_shape
 from .operands import added, atom
 from .rows_package import Totals
 from .site import Site, masked, pointer
@@ -201,7 +201,8 @@ class RowReadout:
         return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"
 
     def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Totals, ...], dict[str, str]]:
-        """What the launcher allocates for gradients, and the text of the gradient of every argument that has one."""
+        """What the launcher allocates for gradients and for the sums of programs, and the text of the gradient of every argument that has
+        one: of sums over programs once they are made."""
         outputs: dict[str, Output] = {}
         partials: dict[str, Output] = {}
         results = {}
@@ -221,14 +222,14 @@ class RowReadout:
                 blank = "empty" if 0 in stored or len(stored) == size_of(self.tokens, sizes[0]) else "zeros"
                 if kinds == {"partial"}:
                     partials[buffer] = Output(buffer, sums_shape("places", "H", width))
-                    texts.append(over_heads(over_programs(buffer, width), place, 0))
+                    texts.append(over_heads(buffer, place, 0))
                 elif place == "h":
                     outputs[buffer] = Output(buffer, f"torch.{blank}_like({name})")
                     texts.append(buffer)
                 else:
                     outputs[buffer] = Output(buffer, f"torch.{blank}(batch, T, H{width}, dtype={name}.dtype, device=device)")
                     texts.append(over_heads(buffer, place, 2))
-            results[symbol.name] = texts[0] if len(texts) == 1 and texts == [*own] else as_type(texts, f"{name}.dtype")
+            results[symbol.name] = texts[0] if len(texts) == 1 and kinds != {"partial"} else as_type(texts, f"{name}.dtype")
         return tuple(outputs.values()), _totals(tuple(partials.values())), results
 
     def _without(self, symbol: Symbol) -> str:
@@ -244,8 +245,10 @@ def _totals(partials: tuple[Output, ...]) -> tuple[Totals, ...]:
         found.setdefault(partial.allocation, []).append(partial.name)
     totals = []
     for number, (shape, names) in enumerate(found.items(), 1):
-        is_one = len(names) == 1
-        totals.append(
-            Totals(names[0] if is_one else f"totals_{number}", shape if is_one else f"{len(names)}, {shape}", ", ".join(names), not is_one)
-        )
+        axis = 0 if shape.startswith("places") else 1
+        if len(names) == 1:
+            totals.append(Totals(names[0], shape, names[0], 1, False, f"{names[0]}.sum({axis})"))
+        else:
+            name = f"totals_{number}"
+            totals.append(Totals(name, f"{len(names)}, {shape}", ", ".join(names), len(names), True, f"{name}.sum({axis + 1}).unbind()"))
     return tuple(totals)

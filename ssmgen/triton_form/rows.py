@@ -20,7 +20,7 @@ from ..reference.head_text import equations, title_of
 from ..torch_form.column_text import pack, unpack
 from ..torch_form.tokens import level
 from .fused_package import Walked
-from .launch import heads_text, known, of_pointer
+from .launch import heads_text, known, of_pointer, sizes_text, tuple_of
 from .row_columns import CHUNK, RowColumns
 from .row_places import token_index
 from .rows_package import Buffer, PairKernel, Reader, RowsPackage, Tuned
@@ -190,6 +190,12 @@ class RowWriter(RowColumns):
         buffers = self._buffers(readers)
         # a number a row each is little beside the pairs
         keeps_factors = bool(operand_stores) and all(b.allocation in ("CT", "BC") for b in buffers)
+        kept_sizes = ["rows * BT * BT * dtype.itemsize // 4"] * len(of_keys)
+        if keeps_factors:
+            kept_sizes += [f"rows * CT * {self.count}" if b.allocation == "BC" and self.count > 1 else "rows * CT" for b in buffers]
+        gradient_buffers = tuple(self._gradient_buffers(readers))
+        of_gradients = [b for b in gradient_buffers if b.size]
+        owns_written = self.has_erase and "v" in self.places
         written = ["written"] if self.has_erase else ["v", *value_factors]
         gradient_inputs = [*(r.name for r in duals), *paired]
         gradient_outputs = [r.gradient for r in of_keys] + ["grad_k"] + (["grad_g"] if self.has_decay else [])
@@ -205,6 +211,7 @@ class RowWriter(RowColumns):
         erase_sum = "G" if self.erases_after else "Gx"
         unpacked, used = unpack(self.walk)
         unpack_sizes = [of_pointer(sizes[n]) for n in used]
+        groups = f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1"
         K_value, V_value = self.K, self.V
         G = "G" if self.has_decay else ""
         narrow = self.has_decay and not self.is_wide
@@ -302,7 +309,7 @@ class RowWriter(RowColumns):
             joined_sizes=", ".join(["sequences", "H", K_value, V_value, *unpack_sizes]),
             heads=heads_text(self.tokens),
             name=self.spec.name,
-            groups=f"{pointer(group.name)}.shape[{2 if group.kind == 'input' else 0}]" if group is not None else "1",
+            groups=groups,
             vectors=", ".join(pointer(s.name) for s in given if not s.type.is_scalar) or pointer(given[0].name),
             argument_list=", ".join(arguments),
             given_list=", ".join(pointer(s.name) for s in self.tokens.given),
@@ -327,11 +334,11 @@ class RowWriter(RowColumns):
             keeps_factors=keeps_factors,
             makes_operands_again=not keeps_factors,
             factor_targets="".join(f'made["{b.name}"], ' for b in buffers).removesuffix(" " if len(buffers) == 1 else ", "),
-            factor_sizes=", ".join(f"slots * H * {b.allocation}" for b in buffers),
-            factor_count=sum(self.count if b.allocation == "BC" else 1 for b in buffers),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
             made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in ([] if self.is_wide else paired) + pair_outputs),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),
+            keeps_rows=bool(kept_sizes),
+            kept_sizes=f"{sizes_text(kept_sizes)}, " if kept_sizes else "",
             pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
             made_argument="IS_MADE, " if self.is_wide else "",
@@ -416,7 +423,17 @@ class RowWriter(RowColumns):
             written_output="written, " if self.has_erase else "",
             gradient_inputs=(*gradient_inputs, *written),
             gradient_outputs=tuple(gradient_outputs),
-            gradient_buffers=tuple(self._gradient_buffers(readers)),
+            gradient_buffers=gradient_buffers,
+            taken_buffers=tuple(b for b in gradient_buffers if not b.size),
+            gradient_targets=tuple_of(["grad_v", *(b.name for b in of_gradients)]),
+            gradient_sizes=sizes_text([f"slots * H * BC * {V_value}", *(b.size for b in of_gradients)]),
+            walked_targets=tuple_of(["states", "adjoints", *(["written"] if owns_written else []), *(r.pair_gradient for r in readers)]),
+            walked_sizes=sizes_text(
+                [f"slots * H * {K_value} * {V_value}"] * 2
+                + [f"slots * H * BC * {V_value}"] * owns_written
+                + ["slots * H * BT * BT"] * len(readers)
+            ),
+            writes_over=self.has_erase and not owns_written,
             readout=readout,
             readout_store="".join(readout_stores),
             readout_gradient=readout_gradient,
@@ -533,9 +550,12 @@ class RowWriter(RowColumns):
         found = []
         for name, reader in rows.items():
             is_by_row = reader is None or reader.is_by_row
-            size = "BC" if is_by_row else "CT"
-            allocation = f"torch.empty(slots, H, {size}, {self.K}, dtype=dtype, device=device)"
-            found.append(Buffer(f"grad_{name}", f'made.pop("faded_{name}")' if self.is_wide and is_by_row else allocation))
+            rows = "BC" if is_by_row else "CT"
+            if self.is_wide and is_by_row:
+                found.append(Buffer(f"grad_{name}", f'made.pop("faded_{name}")'))
+            else:
+                allocation = f"torch.empty(slots, H, {rows}, {self.K}, dtype=dtype, device=device)"
+                found.append(Buffer(f"grad_{name}", allocation, f"slots * H * {rows} * {self.K}"))
         if self.is_wide:
             found.append(Buffer("grad_g", 'torch.empty_like(made["sums"])'))
         return found

@@ -15,6 +15,7 @@ class Buffer:
 
     name: str
     allocation: str
+    size: str = ""  # its numbers, of one that shares memory with others
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Totals:
     name: str
     allocation: str
     names: str
+    count: int
     has_several: bool
+    sums: str  # the text of each one's sum
 
 
 @dataclass(frozen=True)
@@ -211,11 +214,11 @@ class RowsPackage:
     keeps_factors: bool  # operands are numbers a row, which forward leaves to backward
     makes_operands_again: bool
     factor_targets: str
-    factor_sizes: str
-    factor_count: int  # of all of them, numbers a token
     made_operands: str
     made_pairs: str
     kept_pairs: str
+    keeps_rows: bool
+    kept_sizes: str  # of these pairs and factors, in numbers of 32 bits
     pair_gradient_list: str
     made_parameter: str
     made_argument: str
@@ -301,6 +304,12 @@ class RowsPackage:
     gradient_inputs: tuple[str, ...]
     gradient_outputs: tuple[str, ...]
     gradient_buffers: tuple[Buffer, ...]
+    taken_buffers: tuple[Buffer, ...]  # of these, the ones that stand in an operand's place
+    gradient_targets: str
+    gradient_sizes: str
+    walked_targets: str
+    walked_sizes: str
+    writes_over: bool
     readout: Walked
     readout_store: str
     readout_gradient: Walked
