@@ -118,6 +118,69 @@ def test_an_exact_delta_rule_whose_key_vanishes(tmp_path):
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
 
 
+DRIVEN = """
+recurrence driven_{method} {{
+  input      u : scalar per channel; dt, a, g, c : scalar per channel >= 0
+  state      s, z, x : real scalar per channel
+  dynamics   ds/dt = x - c * s
+  dynamics   dz/dt = u - g * z - a * x
+  dynamics   dx/dt = z
+  discretize {method}(dt)
+  output     s'
+}}
+"""
+
+
+@pytest.mark.parametrize("name", ["implicit_euler", "bilinear", "trapezoid"])
+def test_a_damped_oscillator_that_drives_a_leaky_integrator(name, tmp_path):
+    """Three states that feed each other, solved at once: the order of the method, against the integral of exp(A (1 - t)) u(t)."""
+    made, order = load(write(DRIVEN.format(method=name), tmp_path)[0]), order_of(METHODS[name])
+    a, g, c = 9.0, 0.8, 1.3
+    matrix = torch.tensor([[-c, 0, 1], [0, -g, -a], [0, 1, 0]], dtype=torch.float64)
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(60))
+    nodes, weights = (nodes + 1) / 2, weights / 2
+    start = torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64)
+    responses = torch.matrix_exp(matrix * (1 - nodes)[:, None, None])[:, 0, 1]
+
+    def error(u, steps: int) -> float:
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        parts = dict(zip("szx", start.reshape(3, 1, 1), strict=True), u_previous=u(t[:1]).reshape(1, 1))
+        tokens = (u(t[1:]), *(torch.full_like(t[1:], value) for value in (1 / steps, a, g, c)))
+        state = made.State(**{part: parts[part] for part in made.State._fields})
+        found = getattr(made, f"driven_{name}")(*(x.reshape(1, -1, 1) for x in tokens), initial_state=state).y[0, -1, 0]
+        return abs(float(found - torch.matrix_exp(matrix)[0] @ start - (weights * responses * u(nodes)).sum()))
+
+    for u, expected in ((torch.exp, order.smooth), (torch.ones_like, order.held)):
+        assert math.log2(error(u, 64) / error(u, 128)) == pytest.approx(expected, abs=0.15)
+
+
+COUPLED = """
+recurrence coupled {
+  dim        N = 3, P = 2
+  input      k : [N]; w : [N] >= 0; v : [P]; c : [P] <= 0; dt : [P] in (0, 1)
+  param      M : [N, P] per head init normal(0, 1)
+  state      L, S, Z : real [N, P]
+  dynamics   dL/dt = -L + k v^T
+  dynamics   dS/dt = S diag(c) - M * Z + k v^T
+  dynamics   dZ/dt = M * S - diag(w) Z
+  discretize trapezoid(dt)
+  output     o = (S' + L')^T k
+}
+"""
+
+
+def test_rates_of_rows_columns_and_entries_between_states(tmp_path):
+    """One system of two equations for every entry, beside a state that is alone: operator, reference, interpreter."""
+    written, spec = write(COUPLED, tmp_path)
+    made, draw = load(written), torch.Generator().manual_seed(0)
+    given = {s.name: torch.randn(1, 9, 1, 3 if s.name in "kw" else 2, generator=draw, dtype=torch.float64) for s in spec.symbols[:5]}
+    given |= {"w": given["w"].abs(), "c": -given["c"].abs(), "dt": given["dt"].sigmoid()}
+    given["M"] = torch.randn(1, 3, 2, generator=draw, dtype=torch.float64)
+    wanted = interpret(spec, given).y
+    for found in (made.coupled(**given).y, made.coupled_reference(**given).y):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 FALLING = """
 recurrence falling {
   dim        N = 3, P = 2

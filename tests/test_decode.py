@@ -111,7 +111,7 @@ recurrence turned_delta {
   output o = S'^T q
 }
 """
-PRODUCTS = ("linoss", "lru", "s5", "pd_ssm")
+PRODUCTS = ("linoss", "linoss_im", "lru", "s5", "pd_ssm")
 """Products of matrices stand around the launch: their operands and results are rounded to the type of the inputs."""
 NO_CHUNK_FORM = ("titans_linear",)
 """Sketches that nothing but their equations tells how to run."""

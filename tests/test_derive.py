@@ -370,7 +370,7 @@ STRUCTURES = {
     "dense": (MATRIX, "A S + k v^T"),
     "vector": ("  state S : real [N]\n", "rates * S + k"),
     "ranks": (MATRIX, "rate * S + (sum r in 1..R: ks[r] vs[r]^T)"),
-    "two": ("  state S, Z : real [N, P]\n", "c * Z - S + k v^T"),
+    "two": ("  state S, Z : real [N, P]\n", "-exp(c) * Z - S + k v^T"),
 }
 STEPS = {
     "none": "none", "euler": "euler(dt)", "implicit_euler": "implicit_euler(dt)", "exp_euler": "exp_euler(dt)", "zoh": "zoh(dt)",
@@ -381,7 +381,7 @@ UNDEFINED = {
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
-    "two": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
+    "two": ("zoh", "exp_euler", "exp_trapezoid"),
 }
 
 

@@ -26,7 +26,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.ssm"))
 CHUNKED = [
     path
     for path in EXAMPLES
-    if "per channel" not in path.read_text(encoding="utf-8") and path.stem not in ("linoss", "lru", "s5", "pd_ssm")
+    if "per channel" not in path.read_text(encoding="utf-8") and path.stem not in ("linoss", "linoss_im", "lru", "s5", "pd_ssm")
 ]
 SKETCHES = sorted((ROOT / "tests" / "sketches").glob("*.ssm"))
 RAW = re.compile(r"\w+\(\w+=|object at 0x|Fraction\(|<ssmgen|\bNone\b|\bTrue\b|\bFalse\b")

@@ -141,7 +141,7 @@ CARRIED = (
     "mlstm_sigmoid", "retnet", "simple_gla",
 )  # fmt: skip
 """Examples that the fused kernels carry: rows of one form, one factor a head, nothing erased."""
-SCANS = ("h3", "hgrn", "linoss", "lru", "mamba1", "pd_ssm", "rg_lru", "rwkv4", "s4", "s4d", "s4d_real", "s5")
+SCANS = ("h3", "hgrn", "linoss", "linoss_im", "lru", "mamba1", "pd_ssm", "rg_lru", "rwkv4", "s4", "s4d", "s4d_real", "s5")
 """Examples whose tokens are walked one by one: test_scan_kernels has their kernels."""
 # of several rows a token: three that turn, look ahead and are gated; two that a number of the token multiplies
 ROWS = {

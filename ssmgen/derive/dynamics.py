@@ -7,23 +7,27 @@ of a rate of turning; and a polynomial formula on anything at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 from .. import algebra
 from ..bounds import bounds_of
 from ..delays import current
-from ..diagnostics import Label, Report
+from ..diagnostics import Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, constant, key, nodes, references
+from ..expressions import children, constant, key
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
 from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
+from . import entrywise
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
+from .entrywise import System
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
+from .step_reports import report_singular, warn_growing, warn_unstable
 from .structure import NoClosedForm, Structure, spread, structure_of
 from .terms import micro_step, write
 from .turning_pairs import Pairs, halved
@@ -38,7 +42,7 @@ def discretized_step(spec: Recurrence, report: Report) -> tuple[tuple[MicroStep,
     worker = _Discretizer(spec, report)
     steps = worker.run()
     if not report.has_errors:
-        _report_singular(worker.formulas, spec, report)
+        report_singular(worker.formulas, spec, report)
     return steps, worker.form(), tuple(worker.hoisted.items())
 
 
@@ -70,15 +74,14 @@ class _Discretizer:
                 report_refusal(_as_dynamics(refusal), self.spec, self.report)
         if self.report.has_errors:
             return ()
-        for state in self.spec.states:
-            self._warn_unstable(state, derivatives[state.name], spans[state.name])
         values: dict[str, Polynomial] = {}
         taps: list[Write] = []
-        for state in self.spec.states:
+        for group in entrywise.groups(self.spec.states, derivatives):
+            self._warn_growing(group, derivatives, spans)
             try:
-                value, older = self._one(state, derivatives, spans[state.name])
-                values[state.name] = value
-                taps += older
+                for state, value, older in self._group(group, derivatives, spans):
+                    values[state.name] = value
+                    taps += older
             except Refusal as refusal:
                 report_refusal(refusal, self.spec, self.report)
         if self.report.has_errors:
@@ -89,6 +92,50 @@ class _Discretizer:
             report_refusal(refusal, self.spec, self.report)
             return ()
         return (MicroStep(step.transitions, step.writes + tuple(taps)),)
+
+    def _group(self, group: tuple[State, ...], derivatives: dict[str, Polynomial], spans: dict[str, Span]):
+        """`(state, value, older writes)` of states that feed each other, or of one."""
+        turns = any(_turns(item) for state in group for item in derivatives[state.name])
+        if len(group) == 1 or (_is_polynomial(self.method) and not turns):
+            return [(state, *self._one(state, derivatives, spans[state.name])) for state in group]
+        title = f"`{self.name}` has no closed form for this transition"
+        try:
+            system = self._system(group, derivatives, spans)
+        except NoClosedForm as obstacle:
+            help = self._alternatives_of(lambda method: _is_polynomial(method) and not turns)
+            raise self._undefined(group[0], obstacle.span, title, obstacle.label, help, group) from None
+        if not entrywise.is_closed(self.method):
+            help = self._alternatives_of(lambda method: _is_polynomial(method) or entrywise.is_closed(method))
+            label = f"`{system.fed[1].name}` enters the dynamics of `{system.fed[0].name}`"
+            raise self._undefined(group[0], system.span, title, label, help, group)
+        return [(state, self._one_of(system, state, derivatives), []) for state in group]
+
+    def _system(self, group: tuple[State, ...], derivatives: dict[str, Polynomial], spans: dict[str, Span]) -> System:
+        side = self._side_of_step(group[0].type.rows, group[0].type.cols)
+        return entrywise.system_of(group, derivatives, spans, self.dt, side, self.formulas, self._named)
+
+    def _one_of(self, system: System, state: State, derivatives: dict[str, Polynomial]) -> Polynomial:
+        """The value of a state that others feed entry by entry."""
+        place = system.states.index(state)
+
+        def weighted(formula: Formula, items_of: Callable[[State], Polynomial], step: Expr) -> Polynomial:
+            if not depends_on_z(formula):
+                return tuple(scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)) for item in items_of(state))
+            weights = (algebra.mul(step, weight) for weight in system.at(formula)[place])
+            found = [(item, weight) for source, weight in zip(system.states, weights, strict=True) for item in items_of(source)]
+            return tuple(scale(item, w) if w.type.is_scalar else self._along(item, w, system.side) for item, w in found)
+
+        def itself(source: State) -> Polynomial:
+            ref = StateRef(source.type, NOWHERE, source.name, False)
+            return (chain(algebra.UNIT, (Factor("state", ref),), source.type.rows, source.type.cols, span=system.span),)
+
+        def inputs(source: State) -> Polynomial:
+            return tuple(item for item in derivatives[source.name] if item.state is None)
+
+        value = weighted(self.method.transition, itself, algebra.UNIT) + weighted(self.method.write, inputs, system.step)
+        if self.method.older is not None:
+            value += weighted(self.method.older, lambda source: self._before(source.name), system.step)
+        return collect(value)
 
     def _one(self, state: State, derivatives: dict[str, Polynomial], span: Span) -> tuple[Polynomial, list[Write]]:
         method = self.method
@@ -111,32 +158,17 @@ class _Discretizer:
         early = [write(part, state) for item in before for part in self._weighted(state, structure, item, method.through)]
         return collect(kept + written), [_of_the_token(w) for w in early]
 
-    def _warn_unstable(self, state: State, terms: Polynomial, span: Span) -> None:
-        """Warn where the real part of what multiplies the state is not provably at most 0."""
-        linear = tuple(item for item in terms if item.state is not None)
-        try:
-            found = structure_of(state, linear, span, has_inverses=True)
-        except NoClosedForm:
+    def _warn_growing(self, group: tuple[State, ...], derivatives: dict[str, Polynomial], spans: dict[str, Span]) -> None:
+        """Warn where a state, or states that feed each other, are not proved not to grow."""
+        if not self.method.parameters:
             return
-        rates = [] if not found.sides and algebra.is_zero(found.scalar) else [found.rate(state.type)]
-        # of a correction along one direction the sign says as much
-        rates += [coefficient for _, coefficient, column, row, _ in found.rank_one if key(column) == key(row)]
-        for rate in rates if self.method.parameters else ():
-            real = self.formulas.real_part(rate)
-            if real is None or (reach := self.formulas.bounds.of(real)).high <= 0:
-                continue
-            part = "the real part of this rate" if rate.type.field == "complex" else "this rate"
-            known = {n: self.formulas.symbols[n] for n in references(real) if n in self.formulas.symbols}
-            self.report.warning(
-                "unstable-dynamics",
-                f"`{state.name}` may grow without bound",
-                rate.span if rate.span != NOWHERE else span,
-                f"{part} lies in {reach}",
-                secondary=tuple(Label(s.span, f"`{n}` lies in {s.interval}") for n, s in known.items() if s.type.field == "real"),
-                note=f"in continuous time a state whose rate is above 0 grows as exp(A t), and {'every' if reach.low > 0 else 'such a'} "
-                "token multiplies it by more than 1",
-                help="let the rate be at most 0, as in `-exp(A_log)` or `-softplus(a)`, or declare the input `<= 0`",
-            )
+        if len(group) == 1:
+            warn_unstable(group[0], derivatives[group[0].name], spans[group[0].name], self.formulas, self.report)
+            return
+        try:
+            warn_growing(self._system(group, derivatives, spans), spans[group[0].name], self.report)
+        except (NoClosedForm, Refusal):
+            return
 
     # --- polynomial formulas: any structure ----------------------------------------------------------------------
 
@@ -250,27 +282,32 @@ class _Discretizer:
 
     def _alternatives(self, state: State, linear: Polynomial, span: Span) -> str:
         """The methods that have a closed form where this one has none."""
-        found = []
-        for name, method in methods().items():
-            if not method.parameters or name == self.name:
-                continue
+
+        def has(method: Method) -> bool:
             try:
                 if not _is_polynomial(method) or any(map(_turns, linear)):
                     structure_of(state, linear, span, _has_inverses(method))
             except NoClosedForm:
-                continue
-            found.append(f"`{name}({', '.join(method.parameters)})`")
+                return False
+            return True
+
+        return self._alternatives_of(has)
+
+    def _alternatives_of(self, has: Callable[[Method], bool]) -> str:
+        others = {name: method for name, method in methods().items() if method.parameters and name != self.name and has(method)}
+        found = [f"`{name}({', '.join(method.parameters)})`" for name, method in others.items()]
         return f"use a method that has one: {' or '.join(found)}" if found else "write the discrete update: `update S' = ...`"
 
-    def _undefined(self, state: State, span: Span, title: str, label: str, help: str) -> Refusal:
+    def _undefined(self, state: State, span: Span, title: str, label: str, help: str, group: tuple[State, ...] = ()) -> Refusal:
+        names = " and ".join(f"`{s.name}`" for s in group or (state,)) + (" together" if group else "")
         return Refusal(
             "discretization-undefined",
             title,
             span,
             label,
-            note=f"`{self.name}` needs {formulas.text(self.method.transition, {'z': 'dt*A'})} of the matrix A that acts on `{state.name}`",
+            note=f"`{self.name}` needs {formulas.text(self.method.transition, {'z': 'dt*A'})} of the matrix A that acts on {names}",
             help=help,
-            states=(state.name,),
+            states=tuple(s.name for s in group or (state,)),
         )
 
     # --- formulas on a structure ---------------------------------------------------------------------------------
@@ -583,36 +620,3 @@ def _as_dynamics(refusal: Refusal) -> Refusal:
         help="linearise: let the other factor depend on the token alone, or write the discrete update and `form sequential`",
         states=refusal.states,
     )
-
-
-def _report_singular(found_in: Formulas, spec: Recurrence, report: Report) -> None:
-    """Warn where the formula is 0/0 with a limit, refuse where it has a pole that the declared domains do not exclude."""
-    for found in found_in.singular:
-        secondary = tuple(
-            Label(spec.symbol(name).span, f"`{name}` lies in {spec.symbol(name).interval}")
-            for name in references(found.divisor)
-            if name in found_in.symbols and found_in.symbols[name].type.field == "real"
-        )
-        method = spec.discretization.method
-        if found.has_limit:
-            report.warning(
-                "singular-step",
-                f"`{method}` divides by a rate that may be 0",
-                found.span,
-                "not provably different from 0",
-                secondary=secondary,
-                note="the weight has a limit there, but its formula is 0/0: exactly at 0 the result is not a number",
-                help="bound the rate away from 0, as in `A <= -1e-4 = min(..., -1e-4)`, or use `exp_euler`",
-            )
-        else:
-            # nothing bounds a complex name: where its value could meet a pole is for the user to judge
-            say = report.warning if any(node.type.field == "complex" for node in nodes(found.divisor)) else report.error
-            say(
-                "singular-step",
-                f"`{method}` has a pole that the declared domains do not exclude",
-                found.span,
-                "this rate may reach the pole",
-                secondary=secondary,
-                note=f"the transition is {formulas.text(methods()[method].transition, {'z': 'dt*A'})}",
-                help=found.edit or "declare the rate `<= 0` and the step `> 0`, or use `exp_euler`",
-            )

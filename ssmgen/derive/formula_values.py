@@ -16,12 +16,13 @@ from ..spec import Div, Expr, Ref, Symbol
 
 @dataclass(frozen=True)
 class Singular:
-    """A divisor that may vanish: where the method divides, whether the whole formula has a limit there, and what excludes it."""
+    """A divisor that may vanish: where the method divides, whether the formula has a limit there, what excludes it, what it means."""
 
     divisor: Expr
     has_limit: bool
     span: Span
     edit: str = ""
+    fact: str = "this rate may reach the pole"
 
 
 @dataclass
@@ -138,10 +139,10 @@ class Formulas:
 
     # --- divisors ---
 
-    def divides(self, divisor: Expr, has_limit: bool, span: Span, edit: str = "") -> None:
+    def divides(self, divisor: Expr, has_limit: bool, span: Span, edit: str = "", fact: str = Singular.fact) -> None:
         """Note a division, unless the divisor is provably not 0; `edit`: what would exclude that it is, where signs alone do not."""
         if not self._is_nonzero(divisor):
-            found = Singular(divisor, has_limit, span, edit)
+            found = Singular(divisor, has_limit, span, edit, fact)
             if found not in self.singular:
                 self.singular.append(found)
 

@@ -318,7 +318,10 @@ class TokenWriter:
         if weights is not None and len(weights) > 1 and self._feed_each_other():
             return self._stages(weights)
         lines = []
-        for item in recurrence.dynamics:
+        groups = self._groups() if recurrence.discretization.method in INVERSES else [(item,) for item in recurrence.dynamics]
+        for group in (group for group in groups if len(group) > 1):
+            lines += self._solved_together(group)
+        for item in (group[0] for group in groups if len(group) == 1):
             rate = rate_of(item, recurrence.state(item.state))
             lines += self.late_definitions([item.value, *recurrence.discretization.args])
             lines += self.scope.comment(f"d{item.state}/dt", item.value)
@@ -336,6 +339,53 @@ class TokenWriter:
         """Whether the rate of a state reads another one."""
         states = {f"state {s.name}" for s in self.scope.spec.states}
         return any((self.scope.uses(item.value) & states) - {f"state {item.state}"} for item in self.scope.spec.dynamics)
+
+    def _groups(self) -> list[tuple[spec.Dynamics, ...]]:
+        """Equations of states that feed each other, directly or by way of others."""
+        items = self.scope.spec.dynamics
+        reads = [self.scope.uses(item.value) | {f"state {item.state}"} for item in items]
+        group = list(range(len(items)))
+        for i, item in enumerate(items):
+            for j in (j for j in range(len(items)) if f"state {item.state}" in reads[j] and group[i] != group[j]):
+                group = [group[i] if number == group[j] else number for number in group]
+        return [tuple(item for item, g in zip(items, group, strict=True) if g == number) for number in dict.fromkeys(group)]
+
+    def _solved_together(self, group: tuple[spec.Dynamics, ...]) -> list[str]:
+        """An implicit method, of states that feed each other entry by entry: a system of as many equations for every entry."""
+        scope, method = self.scope, self.scope.spec.discretization.method
+        states = [scope.spec.state(item.state) for item in group]
+        words = ("ones", "rates", "held", "written", "last", "solved", "step", "carried", "left")
+        ones, rates, held, written, last, solved, step, carried, left = (scope.fresh(word, local=True) for word in words)
+        first = self.names.before[states[0].name]
+        lines = [f"# {', '.join(state.name for state in states)} together, entry by entry", f"{ones} = torch.ones_like({first})"]
+        writes, before = [], []
+        for item in group:
+            lines += self.late_definitions([item.value, *scope.spec.discretization.args])
+            lines += scope.comment(f"d{item.state}/dt", item.value)
+            entries = []
+            for state in states:
+                alone = replace(item, state=state.name, value=_without(item.value, {s.name for s in states} - {state.name}))
+                entries.append(scope.fresh(f"{identifier(item.state)}_by_{identifier(state.name)}", local=True))
+                lines += scope.assign(entries[-1], rate_of(alone, state).rate, self.names)
+            row = ", ".join(f"{entry} * {ones}" for entry in entries)
+            lines.append(f"{scope.rates[item.state]} = torch.stack([{row}], dim=-1)")
+            lines += scope.assign(scope.writes[item.state], _without(item.value, {s.name for s in states}), self.names)
+            writes.append(f"{scope.writes[item.state]} * {ones}")
+            if item.before is not None:
+                lines += scope.assign(scope.last_writes[item.state], item.before, self.names)
+            before.append(f"{scope.last_writes.get(item.state, 0)} * {ones}")
+        law, transition, write = STEPS["matrix"][method]
+        eye = f"torch.eye({len(group)}, dtype={first}.dtype, device={first}.device)"
+        parts = {"S": held, "A": rates, "b": written, "last": last, "dt": step}
+        lines += [f"{rates} = torch.stack([{', '.join(scope.rates[s.name] for s in states)}], dim=-2)"]
+        lines += [f"{held} = torch.stack([{', '.join(self.names.before[s.name] for s in states)}], dim=-1)[..., None]"]
+        lines += [f"{written} = torch.stack([{', '.join(writes)}], dim=-1)[..., None]"]
+        if "{last}" in write:
+            lines += [f"{last} = torch.stack([{', '.join(before)}], dim=-1)[..., None]"]
+        lines += [f"{step} = ({self._step_size(states[0].name)} * {ones})[..., None, None]", f"# {method}: {law}"]
+        lines += [f"{left} = {eye} - {INVERSES[method].format(**parts)} * {rates}"]
+        lines += [f"{carried} = {f'{transition} + {write}'.format(**parts)}", f"{solved} = torch.linalg.solve({left}, {carried})"]
+        return lines + [f"{scope.after[s.name]} = {solved}[..., {i}, 0]" for i, s in enumerate(states)]
 
     def _stages(self, weights: tuple[Formula, ...]) -> list[str]:
         """A Runge-Kutta method whose input is held, of states that feed each other: the inner brackets first, of all states at once."""
@@ -458,6 +508,11 @@ class TokenWriter:
         body = text_of(item.value, replace(self.names, values=values, numbers=numbers))
         is_tall = item.value.type.cols == ONE and item.value.type.rows != ONE
         return f"torch.cat([{body.at(ATOM) + '.mT' if is_tall else body.text} for {index} in {range_text(item.count)}], dim=-2)"
+
+
+def _without(value: Expr, states: set[str]) -> Expr:
+    """A value where these states are 0."""
+    return algebra.rewrite(value, lambda n: algebra.const(0, n.type) if isinstance(n, spec.StateRef) and n.name in states else None)
 
 
 def _twice(size: Dim) -> Dim:

@@ -160,8 +160,8 @@ RULES = (
         "A discretization without a closed form here",
         "The method needs a function of the matrix that acts on the state, and this matrix has none that the language can write.",
         "An exponential or an inverse has a closed form on scalars, diagonals, one rank-one term and rates of turning, and an inverse on "
-        "a rank-one term beside a diagonal or beside pairs that turn. Methods that are polynomials (`euler`, `rk4`) are defined for every "
-        "matrix, but `rk4` not for a rank-one term beside pairs that turn.",
+        "a rank-one term beside a diagonal or beside pairs that turn, and of states that feed each other entry by entry. Methods that "
+        "are polynomials (`euler`, `rk4`) are defined for every matrix, but `rk4` not for a rank-one term beside pairs that turn.",
         _MATRIX_DYNAMICS.replace("rk4", "zoh"),
         _MATRIX_DYNAMICS,
     ),

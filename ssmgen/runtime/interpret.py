@@ -281,7 +281,8 @@ class _Walk:
         matrix = torch.cat([rate(zero + unit[:, None]) - b for unit in units], -1)
         step, *args = (self._value(token, arg) for arg in self.spec.discretization.args) if self.spec.discretization.args else (None,)
         if step is not None:
-            args = [packed({d.state: step for d in items}), *args]
+            along = {d.state: step if step.shape[-2] in (1, shapes[d.state][-2]) else step.mT for d in items}
+            args = [packed(along), *args]
         old = {d.state: zero.new_zeros(()) if d.before is None else self._value(token, d.before) for d in items}
         return list(unpacked(_METHODS[self.spec.discretization.method](matrix, b, state, packed(old), *args)).items())
 
