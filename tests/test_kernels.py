@@ -16,6 +16,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from built import write
@@ -434,3 +435,55 @@ def test_no_argument_has_a_name_of_the_kernels(name):
     # what is made before the walk has a name that the spec leaves free
     found = {n for n in found - own if not n.startswith(("d_", "made_"))}
     assert all(pointer(n) != n for n in found), sorted(n for n in found if pointer(n) == n)
+
+
+def test_a_kernel_that_was_compiled_is_started_for_what_it_was_compiled_for(gated_kernels, monkeypatch):
+    """Other types, pointers within a line, wide counts and hooks go through Triton."""
+    triton, begun, compiled = gated_kernels.triton, [], []
+
+    class CudaLauncher:
+        global_scratch_size = profile_scratch_size = launch_cooperative_grid = launch_pdl = 0
+
+        def launch(self, *handed):
+            begun.append(handed)
+
+    class Compiled:
+        run, function, packed_metadata = CudaLauncher(), 5, (4,)
+
+        def __getitem__(self, grid):
+            return lambda *handed, stream: compiled.append("by its own launch")
+
+    class Kernel:
+        pre_run_hooks = []
+
+        def __getitem__(self, grid):
+            return lambda *handed, **options: compiled.append([getattr(h, "dtype", h) for h in handed]) or Compiled()
+
+    monkeypatch.setattr(gated_kernels, "_IS_KNOWN", True)
+    monkeypatch.setattr(triton.runtime.driver, "_active", SimpleNamespace(get_current_stream=lambda index: 7))
+    kernel, wide = Kernel(), torch.zeros(64, dtype=torch.float32)
+
+    def launch(tensor, count=3):
+        begun.clear(), compiled.clear()
+        first, part = gated_kernels._parts(wide, (8, 56))
+        gated_kernels._launch(kernel, (2, 3, 1), (tensor, part, None, 0.5, count), (16, False), 4)
+        return part.place
+
+    long, short = torch.zeros(64), torch.zeros(64, dtype=torch.bfloat16)
+    place = launch(long)
+    assert place == wide.data_ptr() + 32 and compiled == [[torch.float32, torch.float32, None, 0.5, 3, 16, False]] and not begun
+    launch(long, 4)
+    assert begun == [(2, 3, 1, 7, 5, 0, 0, None, None, (4,), None, None, None, long.data_ptr(), place, None, 0.5, 4, 16, False)]
+    launch(short)
+    assert compiled[0][0] == torch.bfloat16 and not begun, "another type"
+    launch(short)
+    assert begun and not compiled
+    for given in ((long[1:],), (long, 2**31)):
+        launch(*given)
+        launch(*given)
+        assert compiled and not begun, "pointers within a line, counts of more than 32 bits"
+    monkeypatch.setattr(triton.knobs.runtime.launch_enter_hook, "calls", [print])
+    launch(long)
+    assert compiled == ["by its own launch"] and not begun
+    assert torch.equal(gated_kernels._parts(wide.copy_(torch.arange(64.0)), (8, 56))[1].tensor(), torch.arange(8.0, 64.0))
+    assert [p.place % 16 for p in gated_kernels._room(torch.bfloat16, wide.device, 3, 5, 1)] == [0, 0, 0]
