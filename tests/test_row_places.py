@@ -33,7 +33,7 @@ def test_what_is_a_number_times_an_input_is_not_copied(text, placed, numbers, co
     made = re.findall(r'^ +"(\w+)": (\w+)', text, re.MULTILINE)
     buffers = {name for name, value in made if value == "torch"}
     # numbers alone are kept for backward, in one buffer
-    kept = " ".join(re.findall(r"^ +(made.*) = factors\b", text, re.MULTILINE))
+    kept = " ".join(re.findall(r"^ +(made.*) = kept\b", text, re.MULTILINE))
     buffers |= set(re.findall(r'"(\w+)"', kept))
     assert {name: value for name, value in made if len(name) == 1 and value != "torch"} == placed
     assert {name.removeprefix("factor_") for name in buffers if name.startswith("factor_")} == numbers

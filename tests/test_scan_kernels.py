@@ -217,8 +217,8 @@ def test_nothing_of_a_token_and_entry_goes_through_memory(name, tmp_path):
     """What has an entry of the state is stored at the edges of stretches and segments, and once at the end."""
     folder, _ = write(SPECS[name], tmp_path)
     text = (folder / "kernels.py").read_text(encoding="utf-8")
-    allocated = re.findall(r"(part|left|aside)_\d+.* = torch\.empty\((.*?), device", text)
-    assert {what for what, _ in allocated} == {"part", "left", "aside"}
+    allocated = re.findall(r"^ +((?:part|left|asked|aside)_\d.*) = (?:torch\.empty|_room)\((.*)", text, re.MULTILINE)
+    assert set(re.findall(r"(\w+)_\d", " ".join(targets for targets, _ in allocated))) == {"part", "left", "asked", "aside"}
     assert all("rows * segments" in shape for _, shape in allocated)
     assert "edges = T // W + sequences if is_packed else batch * triton.cdiv(T, W)" in text
     kernels = importlib.import_module(f"{load(folder).__name__}.kernels")
