@@ -28,6 +28,7 @@ PAIRS = sorted(FOLDER.glob("*.ssm"))
 ON_TARGET = {
     "target-compilation": Failure("ValueError: numel (2097152) exceeds triton maximum tensor numel (1048576)", ""),
     "target-limit": Usage(255, 0, 158720, 0, ("mma.sync",)),
+    "target-misread": Usage(255, 0, 49664, 0, ("wgmma",), "IADD3 R52, P1, R1, 0x2, RZ"),
     "target-spill": Usage(255, 456, 49664, 0, ("mma.sync",)),
 }
 

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from ssmgen import cli
 from ssmgen.runtime import launches
+from ssmgen.runtime.cross_compile import misread
 from ssmgen.runtime.targets import TARGETS
 
 pytestmark = pytest.mark.skipif(
@@ -48,6 +49,30 @@ def cross_compiled(folder, text: str, *names: str, whole: tuple[str, ...] = ()):
         checked = target_check.measure(package, spec, tuple(TARGETS[name] for name in names), dtypes=("bfloat16",))
     assert sorted(folder.rglob("*")) == before, "files were left in the package"
     return checked
+
+
+LISTING = """
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/                   IADD3 R1, R1, -0xc8, RZ ;
+        /*0020*/              @!P0 STL.64 [R1+0x8], R10 ;
+        /*0030*/                   LDL.LU R4, [R1+0x8] ;
+        /*0040*/                   IADD3 R11, R10, R12, RZ ;
+        /*0050*/             @!UP0 {} ;
+"""
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("UIADD3 UR4, UR1, 0x2, URZ", ""),
+        ("IADD3 R52, P1, R1, 0x2, RZ", "IADD3 R52, P1, R1, 0x2, RZ"),
+        ("IADD3.X   R53, R1, -0x7fffffe0", "IADD3.X R53, R1, -0x7fffffe0"),
+        ("STS [R7+UR4], R1", "STS [R7+UR4], R1"),
+    ],
+)
+def test_the_stack_is_no_number(line, said):
+    """The second and third are of a kernel that read memory that was not its own."""
+    assert misread(LISTING.replace("{}", line)) == said
 
 
 @pytest.fixture(scope="module")

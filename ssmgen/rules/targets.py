@@ -25,6 +25,16 @@ RULES = (
         MEMORY,
     ),
     Rule(
+        "target-misread",
+        "A kernel that is assembled wrong",
+        "The machine code of a kernel reads the stack's pointer as a number, which no kernel of Triton asks for: the assembler mixed up "
+        "registers.",
+        "Such code was seen to read memory that is not its own. Another size, fewer registers a thread or another version of the assembler "
+        "gives other code.",
+        _WIDE,
+        MEMORY,
+    ),
+    Rule(
         "target-spill",
         "A kernel that spills registers",
         "A thread holds more values than it has registers, and the assembler moves some to memory and back.",

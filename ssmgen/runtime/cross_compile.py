@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Usage:
 
     registers: of 32 bits, a thread. spill: bytes a thread that move to memory for want of registers. shared: bytes a block.
     tensor_memory: columns. matrix: names of its matrix instructions; 'fma' for products without one, empty where there is no
-    product.
+    product. misread: a machine instruction that takes the address of the stack for a number, if there is one.
     """
 
     registers: int
@@ -34,6 +35,7 @@ class Usage:
     shared: int
     tensor_memory: int
     matrix: tuple[str, ...]
+    misread: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def _measured(launch: Launch, log: Path) -> Usage:
     knobs.compilation.always_compile = True  # from a cache there is no log
     compiled = _machine_code(launch)
     sys.stdout.flush()
-    return usage(compiled.asm, compiled.metadata, log.read_text(encoding="utf-8", errors="replace"))
+    found = usage(compiled.asm, compiled.metadata, log.read_text(encoding="utf-8", errors="replace"))
+    return replace(found, misread=misread(_disassembled(compiled.asm["cubin"], log.parent))) if "cubin" in compiled.asm else found
 
 
 def _kept(launch: Launch, log: Path) -> None:
@@ -144,6 +147,34 @@ def usage(code: Any, metadata: Any, log: str) -> Usage:
     if not matrix and re.search(r"= tt\.dot ", code["ttgir"]):
         matrix = ("fma",)
     return Usage(registers, spill, metadata.shared, getattr(metadata, "tmem_size", None) or 0, matrix)
+
+
+def _disassembled(cubin: bytes, folder: Path) -> str:
+    """The machine code in words, of the tool that comes with Triton."""
+    from triton import knobs
+
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.nvdisasm.path, "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*\s+([^;]*\S))\s*;")
+
+
+def misread(code: str) -> str:
+    """The first instruction that reads the stack's pointer, R1, and neither moves it nor addresses memory by it; empty without one.
+
+    Triton's kernels take no address of what is on the stack. The assembler of CUDA 12.8 did, where registers ran out beside products: it
+    handed the pointer to them as the descriptor of a tile, and they read memory that was not theirs.
+    """
+    for text, listed in _INSTRUCTION.findall(code):
+        operands = [operand.strip() for operand in re.split(r",(?![^\[]*\])", listed)]
+        read = operands if operands[0].startswith("[") else operands[1:]
+        if operands[0] != "R1" and any(re.search(r"\bR1\b", operand) and "[" not in operand for operand in read):
+            return " ".join(text.split())
+    return ""
 
 
 def _only(pattern: str, text: str) -> int:

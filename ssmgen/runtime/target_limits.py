@@ -41,13 +41,15 @@ class Kernel:
 
 
 def diagnose(recurrence: spec.Recurrence, kernels: Iterable[Kernel]) -> list[Diagnostic]:
-    """An error for every kernel and target where a configuration fails or does not fit, a warning for every target with spills."""
+    """An error for every kernel and target where a configuration fails, does not fit or is assembled wrong, a warning for every target
+    with spills."""
     kernels = list(kernels)
     found = []
     for group in _grouped(kernels, lambda kernel: (kernel.target.name, kernel.name)):
         found += _failed(recurrence, [kernel for kernel in group if isinstance(kernel.outcome, Failure)])
         for resource in RESOURCES:
             found += _over(recurrence, resource, [kernel for kernel in group if resource in kernel.over])
+        found += _misread(recurrence, [kernel for kernel in group if isinstance(kernel.outcome, Usage) and kernel.outcome.misread])
     for group in _grouped(kernels, lambda kernel: kernel.target.name):
         found += _spilled(recurrence, [kernel for kernel in group if isinstance(kernel.outcome, Usage) and kernel.outcome.spill])
     return found
@@ -68,6 +70,14 @@ def _over(recurrence: spec.Recurrence, resource: str, kernels: list[Kernel]) -> 
     used, limit = getattr(worst.outcome, resource), getattr(worst.target, resource)
     title = f"`{worst.name}` needs {used} {RESOURCES[resource]}, and {worst.target.name} has {limit}"
     return [_diagnostic(recurrence, "target-limit", Severity.ERROR, title, worst, len(kernels), _smaller(recurrence, worst.target))]
+
+
+def _misread(recurrence: spec.Recurrence, kernels: list[Kernel]) -> list[Diagnostic]:
+    if not kernels:
+        return []
+    first = kernels[0]
+    title = f"the assembler takes the stack of `{first.name}` for data on {first.target.name}: {first.outcome.misread}"
+    return [_diagnostic(recurrence, "target-misread", Severity.ERROR, title, first, len(kernels), _smaller(recurrence, first.target))]
 
 
 def _spilled(recurrence: spec.Recurrence, kernels: list[Kernel]) -> list[Diagnostic]:
