@@ -334,7 +334,7 @@ def _drawn(subject: Subject, module: ModuleType, trial: Trial, dtype: str, numbe
     cancelled = {f"gradient of {s.name}" for s in (*inputs, *params) if s.type.is_scalar or s in params}
 
     def named(run: Run, slopes: dict) -> dict[str, object]:
-        return dict(zip(("y", *subject.names), run.tensors, strict=True)) | {f"gradient of {n}": slope for n, slope in slopes.items()}
+        return _named(subject, run) | {f"gradient of {n}": slope for n, slope in slopes.items()}
 
     def eager() -> dict[str, object]:
         def reference(c, s):
@@ -349,7 +349,13 @@ def _drawn(subject: Subject, module: ModuleType, trial: Trial, dtype: str, numbe
 
 def _apart(subject: Subject, found: Run, truth: Run) -> dict[str, float]:
     """The error of the output and of every part of the state."""
-    return {name: typical(a, e) for name, a, e in zip(("y", *subject.names), found.tensors, truth.tensors, strict=True)}
+    exact = _named(subject, truth)
+    return {name: typical(tensor, exact[name]) for name, tensor in _named(subject, found).items()}
+
+
+def _named(subject: Subject, run: Run) -> dict[str, object]:
+    """The output and every part of the state, by name."""
+    return dict(zip(("y", *subject.names), run.tensors, strict=True))
 
 
 def judged(measured: list[Measured], dtype: str, eager: Callable[[], dict[str, float]]) -> list[Measured]:

@@ -461,7 +461,6 @@ class _Writer(Parts):
             gradient_programs="G" if shared else "H",
             rows=rows,
             row_stores=row_stores,
-            row_count=row_count,
             partial_count=partials,
             reads_pointer=reads,
             row_reads_pointer=reads if any("(reads" in line.text for line in rows.rows) else "",

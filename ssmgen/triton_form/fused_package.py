@@ -294,7 +294,6 @@ class TritonPackage:
     gradient_programs: str
     rows: Walked
     row_stores: tuple[str, ...]
-    row_count: int
     partial_count: int
     reads_pointer: str
     row_reads_pointer: str

@@ -24,9 +24,9 @@ def sums_shape(programs: str, lanes: str, width: str) -> str:
     return f"{programs}, {lanes}{width}" if width else f"{lanes}, {programs}"
 
 
-def over_programs(buffer: str, width: str) -> str:
-    """The text of the sum of what all programs left so."""
-    return f"{buffer}.sum({0 if width else 1})"
+def over_programs(buffer: str, width: str, before: int = 0) -> str:
+    """The text of the sum of what all programs left so; before: axes ahead of theirs."""
+    return f"{buffer}.sum({before if width else before + 1})"
 
 
 def over_heads(text: str, place: str, axis: int) -> str:

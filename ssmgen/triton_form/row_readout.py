@@ -16,7 +16,7 @@ from ..torch_form.shapes import unasked
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import Output, Walked
 from .gradients import MADE, made
-from .launch import as_type, over_heads, sums_shape
+from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import added, atom
 from .rows_package import Totals
 from .site import Site, masked, pointer
@@ -204,7 +204,7 @@ class RowReadout:
         """What the launcher allocates for gradients and for the sums of programs, and the text of the gradient of every argument that has
         one: of sums over programs once they are made."""
         outputs: dict[str, Output] = {}
-        partials: dict[str, Output] = {}
+        partials: dict[str, str] = {}
         results = {}
         for symbol in self.tokens.arguments:
             name = pointer(symbol.name)
@@ -221,7 +221,7 @@ class RowReadout:
                 # rows that no token reads have a gradient too
                 blank = "empty" if 0 in stored or len(stored) == size_of(self.tokens, sizes[0]) else "zeros"
                 if kinds == {"partial"}:
-                    partials[buffer] = Output(buffer, sums_shape("places", "H", width))
+                    partials[buffer] = width
                     texts.append(over_heads(buffer, place, 0))
                 elif place == "h":
                     outputs[buffer] = Output(buffer, f"torch.{blank}_like({name})")
@@ -230,7 +230,7 @@ class RowReadout:
                     outputs[buffer] = Output(buffer, f"torch.{blank}(batch, T, H{width}, dtype={name}.dtype, device=device)")
                     texts.append(over_heads(buffer, place, 2))
             results[symbol.name] = texts[0] if len(texts) == 1 and kinds != {"partial"} else as_type(texts, f"{name}.dtype")
-        return tuple(outputs.values()), _totals(tuple(partials.values())), results
+        return tuple(outputs.values()), _totals(partials), results
 
     def _without(self, symbol: Symbol) -> str:
         """The gradient of an argument that nothing reaches."""
@@ -238,17 +238,18 @@ class RowReadout:
         return unasked(name) if symbol.name in self.tokens.immaterial else f"torch.zeros_like({name})"
 
 
-def _totals(partials: tuple[Output, ...]) -> tuple[Totals, ...]:
-    """Partial sums of one shape lie in one buffer."""
+def _totals(partials: dict[str, str]) -> tuple[Totals, ...]:
+    """Partial sums, by name their width, of which those of one width lie in one buffer."""
     found: dict[str, list[str]] = {}
-    for partial in partials:
-        found.setdefault(partial.allocation, []).append(partial.name)
+    for name, width in partials.items():
+        found.setdefault(width, []).append(name)
     totals = []
-    for number, (shape, names) in enumerate(found.items(), 1):
-        axis = 0 if shape.startswith("places") else 1
+    for number, (width, names) in enumerate(found.items(), 1):
+        shape = sums_shape("places", "H", width)
         if len(names) == 1:
-            totals.append(Totals(names[0], shape, names[0], 1, False, f"{names[0]}.sum({axis})"))
+            totals.append(Totals(names[0], shape, names[0], 1, over_programs(names[0], width)))
         else:
             name = f"totals_{number}"
-            totals.append(Totals(name, f"{len(names)}, {shape}", ", ".join(names), len(names), True, f"{name}.sum({axis + 1}).unbind()"))
+            sums = f"{over_programs(name, width, 1)}.unbind()"
+            totals.append(Totals(name, f"{len(names)}, {shape}", ", ".join(names), len(names), sums))
     return tuple(totals)

@@ -26,8 +26,12 @@ class Totals:
     allocation: str
     names: str
     count: int
-    has_several: bool
     sums: str  # the text of each one's sum
+
+    @property
+    def has_several(self) -> bool:
+        """Whether they share it."""
+        return self.count > 1
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,6 @@ class RowsPackage:
     pair_programs: str
     pair_kernels: tuple[PairKernel, ...]
     is_narrow: bool  # one decay a head
-    is_uniform: bool  # keys do not fade at their own rates
     chunk_divisor: int  # a tile's rows to a chunk's tokens
     fills_tiles: bool  # whatever number of tokens that makes
     token_tile: str  # the tile that holds a chunk's tokens
@@ -146,7 +149,6 @@ class RowsPackage:
     count_text: str
     step: int
     block: str
-    far: str
     span_parameters: str
     span_arguments: str
     span_values: str
@@ -270,7 +272,6 @@ class RowsPackage:
     has_operands: bool  # that a kernel of their own makes
     has_token_kernels: bool
     has_placed_keys: bool
-    reads_tokens: bool  # keys or values where the arguments lie
     reads_groups: bool
     group_parameter: str
     group_argument: str
