@@ -44,7 +44,9 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
 
     keys = {number: columns("k", number) for number in numbers}
     rows = tuple(HeldRow(tail[n], places[n], sums[n], (before if readers and readers[0].is_before else sums)[n], keys[n]) for n in numbers)
-    faded = [HeldOperand("made_faded_k", places[n], f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING) for n in numbers]
+    faded = [
+        HeldOperand("made_faded_k", places[n], f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING) for n in numbers
+    ]
     found = []
     for reader in readers:
         reads = []
@@ -55,7 +57,9 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
             reads.append(HeldRead(tail[n], text, sums[n], later))
             faded.append(HeldOperand(f"made_{reader.faded}", places[n], f"{text} * tl.exp2({later})" if text else NOTHING))
         tile = alternating([f"b_x{read.tail}" if read.columns else "b_zero" for read in reads])
-        found.append(HeldReader(reader.index, reader.is_erase, reader.sees.replace("o_i", "o_r"), f"made_{reader.made}", tuple(reads), tile))
+        found.append(
+            HeldReader(reader.index, reader.is_erase, reader.sees.replace("o_i", "o_r"), f"made_{reader.made}", tuple(reads), tile)
+        )
     return Held(
         sums=tuple(lines),
         tiles=tuple(tiles.values()),
