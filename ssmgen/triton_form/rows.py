@@ -461,11 +461,9 @@ class RowWriter(RowColumns):
             stage_inverse=" + BT" if self.has_erase else "",
             # what is read of a chunk takes as many values as the chunk has
             stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + 64)" if queries else " + BT * 64",
-            gradient_block="block",
-            gradient_warps="8" if self.is_wide else "4",
+            gradient_block="32" if self.is_wide else "block",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
-            gradient_registers="128" if self.is_wide else "168",
             operand_warps="8" if self.count == 1 else "4",
             tuned=tuple(self._tuned(kernel) for kernel in (TUNED if has_operands else TUNED[1:])),
         )  # fmt: skip

@@ -410,8 +410,6 @@ class RowsPackage:
     stage_inverse: str
     stage_others: str  # and of queries, or of values
     gradient_block: str
-    gradient_warps: str
     pair_registers: str  # of a thread, at most
-    gradient_registers: str
     operand_warps: str
     tuned: tuple[Tuned, ...]
