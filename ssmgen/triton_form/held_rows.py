@@ -45,20 +45,31 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
     keys = {number: columns("k", number) for number in numbers}
     rows = tuple(HeldRow(tail[n], places[n], sums[n], (before if readers and readers[0].is_before else sums)[n], keys[n]) for n in numbers)
     faded = [
-        HeldOperand("made_faded_k", places[n], f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING) for n in numbers
+        HeldOperand("made_faded_k", places[n], "BC", f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING) for n in numbers
     ]
     found = []
     for reader in readers:
-        reads = []
+        reads, lone = [], writer.lone(reader.name)
         for n in numbers:
             stands = reader.is_erase or n == reader.place
             text = columns(reader.name, n) if stands else ""
             later = before[n] if reader.is_before else sums[n]
             reads.append(HeldRead(tail[n], text, sums[n], later))
-            faded.append(HeldOperand(f"made_{reader.faded}", places[n], f"{text} * tl.exp2({later})" if text else NOTHING))
+            if lone is None or n == lone:
+                at, size = (places[n], "BC") if lone is None else ("o_i", "CT")
+                faded.append(HeldOperand(f"made_{reader.faded}", at, size, f"{text} * tl.exp2({later})" if text else NOTHING))
         tile = alternating([f"b_x{read.tail}" if read.columns else "b_zero" for read in reads])
         found.append(
-            HeldReader(reader.index, reader.is_erase, reader.sees.replace("o_i", "o_r"), f"made_{reader.made}", tuple(reads), tile)
+            HeldReader(
+                index=reader.index,
+                is_erase=reader.is_erase,
+                is_lone=not reader.is_erase and lone is not None,
+                place=reader.place,
+                sees=reader.sees.replace("o_i", "o_r"),
+                made=f"made_{reader.made}",
+                reads=tuple(reads),
+                tile=tile,
+            )
         )
     return Held(
         sums=tuple(lines),

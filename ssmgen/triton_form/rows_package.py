@@ -65,6 +65,7 @@ class Reader:
     later: str  # the sum at which it stands
     sees: str  # which sources a row sees
     pairs: str  # what the walk reads: weights of sources, or the inverse
+    pair_tile: str
     made: str  # what the pairs make
     pair_gradient: str
     own: str  # the gradient of a row's read of itself, where it is kept apart
@@ -126,6 +127,7 @@ class HeldOperand:
 
     buffer: str
     at: str
+    rows: str  # of a chunk's place
     value: str
 
 
@@ -143,6 +145,8 @@ class HeldRead:
 class HeldReader:
     index: int
     is_erase: bool
+    is_lone: bool  # reads at one row of a token
+    place: int
     sees: str
     made: str
     reads: tuple[HeldRead, ...]
