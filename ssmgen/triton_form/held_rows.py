@@ -96,7 +96,7 @@ def _sums(writer: RowOperands, tail: dict[int, str]) -> tuple[list[CodeLine], di
     else:
         lines += [CodeLine("", f"b_f{tail[n]}", text, shape) for n, text in logs.items()]
         lines.append(CodeLine("", "b_f", " + ".join(f"b_f{tail[n]}" for n in logs), shape))
-    lines.append(CodeLine("", "b_G", "_running(b_f, CT, BK, RUN)", shape))
+    lines.append(CodeLine("", "b_G, b_end", "_running(b_f, CT, BK, RUN)", shape))
     lines.append(CodeLine("", "b_Gx", "b_G - b_f", shape))
     name = earlier = "b_Gx"
     for number in range(writer.count):

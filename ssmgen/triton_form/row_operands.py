@@ -293,7 +293,7 @@ class RowOperands(RowReadout):
 
     def _running(self, text: str) -> str:
         """The sum of this over all tokens of a chunk up to a row's."""
-        return f"_running({text}, CT, BK, RUN)" if self.is_wide else f"tl.cumsum({text}, 0)"
+        return f"_running({text}, CT, BK, RUN)[0]" if self.is_wide else f"tl.cumsum({text}, 0)"
 
     def _log_decay_text(self, site: Site) -> str:
         row = self.walk.rows[0]
