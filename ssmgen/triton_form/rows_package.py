@@ -147,6 +147,10 @@ class HeldReader:
     is_erase: bool
     is_lone: bool  # reads at one row of a token
     place: int
+    is_narrow: bool  # its tiles have a row a token, not one for each of its rows
+    has_others: bool  # which then are rows of zeros of what it reads
+    rows: str  # the places of a tile's rows
+    pairs: str  # what it reads, of all rows
     sees: str
     made: str
     reads: tuple[HeldRead, ...]
@@ -166,7 +170,9 @@ class Held:
     readers: tuple[HeldReader, ...]
     key_tile: str
     has_zeros: bool
-    is_single: bool
+    is_stacked: bool  # two readers share products
+    is_single: bool  # row a token
+    is_several: bool
     count: int
 
 
