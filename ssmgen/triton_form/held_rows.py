@@ -45,21 +45,44 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
     keys = {number: columns("k", number) for number in numbers}
     rows = tuple(HeldRow(tail[n], places[n], sums[n], (before if readers and readers[0].is_before else sums)[n], keys[n]) for n in numbers)
     faded = [
-        HeldOperand("made_faded_k", places[n], f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING) for n in numbers
+        HeldOperand("made_faded_k", places[n], "BC", f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING)
+        for n in numbers
     ]
     found = []
     for reader in readers:
-        reads = []
+        reads, lone = [], writer.lone(reader.name)
         for n in numbers:
             stands = reader.is_erase or n == reader.place
             text = columns(reader.name, n) if stands else ""
             later = before[n] if reader.is_before else sums[n]
             reads.append(HeldRead(tail[n], text, sums[n], later))
-            faded.append(HeldOperand(f"made_{reader.faded}", places[n], f"{text} * tl.exp2({later})" if text else NOTHING))
-        tile = alternating([f"b_x{read.tail}" if read.columns else "b_zero" for read in reads])
+            if lone is None or n == lone:
+                place, size = (places[n], "BC") if lone is None else ("o_i", "CT")
+                faded.append(HeldOperand(f"made_{reader.faded}", place, size, f"{text} * tl.exp2({later})" if text else NOTHING))
+        # two rows a token: tiles of half the rows are still wide enough for products
+        is_narrow = lone is not None and writer.count == 2
+        at = f"({places[lone]})" if is_narrow else "o_r"
+        tile = f"b_x{tail[lone]}" if is_narrow else alternating([f"b_x{read.tail}" if read.columns else "b_zero" for read in reads])
+        own = f"b_a{reader.index}"
+        has_others = is_narrow and reader.is_erase
+        pairs = alternating([own if n == lone else "b_none" for n in numbers]) if has_others else own
         found.append(
-            HeldReader(reader.index, reader.is_erase, reader.sees.replace("o_i", "o_r"), f"made_{reader.made}", tuple(reads), tile)
+            HeldReader(
+                index=reader.index,
+                is_erase=reader.is_erase,
+                is_lone=not reader.is_erase and lone is not None,
+                place=reader.place,
+                is_narrow=is_narrow,
+                has_others=has_others,
+                rows=at,
+                pairs=pairs,
+                sees=reader.sees.replace("o_i[:", f"{at}[:").replace("o_i[None", "o_r[None"),
+                made=f"made_{reader.made}",
+                reads=tuple(reads),
+                tile=tile,
+            )
         )
+    key_tile = alternating([f"b_y{row.tail}" if row.key else "b_zero" for row in rows])
     return Held(
         sums=tuple(lines),
         tiles=tuple(tiles.values()),
@@ -68,9 +91,11 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
         rows=rows,
         faded=tuple(faded),
         readers=tuple(found),
-        key_tile=alternating([f"b_y{row.tail}" if row.key else "b_zero" for row in rows]),
-        has_zeros=any(not row.key for row in rows) or any(not read.columns for reader in found for read in reader.reads),
+        key_tile=key_tile,
+        has_zeros=any("b_zero" in text for text in (key_tile, *(reader.tile for reader in found))),
+        is_stacked=len(found) == 2 and found[0].is_narrow == found[1].is_narrow,
         is_single=writer.count == 1,
+        is_several=writer.count > 1,
         count=writer.count,
     )
 
@@ -85,7 +110,7 @@ def _sums(writer: RowOperands, tail: dict[int, str], needs_before: bool) -> tupl
     else:
         lines += [CodeLine("", f"b_f{tail[n]}", text, shape) for n, text in logs.items()]
         lines.append(CodeLine("", "b_f", " + ".join(f"b_f{tail[n]}" for n in logs), shape))
-    lines.append(CodeLine("", "b_G", "_running(b_f, CT, BK, RUN)", shape))
+    lines.append(CodeLine("", "b_G, b_end", "_running(b_f, CT, BK, RUN)", shape))
     lines.append(CodeLine("", "b_Gx", "b_G - b_f", shape))
     name = earlier = "b_Gx"
     for number in range(writer.count):

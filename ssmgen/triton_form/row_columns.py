@@ -32,6 +32,20 @@ class RowColumns(RowOperands):
             return f"({tile} * {self._number(letter)}[:, None])"
         return f"({tile} * {self._number(letter)}[:, None]).to(DOT)" if factor else f"{tile}.to(DOT)"
 
+    def _faded_text(self, letter: str) -> str:
+        """The tile of an operand as it fades."""
+        place = self.lone(letter)
+        if place is None:
+            return f"_rows(faded_{letter}, {CHUNK})"
+        return f"_at_tokens(faded_{letter}, i_s, o_i, o_n, K, BK, BC, {self.count}, {place})"
+
+    def _pairs_text(self, pairs: str, name: str) -> str:
+        """What a chunk's rows read of each other."""
+        place = self.lone(name)
+        if place is None:
+            return f"_rows({pairs}, i_s, o_i, o_i, BT, BT, BT)"
+        return f"_at_tokens({pairs}, i_s, o_i, o_i, BT, BT, BC, {self.count}, {place})"
+
     @property
     def _token(self) -> str:
         """The token of a chunk that a row belongs to."""
@@ -43,9 +57,13 @@ class RowColumns(RowOperands):
         mask = "m_t" if self.count == 1 else "m_j"
         given = f"_tile({read_gradient} + base * (H * V), {token_index(at, 'h', self.plan.is_reversed)}, V, BV, o_p, {mask})"
         if self.count == 1:
-            asked = f"_rows(faded_{name}, {CHUNK})" if self.is_wide else self._columns_text(name, is_bare=True)
+            asked = self._faded_text(name) if self.is_wide else self._columns_text(name, is_bare=True)
             return {"given_tile": given, "asked_pairs": f"_rows({pairs}, i_s, o_i, o_i, BT, BT, BT)", "asked": asked}
         row = f"o_j * {self.count} + {place}" if place else f"o_j * {self.count}"
+        if self.lone(name) is not None:
+            tokens = f"BC // {self.count}"
+            pairs = f"_rows({pairs}, i_s, o_j, o_i, BT, BT, {tokens})"
+            return {"given_tile": given, "asked_pairs": pairs, "asked": f"_rows(faded_{name}, i_s, o_j, o_n, K, BK, {tokens})"}
         if self.is_wide:
             asked = f"_rows(faded_{name}, i_s, {row}, o_n, K, BK, BC)"
         elif name not in self.places:

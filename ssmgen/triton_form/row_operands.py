@@ -128,6 +128,17 @@ class RowOperands(RowReadout):
             found["e"] = erase.beside(found["k"])
         return {letter: place for letter, place in found.items() if place is not None}
 
+    def lone(self, letter: str) -> int | None:
+        """The row of a token at which alone an operand stands: as it fades it then lies token by token, and so do the pairs of a query.
+        None where it stands at every row, or at several; and where rows are not held."""
+        if not self.is_held or self.count == 1 or letter == "k":
+            return None
+        if letter == "e":
+            rows = [number for number, row in enumerate(self.walk.rows) if row.erase is not None]
+            return rows[0] if len(rows) == 1 else None
+        reading = next(r for r in self.walk.readings if f"q{r.name[1:]}" == letter)
+        return self.count - 1 if reading.is_inclusive else 0
+
     @staticmethod
     def key_of(row: Row) -> Expr | None | object:
         return row.key if row.is_written or row.erase is not None else ZERO
@@ -283,7 +294,7 @@ class RowOperands(RowReadout):
 
     def _running(self, text: str) -> str:
         """The sum of this over all tokens of a chunk up to a row's."""
-        return f"_running({text}, CT, BK, RUN)" if self.is_wide else f"tl.cumsum({text}, 0)"
+        return f"_running({text}, CT, BK, RUN)[0]" if self.is_wide else f"tl.cumsum({text}, 0)"
 
     def _log_decay_text(self, site: Site) -> str:
         row = self.walk.rows[0]

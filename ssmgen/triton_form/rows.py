@@ -73,7 +73,7 @@ class RowWriter(RowColumns):
         place = self.count - 1 if is_inclusive else 0
         at_tokens = self.count > 1 and not is_erase
         columns = self._columns_text(name, place if at_tokens else None)
-        walked = f"_rows(faded_{name}, {CHUNK})" if self.is_wide else self._columns_text(name, place if at_tokens else None, is_bare=True)
+        walked = self._faded_text(name) if self.is_wide else self._columns_text(name, place if at_tokens else None, is_bare=True)
         fade = self._fade(name, later)
         pairs = "inverse" if is_erase else f"pairs{suffix}"
         given = f"asks{suffix}" if is_value else self._read_gradient_name(suffix) if not is_erase else "grad_v"
@@ -99,6 +99,7 @@ class RowWriter(RowColumns):
             later=later,
             sees=sees,
             pairs=pairs,
+            pair_tile=f"_rows({pairs}, i_s, o_i, o_i, BT, BT, BT)" if is_erase else self._pairs_text(pairs, name),
             made="erased" if is_erase else f"pairs{suffix}",
             pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
             own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
@@ -129,7 +130,7 @@ class RowWriter(RowColumns):
         queries, duals = [r for r in readers if r.is_query], [r for r in readers if r.is_value]
         of_keys = [r for r in readers if not r.is_value]
         held = (held_rows(self, of_keys, kept_stores),) if self.is_held else ()
-        walked_erase = f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e")
+        walked_erase = self._faded_text("e") if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e")
         askers = [*queries, *duals]
         nothing = Walked("", (), ())
         has_readout = not (self.is_read_whole or self.is_part)
@@ -192,7 +193,7 @@ class RowWriter(RowColumns):
         buffers = self._buffers(readers)
         # a number a row each is little beside the pairs
         keeps_factors = bool(operand_stores) and all(b.allocation in ("CT", "BC") for b in buffers)
-        kept_sizes = ["rows * BT * BT * dtype.itemsize // 4"] * len(of_keys)
+        kept_sizes = [f"rows * {'BT' if r.is_erase or self.lone(r.name) is None else 'CT'} * BT * dtype.itemsize // 4" for r in of_keys]
         if keeps_factors:
             kept_sizes += [f"rows * CT * {self.count}" if b.allocation == "BC" and self.count > 1 else "rows * CT" for b in buffers]
         gradient_buffers = tuple(self._gradient_buffers(readers))
@@ -243,7 +244,7 @@ class RowWriter(RowColumns):
             legend=self._legend(readers),
             helpers=helpers(texts),
             count=self.count,
-            has_token_buffers=self.count > 1 and any(r.name not in self.places for r in readers if not r.is_erase),
+            has_token_buffers=self.count > 1 and any(r.name not in self.places or self.lone(r.name) is not None for r in queries),
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
@@ -497,9 +498,13 @@ class RowWriter(RowColumns):
         if self.has_decay:
             found.append(Buffer("sums", f"BC, {self.K}" if self.is_wide else "BC"))
         if self.is_wide:
-            found += [Buffer(r.faded, f"BC, {self.K}, {typed}") for r in readers if not r.is_value]
+            found += [Buffer(r.faded, f"{self._faded_rows(r.name)}, {self.K}, {typed}") for r in readers if not r.is_value]
             found.append(Buffer("faded_k", f"BC, {self.K}, {typed}"))
         return found
+
+    def _faded_rows(self, letter: str) -> str:
+        """Rows of a chunk's place for an operand as it fades."""
+        return "BC" if self.lone(letter) is None else "CT"
 
     def _dual_buffers(self, name: str, pairs: str) -> Iterator[Buffer]:
         yield Buffer(name, f"CT, {self.K}, dtype=dtype")
@@ -554,7 +559,7 @@ class RowWriter(RowColumns):
         for name, reader in rows.items():
             is_by_row = reader is None or reader.is_by_row
             rows = "BC" if is_by_row else "CT"
-            if self.is_wide and is_by_row:
+            if self.is_wide and rows == self._faded_rows(name):
                 found.append(Buffer(f"grad_{name}", f'made.pop("faded_{name}")'))
             else:
                 allocation = f"torch.empty(slots, H, {rows}, {self.K}, dtype=dtype, device=device)"

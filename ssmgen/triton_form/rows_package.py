@@ -80,6 +80,7 @@ class Reader:
     later: str  # the sum at which it stands
     sees: str  # which sources a row sees
     pairs: str  # what the walk reads: weights of sources, or the inverse
+    pair_tile: str
     made: str  # what the pairs make
     pair_gradient: str
     own: str  # the gradient of a row's read of itself, where it is kept apart
@@ -141,6 +142,7 @@ class HeldOperand:
 
     buffer: str
     at: str
+    rows: str  # of a chunk's place
     value: str
 
 
@@ -158,6 +160,12 @@ class HeldRead:
 class HeldReader:
     index: int
     is_erase: bool
+    is_lone: bool  # reads at one row of a token
+    place: int
+    is_narrow: bool  # its tiles have a row a token, not one for each of its rows
+    has_others: bool  # which then are rows of zeros of what it reads
+    rows: str  # the places of a tile's rows
+    pairs: str  # what it reads, of all rows
     sees: str
     made: str
     reads: tuple[HeldRead, ...]
@@ -177,7 +185,9 @@ class Held:
     readers: tuple[HeldReader, ...]
     key_tile: str
     has_zeros: bool
-    is_single: bool
+    is_stacked: bool  # two readers share products
+    is_single: bool  # row a token
+    is_several: bool
     count: int
 
 
