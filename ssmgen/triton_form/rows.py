@@ -453,7 +453,7 @@ class RowWriter(RowColumns):
             stage_keys=str(2 if self.has_erase and walked_erase != "b_k" else 1),
             stage_inverse=" + BT" if self.has_erase else "",
             # what is read of a chunk takes as many values as the chunk has
-            stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + 64)" if queries else " + BT * 64",
+            stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + BV)" if queries else " + BT * BV",
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
