@@ -348,8 +348,10 @@ class RowsPackage:
     stage_inverse: str
     stage_others: str  # and of queries, or of values
     gradient_block: str
+    gradient_values: str
     gradient_warps: str
     pair_registers: str  # of a thread, at most
     gradient_registers: str
     operand_warps: str
+    makes_pair_gradients: bool  # in a kernel of their own
     tuned: tuple[Tuned, ...]
