@@ -36,7 +36,7 @@ TUNED = (
     Tuned("gradient", "gradient_configurations", "_gradient_options"),
     Tuned("tokens", "token_configurations", "_token_options"),
 )
-"""The kernels that `tuning` chooses configurations of; the first where operands are made."""
+"""The kernels that `tuning` chooses configurations of, where there are all."""
 
 
 class RowWriter(RowColumns):
@@ -218,6 +218,10 @@ class RowWriter(RowColumns):
         K_value, V_value = self.K, self.V
         G = "G" if self.has_decay else ""
         narrow = self.has_decay and not self.is_wide
+        # where keys fade alike, the kernel of the gradients makes those of pairs, too
+        faded_readers = readers if self.is_wide else []
+        faded_gradients = [n for r in faded_readers for n in (r.pair_gradient, r.own) if n]
+        absent = ["operands"] * (not has_operands) + ["pair gradients"] * (not (faded_readers or duals))
         count_text = {1: "a row"}.get(self.count, f"{self.count} rows")
         if self.step > 1:
             count_text += f", {self.step} of which act together"
@@ -345,7 +349,7 @@ class RowWriter(RowColumns):
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),
             keeps_rows=bool(kept_sizes),
             kept_sizes=f"{sizes_text(kept_sizes)}, " if kept_sizes else "",
-            pair_gradient_list=", ".join([n for r in readers for n in (r.pair_gradient, r.own) if n] + ["written"] * self.has_erase),
+            pair_gradient_list="".join(f", {n}" for n in (*faded_gradients, *["written"] * self.has_erase)),
             made_parameter="IS_MADE: tl.constexpr, " if self.is_wide else "",
             made_argument="IS_MADE, " if self.is_wide else "",
             made_walk="".join(f'made["{n}"], ' for n in walked),
@@ -432,11 +436,11 @@ class RowWriter(RowColumns):
             taken_buffers=tuple(b for b in gradient_buffers if not b.size),
             gradient_targets=tuple_of(["grad_v", *(b.name for b in of_gradients)]),
             gradient_sizes=sizes_text([f"slots * H * BC * {V_value}", *(b.size for b in of_gradients)]),
-            walked_targets=tuple_of(["states", "adjoints", *(["written"] if owns_written else []), *(r.pair_gradient for r in readers)]),
+            walked_targets=tuple_of(["states", "adjoints", *["written"] * owns_written, *(r.pair_gradient for r in faded_readers)]),
             walked_sizes=sizes_text(
                 [f"slots * H * {K_value} * {V_value}"] * 2
                 + [f"slots * H * BC * {V_value}"] * owns_written
-                + ["slots * H * BT * BT"] * len(readers)
+                + ["slots * H * BT * BT"] * len(faded_readers)
             ),
             writes_over=self.has_erase and not owns_written,
             readout=readout,
@@ -461,12 +465,16 @@ class RowWriter(RowColumns):
             stage_keys=str(2 if self.has_erase and walked_erase != "b_k" else 1),
             stage_inverse=" + BT" if self.has_erase else "",
             # what is read of a chunk takes as many values as the chunk has
-            stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + 64)" if queries else " + BT * 64",
+            stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + BV)" if queries else " + BT * BV",
             gradient_block="32" if self.is_wide else "block",
+            gradient_values="block" if self.is_wide else "2 * block",
+            gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
+            gradient_registers="168" if self.is_wide else "None",
             operand_warps="8" if self.count == 1 else "4",
-            tuned=tuple(self._tuned(kernel) for kernel in (TUNED if has_operands else TUNED[1:])),
+            tuned=tuple(self._tuned(kernel) for kernel in TUNED if kernel.name not in absent),
+            makes_pair_gradients="pair gradients" not in absent,
         )  # fmt: skip
 
     def _erasing(self) -> str:
