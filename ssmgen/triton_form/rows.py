@@ -468,7 +468,6 @@ class RowWriter(RowColumns):
             stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + BV)" if queries else " + BT * BV",
             gradient_block="32" if self.is_wide else "block",
             gradient_values="block" if self.is_wide else "2 * block",
-            gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
             gradient_registers="168" if self.is_wide else "None",
