@@ -102,6 +102,15 @@ class RowOperands(RowReadout):
 
     # --- operands ---
 
+    @property
+    def joins_operands(self) -> bool:
+        """Whether the kernel of pairs makes the operands: where these are numbers a row, of inputs that it reads as well."""
+        letters = [f"q{r.name[1:]}" for r in self.walk.readings] + ["k", "v"] + ["e"] * self.has_erase
+        is_read = bool(self.walk.readings) or self.has_erase
+        is_plain = not (self.is_wide or self.walk.numbers or any(r.is_value for r in self.walk.readings))
+        has_numbers = self.has_decay or any(map(self._factor, letters))
+        return is_plain and is_read and has_numbers and all(n in self.places for n in letters)
+
     def _columns(self) -> list[tuple[int, str, str]]:
         """(index, axis, offset) of the walk's columns as they lie beside each other."""
         found, offset = [], []
@@ -210,7 +219,7 @@ class RowOperands(RowReadout):
         if self.has_decay and not self.is_held:
             stores += self._sum_stores()
         stores += self._number_stores(site)
-        if self.is_wide:
+        if self.is_wide or self.joins_operands:
             # the same program reads placed keys and queries for what rows read of each other
             head.arguments |= {place.symbol.name: None for letter, place in self.places.items() if letter != "v"}
         return self._walked(head, site), tuple(stores), tuple(kept) if self.is_held else ()

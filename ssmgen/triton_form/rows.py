@@ -104,6 +104,7 @@ class RowWriter(RowColumns):
             pair_gradient=f"grad_{'erased' if is_erase else f'pairs{suffix}'}",
             own=f"grad_own{suffix}" if self.is_wide and is_inclusive else "",
             faded=f"faded_{name}",
+            passed=self._passed(name, "erased" if is_erase else f"pairs{suffix}"),
             when="if part == 0" if number == 0 else f"elif part == {number}",
             fade=fade,
             faded_gradient=f"(b_do{asked_fade}).to(DOT)" if asked_fade else "b_do",
@@ -121,6 +122,13 @@ class RowWriter(RowColumns):
             given=self._read_gradient_name(suffix) if is_value else "",
             buffers=tuple(self._dual_buffers(f"q{suffix}", f"pairs{suffix}")) if is_value else (),
         )
+
+    def _passed(self, name: str, made: str) -> str:
+        """What a function of pairs is given by the kernel that makes operands."""
+        own = [n for n in (name, "k") if not (n == "e" and n in self.places)]
+        passed = [self.places[n].argument if n in self.places else f"made_{n}" for n in own]
+        passed += ["made_sums"] * self.has_decay + [f"made_{f}" for f in map(self._factor, (name, "k")) if f]
+        return "".join(f"{n}, " for n in (*passed, f"made_{made}"))
 
     # --- the package ---
 
@@ -182,7 +190,7 @@ class RowWriter(RowColumns):
         dual_outputs = [*(r.pairs for r in duals), *(dual_queries if self.is_wide else [])]
         pair_kernels = self._pair_kernels(of_keys, duals, (paired, pair_outputs), (dual_paired, dual_outputs))
         # where keys fade at their own rates, the program that makes a chunk's operands makes of them what its rows read of each other
-        has_operands = bool(operand_stores) and not self.is_wide
+        has_operands = bool(operand_stores) and not (self.is_wide or self.joins_operands)
         walked = [f"faded_{n}" if self.is_wide else n for n in (*query_names, "k")]
         walked += ["v", *([f"faded_{n}" for n in erase] if self.is_wide else own_erase), *sums, *(r.pairs for r in of_keys)]
         walked += value_factors if self.is_wide else [*key_factors, *value_factors]
@@ -252,7 +260,7 @@ class RowWriter(RowColumns):
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
-            pair_programs=_times("slots", len(of_keys)),
+            pair_programs="slots" if self.joins_operands else _times("slots", len(of_keys)),
             pair_kernels=pair_kernels,
             is_narrow=narrow,
             is_held=self.is_held,
@@ -346,6 +354,7 @@ class RowWriter(RowColumns):
             factor_targets="".join(f'made["{b.name}"], ' for b in buffers).removesuffix(" " if len(buffers) == 1 else ", "),
             made_operands="".join(f'made["{n}"], ' for n in operand_names),
             made_pairs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in ([] if self.is_wide else paired) + pair_outputs),
+            pair_outputs="".join("erased, " if n == "erased" else f'made["{n}"], ' for n in pair_outputs),
             kept_pairs="".join(f'made["{r.pairs}"], ' for r in of_keys).removesuffix(" " if len(of_keys) == 1 else ", "),
             keeps_rows=bool(kept_sizes),
             kept_sizes=f"{sizes_text(kept_sizes)}, " if kept_sizes else "",
@@ -398,6 +407,7 @@ class RowWriter(RowColumns):
             written_allocation=f"torch.empty(slots, H, BC, {V_value}, dtype=dtype, device=device)" if "v" in self.places else 'made["v"]',
             placed=(*(Buffer(n, p.argument) for n, p in self.places.items() if n != "e"), *self._ask_buffers(duals)),
             has_operands=has_operands,
+            joins_operands=self.joins_operands,
             has_token_kernels=has_operands or has_readout,
             has_placed_keys=is_placed_key,
             reads_groups=reads_groups,
@@ -550,7 +560,7 @@ class RowWriter(RowColumns):
             outputs=tuple(outputs),
             made_outputs=tuple(f"made_{n}" for n in outputs),
             passed=(*passed, *(f"made_{n}" for n in outputs)),
-            makes_operands=is_main and self.is_wide,
+            makes_operands=is_main and (self.is_wide or self.joins_operands),
             fades_keys=is_main,
             is_before=any(r.is_before for r in readers),
             has_readers=bool(readers),

@@ -85,6 +85,7 @@ class Reader:
     pair_gradient: str
     own: str  # the gradient of a row's read of itself, where it is kept apart
     faded: str
+    passed: str  # to what makes them, where the same kernel has made operands
     when: str
     fade: str
     faded_gradient: str
@@ -305,6 +306,7 @@ class RowsPackage:
     factor_targets: str
     made_operands: str
     made_pairs: str
+    pair_outputs: str  # of these, what the kernel gives
     kept_pairs: str
     keeps_rows: bool
     kept_sizes: str  # of these pairs and factors, in numbers of 32 bits
@@ -357,6 +359,7 @@ class RowsPackage:
     written_allocation: str
     placed: tuple[Buffer, ...]  # operands that are arguments
     has_operands: bool  # that a kernel of their own makes
+    joins_operands: bool  # where they are numbers a row, the kernel of pairs makes them
     has_token_kernels: bool
     has_placed_keys: bool
     reads_groups: bool
