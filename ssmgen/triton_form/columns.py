@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
-from ..backends.triton_value import HALF, Text, size_text
+from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..differentiate import cotangents
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
