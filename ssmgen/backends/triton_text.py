@@ -291,13 +291,12 @@ def _filtered(x, window, weight, mask, i_t, channels, taps: tl.constexpr):
 def _turn(x, angle):
     """Turn the pairs (2j, 2j + 1) of the last of two axes; `angle` has one entry a pair."""
     even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-    # less whole turns it is at most one half turn either way; less a half one a quarter of a turn, which changes the signs
-    halves = angle * 0.3183098861837907
-    halves -= 2.0 * tl.floor(halves * 0.5 + 0.5)
-    is_far = tl.abs(halves) > 0.5
-    cosine, sine = _circle(tl.where(is_far, halves - tl.where(halves > 0.0, 1.0, -1.0), halves))
-    sign = tl.where(is_far, -1.0, 1.0)
-    cosine, sine = cosine * sign, sine * sign
+    # less the nearest whole number of half turns, of which an odd one changes the signs; behind 1.5 * 2^23 it stands in the lowest bits
+    near = angle * 0.3183098861837907 + 12582912.0
+    cosine, sine = _circle(angle * 0.3183098861837907 - (near - 12582912.0))
+    sign = near.to(tl.int32, bitcast=True) << 31
+    cosine = (cosine.to(tl.int32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
+    sine = (sine.to(tl.int32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
     return tl.interleave(even * cosine - odd * sine, even * sine + odd * cosine)
 ''',
     "_pair_cross": '''\

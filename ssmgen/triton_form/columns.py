@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
-from ..backends.triton_value import HALF, Text, size_text
+from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..differentiate import cotangents
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
@@ -148,7 +148,7 @@ class Columns:
 
     def _kernel_lines(self) -> tuple[Walked, tuple[str, ...]]:
         head, site = self._sites()
-        site.loads |= self._angles()
+        site.loads |= self._angles() | self._own_params()
         stores = []
         for value in self.values:
             name, expr = pointer(value.symbol.name), self._with_shared(self.names.named(value.expr))
@@ -180,6 +180,25 @@ class Columns:
         shared = [s for s in self.tokens.arguments if s.kind == "input" and s.name not in self.folded.names]
         angles = [s.name for s in shared if not s.type.is_scalar and self.axis_of.get(s.type.rows) == HALF]
         return {(name, HALF): lambda site, name=name: load(site, name) for name in angles}
+
+    def _own_params(self) -> dict:
+        """How tokens get a head's own columns: each its copy. One for all would reach them through shared memory, behind barriers."""
+
+        def load(site: Site, name: str, axis: str) -> Text:
+            site.load(name, axis, target := site.target(name, axis))
+            width = {KEY: self.K, VALUE: self.V}[axis]
+            place = f"tl.broadcast_to(o_{axis}[None, :], ({self.BR}, {site.block(axis)}))"
+            text = f"tl.load({pointer(name)} + i_h * {width} + {place}, mask=m_{axis}[None, :], other=0.0).to(tl.float32)"
+            site.lines[-1] = replace(site.lines[-1], text=text, shape=site.shape((ROW, axis)))
+            return loaded(target, (ROW, axis))
+
+        if self.folded is not None or self.per != "head":
+            return {}
+        own = [s for s in self.tokens.arguments if s.kind == "param" and s.per == "head" and s.type.is_column and not s.type.is_scalar]
+        axes = {s.name: self.axis_of.get(s.type.rows) for s in own}
+        return {
+            (name, axis): lambda site, name=name, axis=axis: load(site, name, axis) for name, axis in axes.items() if axis in (KEY, VALUE)
+        }
 
     def _has_rows(self, value: Made) -> bool:
         """Whether a value differs between the rows of a token."""
