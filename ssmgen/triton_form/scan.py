@@ -395,11 +395,11 @@ class _Writer:
         for parts in self._groups():
             if len(parts) == 1:
                 (n,) = parts
-                lines.append(f"b_p{n} += tl.where(here, {left[n]} * {asked[n]}, 0.0)")
+                lines.append(_grown(f"b_p{n}", f"{left[n]} * {asked[n]}"))
                 continue
             re, im = parts
-            lines.append(f"b_p{re} += tl.where(here, {left[re]} * {asked[re]} + {left[im]} * {asked[im]}, 0.0)")
-            lines.append(f"b_p{im} += tl.where(here, {left[re]} * {asked[im]} - {left[im]} * {asked[re]}, 0.0)")
+            lines.append(_grown(f"b_p{re}", f"{left[re]} * {asked[re]} + {left[im]} * {asked[im]}"))
+            lines.append(_grown(f"b_p{im}", f"{left[re]} * {asked[im]} - {left[im]} * {asked[re]}"))
         return lines
 
     def _pulled(self, site: ScanSite, asked: tuple[Binding, ...]) -> list[str]:
@@ -503,7 +503,7 @@ class _Writer:
             own = site.axes_of(binding.name.removeprefix("sum "))
             text, axes = site.summed_over_tokens(binding.value, own)
             starts.append(f"{name} = {self.lanes.zeros(axes)}")
-            sums.append(f"{name} += tl.where(here, {text}, 0.0)")
+            sums.append(_grown(name, text))
             site.bind_sum(binding, name, axes)
         return starts, sums
 
@@ -576,6 +576,11 @@ class _Writer:
         for name in map(pointer, self.tokens.immaterial):
             found[name] = unasked(name)
         return [found.get(pointer(s.name), f"torch.zeros_like({pointer(s.name)})") for s in self.tokens.arguments]
+
+
+def _grown(name: str, text: str) -> str:
+    """A sum over tokens with one token more: term after term, each product with the sum in one instruction."""
+    return f"{name} = tl.where(here, {name} + {text}, {name})"
 
 
 def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:
