@@ -163,7 +163,7 @@ class _Writer:
 
         roots = [b.value for b in (*program.adjoint, *program.arguments, *program.sums)]
         site = self._pass(roots, (*forward_lines, *program.gradient), reads_output_gradient=True)
-        stores, over, gradients = self._argument_stores(site)
+        stores, delayed, over, gradients = self._argument_stores(site)
         starts, sums = self._sums(site)
         before = self._before(site)
         lines = tuple(site.lines)
@@ -175,7 +175,7 @@ class _Writer:
         gradient = replace(
             gradient, lines=lines, head=head, ahead=ahead, pointers=site.pointers(again), launched=site.launched(site.pointers(again))
         )
-        texts += [*site.texts, *before, *stores, *sums, *end_stores]
+        texts += [*site.texts, *before, *stores, *(row.text for row in delayed), *sums, *end_stores]
 
         constants = [pointer(n) for n, _ in self.spec.constants]
         sizes = {line.target: line.text for line in self.tokens.sizes()}
@@ -213,9 +213,10 @@ class _Writer:
             warps='chosen["num_warps"]' if self.matrices else "1",
             walk=walk, outputs=outputs, walk_next=walk_next,
             again=again, again_next=again_next,
-            gradient=gradient, stores=tuple(stores), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
+            gradient=gradient, stores=tuple(stores), delayed=tuple(delayed), over=tuple(over), starts=tuple(starts), sums=tuple(sums), before=tuple(before),
             ends=tuple(ends), end_stores=tuple(end_stores),
             edge="(edge + t0 // W) * H + i_h" if self.lanes.by_head else "edge + t0 // W",
+            edge_ahead="(edge + t2 // W) * H + i_h" if self.lanes.by_head else "edge + t2 // W",
             edge_count="edges * H" if self.lanes.by_head else "edges",
             targets="".join(f"{g.target}, " for g in everything),
             buffers=tuple(CodeLine("", g.target, g.buffer) for g in everything),
@@ -394,11 +395,11 @@ class _Writer:
         for parts in self._groups():
             if len(parts) == 1:
                 (n,) = parts
-                lines.append(f"b_p{n} += tl.where(here, {left[n]} * {asked[n]}, 0.0)")
+                lines.append(_grown(f"b_p{n}", f"{left[n]} * {asked[n]}"))
                 continue
             re, im = parts
-            lines.append(f"b_p{re} += tl.where(here, {left[re]} * {asked[re]} + {left[im]} * {asked[im]}, 0.0)")
-            lines.append(f"b_p{im} += tl.where(here, {left[re]} * {asked[im]} - {left[im]} * {asked[re]}, 0.0)")
+            lines.append(_grown(f"b_p{re}", f"{left[re]} * {asked[re]} + {left[im]} * {asked[im]}"))
+            lines.append(_grown(f"b_p{im}", f"{left[re]} * {asked[im]} - {left[im]} * {asked[re]}"))
         return lines
 
     def _pulled(self, site: ScanSite, asked: tuple[Binding, ...]) -> list[str]:
@@ -436,8 +437,8 @@ class _Writer:
 
         return algebra.rewrite(value, gone)
 
-    def _argument_stores(self, site: ScanSite) -> tuple[list[str], list[LaneSum], list[Gradient]]:
-        stores, over, gradients = [], [], []
+    def _argument_stores(self, site: ScanSite) -> tuple[list[str], list[Row], list[LaneSum], list[Gradient]]:
+        stores, delayed, over, gradients = [], [], [], []
         for binding in self.program.arguments:
             name = binding.name.removeprefix("d ")
             symbol = next(s for s in self.tokens.arguments if s.name == name)
@@ -455,6 +456,10 @@ class _Writer:
                 stores.append(f"{tile} = _over_lanes({tile}, {site.spread(binding.value, (ROW, KEY))}, m_l, o_r, U - 1 - u, SHORT)")
                 at = f"((i_l * size + rows) * ({inner}))[:, None] + ({within})[None, :]"
                 over.append(LaneSum(tile, f"tl.store({target} + {at}, {tile}, mask=m_r[:, None] & m_n[None, :])"))
+            elif own == (ROW,):
+                # a number a lane: there is room for those of a whole block
+                number, mask = len(delayed), self.lanes.mask(own, "here")
+                delayed.append(Row(f"one_{number}", text, f"made_{number}", f"{target} + {at}", mask))
             else:
                 stores.append(f"tl.store({target} + {at}, {text}, mask={self.lanes.mask(own, 'here')})")
             if is_direct:
@@ -462,7 +467,7 @@ class _Writer:
             else:
                 buffer = f"torch.empty({self._buffer(symbol, has_lanes)}, device=device)"
                 gradients.append(Gradient(pointer(name), target, buffer, self._reduced(symbol, target, has_lanes)))
-        return stores, over, gradients
+        return stores, delayed, over, gradients
 
     def _buffer(self, symbol, has_lanes: bool) -> str:
         shape = [] if has_lanes else ["blocks"]
@@ -498,7 +503,7 @@ class _Writer:
             own = site.axes_of(binding.name.removeprefix("sum "))
             text, axes = site.summed_over_tokens(binding.value, own)
             starts.append(f"{name} = {self.lanes.zeros(axes)}")
-            sums.append(f"{name} += tl.where(here, {text}, 0.0)")
+            sums.append(_grown(name, text))
             site.bind_sum(binding, name, axes)
         return starts, sums
 
@@ -571,6 +576,11 @@ class _Writer:
         for name in map(pointer, self.tokens.immaterial):
             found[name] = unasked(name)
         return [found.get(pointer(s.name), f"torch.zeros_like({pointer(s.name)})") for s in self.tokens.arguments]
+
+
+def _grown(name: str, text: str) -> str:
+    """A sum over tokens with one token more: term after term, each product with the sum in one instruction."""
+    return f"{name} = tl.where(here, {name} + {text}, {name})"
 
 
 def _lanes(program: ScanProgram, tokens: TokenWriter) -> Lanes:

@@ -47,7 +47,7 @@ class State:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the output: its name, its value, the tokens of a block that have been made, and its place."""
+    """What is stored of every token: its name, its value, those of a block that have been made, and its place."""
 
     name: str
     text: str
@@ -121,6 +121,7 @@ class ScanPackage:
     again_next: tuple[str, ...]
     gradient: Pass
     stores: tuple[str, ...]
+    delayed: tuple[Row, ...]  # stores of a block's tokens together
     over: tuple[LaneSum, ...]
     starts: tuple[str, ...]
     sums: tuple[str, ...]
@@ -128,6 +129,7 @@ class ScanPackage:
     ends: tuple[CodeLine, ...]
     end_stores: tuple[str, ...]
     edge: str
+    edge_ahead: str  # of the block before
     edge_count: str
     targets: str
     buffers: tuple[CodeLine, ...]
