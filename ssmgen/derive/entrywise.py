@@ -6,11 +6,13 @@ At every place n states are ds/dt = A s + b with A n x n. For f(z) = f(0) + r z 
 
 so that one division makes all of them. The determinant is 0 where the step has no solution, or more than one.
 
-Of two states an entire f, as exp, is closed as well. With m half the trace of Z and d = ((Z_11 - Z_22) / 2)^2 + Z_12 Z_21, (Z - m)^2 = d and
+Of two states an entire f, as exp, is closed as well. With m half the trace of Z and d = ((Z_11 - Z_22) / 2)^2 + Z_12 Z_21 is
+(Z - m)^2 = d, and
 
     f(Z) = e + o (Z - m),    f(m + s) = e + s o  and  f(m - s) = e - s o  where s^2 = d
 
-e and o are entire functions of m and d: there is nothing to divide by, whether the states fade (d > 0), swing (d < 0) or the two roots are one.
+e and o are entire functions of m and d: there is nothing to divide by, whether the states fade (d > 0), swing (d < 0) or the roots are
+one.
 """
 
 from __future__ import annotations
