@@ -95,6 +95,15 @@ class Bounds:
                 )
         return False
 
+    def monomials(self, expr: spec.Expr) -> list[tuple[Fraction, list[tuple[spec.Expr, int]]]] | None:
+        """`expr` as a sum of coefficients times powers of parts that are no sums or products; None where that is too large."""
+        form = _PolynomialForm(self)
+        try:
+            found = form._expand(expr)
+        except _TooLarge:
+            return None
+        return [(coefficient, [(form.atoms[atom], power) for atom, power in monomial]) for monomial, coefficient in found.items()]
+
     # --- by node -------------------------------------------------------------------------------------------------
 
     def _natural(self, expr: spec.Expr) -> Interval:

@@ -79,6 +79,9 @@ def _placed(recurrence: Recurrence) -> Classified:
 
 def _obstacle(recurrence: Recurrence, names: tuple[str, ...]) -> str:
     """Why states that feed each other are no members of one walk; empty where they are, and where they feed no other."""
+    own = [recurrence.spec.state(name) for name in names]
+    if len(names) > 1 and any(state.type.field == "complex" and state.rotating_rows is None for state in own):
+        return "their entries are complex numbers"
     framed = turned(looking_ahead(recurrence)) if Facts(recurrence, names).coupling_terms else None
     if not isinstance(framed, Recurrence):
         return ""

@@ -54,6 +54,14 @@ DERIVATIVES: dict[str, Callable[[Expr, Expr], Expr]] = {
 }
 """d f(x) / d x, from x and y = f(x)."""
 
+BY_BOTH: dict[str, tuple[Callable[..., Expr], Callable[..., Expr]]] = {
+    "exp_even": (lambda x, d, y: y, lambda x, d, y: mul(const(HALF), apply("exp_odd", x, d))),
+    "exp_odd": (lambda x, d, y: y, lambda x, d, y: apply("exp_odd_bend", x, d)),
+    "phi1_even": (lambda x, d, y: apply("phi1_even_slope", x, d), lambda x, d, y: mul(const(HALF), apply("phi1_odd_slope", x, d))),
+    "phi1_odd": (lambda x, d, y: apply("phi1_odd_slope", x, d), lambda x, d, y: apply("phi1_odd_bend", x, d)),
+}
+"""d f(x, d) / d x and d f(x, d) / d d, from x, d and y = f(x, d); of an even part the second is half of the odd part of f'."""
+
 
 def cotangents(expr: Expr, cotangent: Expr, value: Expr | None = None) -> list[tuple[str, Expr]]:
     """(name, contribution) for every occurrence of a name in `expr`, when `cotangent` (of expr's type) reaches it.
@@ -151,6 +159,10 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
     name, args = expr.function, expr.args
     if name in DERIVATIVES:
         _visit(args[0], mul(dy, DERIVATIVES[name](args[0], y)), None, found)
+    elif name in BY_BOTH:
+        for arg, slope in zip(args, BY_BOTH[name], strict=True):
+            if _has_name(arg):
+                _visit(arg, _reduced(mul(dy, slope(*args, y)), arg), None, found)
     elif name in ("min", "max"):
         # at a tie `max` takes its first argument and `min` its second
         wins = apply("at_least", args[0], args[1])

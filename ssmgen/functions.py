@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import intervals
+from . import even_odd, intervals
 from .intervals import INFINITY, NONNEGATIVE, POSITIVE, WHOLE, Interval, closed
 
 
@@ -245,6 +245,20 @@ _TABLE = (
     Function("phi1", "pointwise", (1, 1), "(exp(x) - 1) / x, 1 at 0", _increasing(phi(1), floor=0.0), value=phi(1), monotone="increasing"),
     Function(
         "phi2", "pointwise", (1, 1), "(phi1(x) - 1) / x, 1/2 at 0", _increasing(phi(2), floor=0.0), value=phi(2), monotone="increasing"
+    ),
+    *(
+        Function(
+            f"{name}_{part}",
+            "pointwise",
+            (2, 2),
+            f"{name}_{part}(x, d): {text} with s^2 = d of either sign",
+            even_odd.reach(order, place),
+            value=even_odd.part(order, place),
+        )
+        for order, name in enumerate(("exp", "phi1"))
+        for place, (part, text) in enumerate(
+            (("even", f"({name}(x + s) + {name}(x - s)) / 2"), ("odd", f"({name}(x + s) - {name}(x - s)) / (2 s)"))
+        )
     ),
     # over the rows of a column
     Function("unit", "column", (1, 1), "x / sqrt(|x|^2 + 1e-6)", _unit),

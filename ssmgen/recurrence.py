@@ -122,6 +122,7 @@ class DiscreteForm:
     held_order: int | None = None
     special: str = ""  # the value of a parameter at which the order is higher
     contracting: tuple[str, ...] = ()  # states that no step lengthens: their rate draws towards 0, and the method keeps that
+    joint: tuple[tuple[str, ...], ...] = ()  # states that feed each other, of which no eigenvalue of a step is outside the unit disc
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ def _convolution(classified: Classified) -> tuple[Convolution | None, bool, tupl
     transforms, work = _transforms(core, convolution), scan_cost(core).flops[1]
     words = f"no token changes what is kept: {transforms:,} transform{'s' * (transforms > 1)} a token against {work:,.0f} operations"
     judged = stability(classified.recurrence)
-    fades = all(each.is_contraction or (not each.beside and each.factor is not None and each.factor.high <= 1) for each in judged)
+    fades = all(
+        each.is_contraction or each.is_joint or (not each.beside and each.factor is not None and each.factor.high <= 1) for each in judged
+    )
     if asked == "convolution" and not fades:
         words += "; not proved that nothing grows: answers that do lose the digits of what came before"
     if asked is not None:

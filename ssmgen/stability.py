@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from . import algebra, intervals
 from .bounds import Bounds, bounds_of
-from .expressions import children, is_imaginary_unit, key, nodes
+from .expressions import children, is_imaginary_unit, key, nodes, references
 from .features._facts import Facts
 from .intervals import INFINITY, Interval, point
 from .recurrence import Generator, MicroStep, Recurrence, Transition
@@ -27,7 +27,8 @@ class Stability:
     `factor` bounds |a| for every token, `initial` for parameters at their initial values and inputs of 0; None where
     nothing is known. `signed` bounds a itself, where it is real. `words`: the judgement. `beside`: what other terms add to it;
     where that is a correction, `along` is its eigenvalue along its key, of length 1, and `along_bound` what that lies in.
-    `is_contraction`: with it, too, no token lengthens the state.
+    `is_contraction`: with it, too, no token lengthens the state. `is_joint`: of states that feed each other no eigenvalue of a token is
+    outside the unit disc, so that the same token again and again lets them grow at most in proportion to their number.
     """
 
     state: str
@@ -39,6 +40,7 @@ class Stability:
     along: Expr | None = None
     along_bound: Interval | None = None
     is_contraction: bool = False
+    is_joint: bool = False
 
     @property
     def half_life(self) -> Interval | None:
@@ -83,7 +85,7 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     terms = [(step, t) for step in recurrence.steps for t in step.transitions if t.target == state]
     others = sorted({t.source for _, t in terms} - {state})
     if others:
-        return Stability(state, None, _fed(recurrence, state, others))
+        return _joint(recurrence, state, others) or Stability(state, None, _fed(recurrence, state, others))
     if any(all(_mixes(t) for s, t in terms if s is step) for step in recurrence.steps if any(s is step for s, _ in terms)):
         return Stability(state, None, _matrices(recurrence, [t for _, t in terms]))
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
@@ -105,6 +107,83 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     found = Stability(state, factor, f"without its correction, {words}", early, beside, signed)
     is_one = len(mixing) == len(recurrence.steps) == 1 and recurrence.steps[0].index is None and all(t.rank is None for _, t in terms)
     return replace(found, along=mixing[0].along, along_bound=mixing[0].bound) if is_one else found
+
+
+_IN_DISC = "no eigenvalue of a token is outside the unit disc; a token again and again lets them grow at most in proportion to its number"
+
+
+def _joint(recurrence: Recurrence, state: str, others: list[str]) -> Stability | None:
+    """States that feed each other entry by entry: what their method keeps of rates that fade, or of two the conditions of Jury.
+
+    The roots of r^2 - t r + d, t the trace and d the determinant, are in the unit disc exactly where d <= 1 and |t| <= 1 + d.
+    """
+    groups = () if recurrence.discrete is None else recurrence.discrete.joint
+    group = next((each for each in groups if state in each), None)
+    if group is not None:
+        names = ", ".join(f"`{name}`" for name in group if name != state)
+        kept = f"no eigenvalue of their rates has a real part above 0, and `{recurrence.discrete.method}` keeps that"
+        return Stability(state, None, f"with {names}: {kept}: {_IN_DISC}", is_joint=True)
+    feeds = len(others) == 1 and _feeds(recurrence, state, others[0])
+    matrix = _of_two(recurrence, (state, others[0])) if feeds else None
+    if matrix is None:
+        return None
+    (a, b), (c, d) = matrix
+    trace, determinant = algebra.add(a, d), algebra.add(algebra.mul(a, d), algebra.neg(algebra.mul(b, c)))
+    one, bounds = algebra.const(1), _bounds(recurrence)
+    conditions = [algebra.add(one, algebra.neg(determinant)), *(algebra.add(one, x, determinant) for x in (trace, algebra.neg(trace)))]
+    missing = [each for each in conditions if not bounds.of(each).is_nonnegative]
+    if not missing:
+        return Stability(state, None, f"with `{others[0]}`: {_IN_DISC}", is_joint=True)
+    if any(name in dict(recurrence.hoisted) for each in missing for name in references(each)):
+        return None
+    needed = " and ".join(f"{_expanded(each, bounds)} >= 0" for each in missing)
+    reaches = " and ".join(f"{bounds.of(each)}" for each in missing)
+    return Stability(state, None, f"with `{others[0]}`: eigenvalues of a token are in the unit disc where {needed}, which is in {reaches}")
+
+
+def _feeds(recurrence: Recurrence, state: str, other: str) -> bool:
+    """Whether a state enters the value of another."""
+    return any(t.target == other and t.source == state for step in recurrence.steps for t in step.transitions)
+
+
+def _of_two(recurrence: Recurrence, names: tuple[str, str]) -> tuple[tuple[Expr, ...], ...] | None:
+    """The small matrix that a token multiplies two states by at every entry; None where they are not alone, or not by entries."""
+    if len(recurrence.steps) != 1 or recurrence.steps[0].index is not None:
+        return None
+    terms = [t for t in recurrence.steps[0].transitions if t.target in names]
+    generators = [(place, g) for t in terms for place, side in (("left", t.left), ("right", t.right)) for g in side]
+    sides = {"whole" if g.kind == "elementwise" else place for place, g in generators}
+    if any(t.source not in names or t.rank is not None for t in terms) or len(sides) > 1:
+        return None
+    values = [t.coefficient for t in terms] + [g.column for _, g in generators]
+    if any(g.kind not in ("diagonal", "elementwise") for _, g in generators) or any(v.type.field == "complex" for v in values):
+        return None
+
+    def entry(target: str, source: str) -> Expr:
+        found = []
+        for term in (t for t in terms if (t.target, t.source) == (target, source)):
+            value = term.coefficient
+            for g in term.left + term.right:
+                value = algebra.mul(value, g.column)
+            found.append(value)
+        return algebra.add(*found) if found else algebra.ZERO
+
+    return tuple(tuple(entry(target, source) for source in names) for target in names)
+
+
+def _expanded(expr: Expr, bounds: Bounds) -> str:
+    """A polynomial with its terms collected, as text."""
+    found = bounds.monomials(expr)
+    if found is None:
+        return expr_text(expr)
+    text = ""
+    for coefficient, factors in found:
+        size = abs(coefficient)
+        words = [str(size)] if size != 1 or not factors else []
+        words += [expr_text(atom) + (f"^{power}" if power > 1 else "") for atom, power in factors]
+        sign = "-" if coefficient < 0 else "+"
+        text += f" {sign} {' * '.join(words)}" if text else f"{'-' * (sign == '-')}{' * '.join(words)}"
+    return text or "0"
 
 
 def _fed(recurrence: Recurrence, state: str, others: list[str]) -> str:

@@ -118,6 +118,77 @@ def test_an_exact_delta_rule_whose_key_vanishes(tmp_path):
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
 
 
+SWINGING = """
+recurrence swinging_{method} {{
+  input      u : scalar per channel; dt, a, g : scalar per channel >= 0
+  state      z, x : real scalar per channel
+  dynamics   dz/dt = u - g * z - a * x
+  dynamics   dx/dt = z
+  discretize {method}({args})
+  output     x'
+}}
+"""
+
+
+def swinging(method: str, folder):
+    args = ", ".join(["dt", *("1/2" for _ in METHODS[method].parameters[1:])])
+    return load(write(SWINGING.format(method=method, args=args), folder)[0])
+
+
+@pytest.mark.parametrize("damping", [0.8, 6.0, 7.0], ids=["swings", "critical", "creeps"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if name not in ("euler", "rk4")])
+def test_a_damped_oscillator(name, damping, tmp_path):
+    """A chirp and a step through x'' = u - g x' - 9 x: the order of the method, against the integral of exp(A (1 - t)) u(t)."""
+    made, method = swinging(name, tmp_path), METHODS[name]
+    order = order_of(method, {p: Fraction(1, 2) for p in method.parameters[1:]})
+    matrix = torch.tensor([[-damping, -9.0], [1, 0]], dtype=torch.float64)
+    x, w = np.polynomial.legendre.leggauss(60)
+    nodes, weights = torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
+    responses = torch.matrix_exp(matrix * (1 - nodes)[:, None, None])[:, 1, 0]
+    start = torch.tensor([-0.5, 1.0], dtype=torch.float64)
+
+    def error(u, steps: int) -> float:
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        parts = dict(zip("zx", start.reshape(2, 1, 1), strict=True), u_previous=u(t[:1]).reshape(1, 1))
+        tokens = (u(t[1:]), *(torch.full_like(t[1:], value) for value in (1 / steps, 9.0, damping)))
+        state = made.State(**{part: parts[part] for part in made.State._fields})
+        found = getattr(made, f"swinging_{name}")(*(x.reshape(1, -1, 1) for x in tokens), initial_state=state).y[0, -1, 0]
+        return abs(float(found - torch.matrix_exp(matrix)[1] @ start - (weights * responses * u(nodes)).sum()))
+
+    for u, expected in ((chirp, order.smooth), (torch.ones_like, order.held)):
+        if expected is None:
+            assert error(u, 8) < 1e-14
+        else:
+            assert math.log2(error(u, 128) / error(u, 256)) == pytest.approx(expected, abs=0.15)
+
+
+# half of the trace is 12 where eigenvalues are farthest apart: the slow one is off by so many places of the dtype
+@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-13), (torch.float32, 4e-6)], ids=["float64", "float32"])
+def test_an_exponential_of_two_states_near_every_coincidence(dtype, close, tmp_path):
+    """Values and gradients where eigenvalues are one, are 0, or both, and where they are far apart: of matrix exponentials."""
+    made = swinging("zoh", tmp_path)
+    points = [(0.0, 0.0), (0.0, 1e-9), (1.0, 0.0), (1.0, 1e-7), (2.0, 1.0), (2.0, 1 + 1e-9)]
+    points += [(0.0, 4.0), (1e-5, 1e-3), (40.0, 1.0), (0.3, 900.0)]
+    g, a = (torch.tensor(column, dtype=dtype) for column in zip(*points, strict=True))
+    given = [torch.full_like(g, 0.7), torch.full_like(g, 0.6), a, g, torch.full_like(g, -0.4), torch.full_like(g, 0.9)]
+
+    def emitted(u, dt, a, g, z, x):
+        tokens = (value.reshape(1, 1, -1) for value in (u, dt, a, g))
+        return made.swinging_zoh(*tokens, initial_state=made.State(z=z[None], x=x[None])).y.flatten()
+
+    def exact(u, dt, a, g, z, x):
+        rates = torch.stack([torch.stack([-g, -a, u], -1), torch.stack([g * 0 + 1, g * 0, g * 0], -1), torch.zeros(len(g), 3)], -2)
+        start = torch.stack([z, x, torch.ones_like(x)], -1)
+        return (torch.matrix_exp(dt[:, None, None] * rates.to(u.dtype)) @ start[..., None])[:, 1, 0]
+
+    runs = []
+    for function, values in ((emitted, given), (exact, [value.double() for value in given])):
+        values = [value.clone().requires_grad_() for value in values]
+        y = function(*values)
+        runs.append([y.double(), *(each.double() for each in torch.autograd.grad(y.sum(), values))])
+    torch.testing.assert_close(runs[0], runs[1], rtol=close, atol=close)
+
+
 DRIVEN = """
 recurrence driven_{method} {{
   input      u : scalar per channel; dt, a, g, c : scalar per channel >= 0

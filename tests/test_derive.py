@@ -381,7 +381,6 @@ UNDEFINED = {
     "diagonal and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "value side and erase": ("zoh", "exp_euler", "exp_trapezoid"),
     "dense": ("zoh", "bilinear", "implicit_euler", "trapezoid", "exp_euler", "exp_trapezoid"),
-    "two": ("zoh", "exp_euler", "exp_trapezoid"),
 }
 
 

@@ -276,6 +276,39 @@ def test_a_state_that_is_fed_and_feeds_none_has_eigenvalues_of_its_own():
     assert found[1].words == "contraction: |a| <= 0.5 < 1"
 
 
+PAIR = """recurrence pair {{
+  dim    N = 4
+  input  u, f : [N]; dt : scalar in (0, 1)
+  param  c : [N] per head
+  let    A : [N] = {rate}
+  state  z, x : real [N]
+  {step}
+  output y = c * x'
+}}
+"""
+CONTINUOUS = "dynamics dz/dt = u - A * x\n dx/dt = z - {more} * x\n discretize {method}"
+SYMPLECTIC = "update z' = z + dt * (u - A * x)\n x' = x + dt * z'"
+
+
+@pytest.mark.parametrize(
+    "rate, step, is_joint, words",
+    [
+        ("4 * sigmoid(f)", SYMPLECTIC, True, "with `x`: no eigenvalue of a token is outside the unit disc"),
+        ("relu(f)", SYMPLECTIC, False, "eigenvalues of a token are in the unit disc where 4 - dt^2 * A >= 0, which is in (-inf, 4]"),
+        ("relu(f)", CONTINUOUS.format(more=0, method="zoh(dt)"), True, "`zoh` keeps that"),
+        ("relu(f)", CONTINUOUS.format(more=1, method="bilinear(dt)"), True, "`bilinear` keeps that"),
+        ("f", CONTINUOUS.format(more=1, method="zoh(dt)"), False, "fed by `x`, which it feeds in turn: their decays alone bound nothing"),
+        ("relu(f)", CONTINUOUS.format(more=0, method="euler(dt)"), False, "where -dt^2 * A >= 0, which is in (-inf, 0]"),
+        ("sigmoid(f)", "update z' = 0.3 * z - 0.9 * A * x + u\n x' = 0.8 * z + 0.2 * x", True, "at most in proportion to its number"),
+    ],
+    ids=["slow steps", "steps of any size", "exponential", "bilinear", "may grow", "explicit", "discrete"],
+)
+def test_eigenvalues_of_two_states_that_feed_each_other(rate, step, is_joint, words):
+    found = stability(classified(Source("pair.ssm", PAIR.format(rate=rate, step=step))).recurrence)
+    assert [each.is_joint for each in found] == [is_joint, is_joint]
+    assert words in found[0].words, found[0].words
+
+
 def test_a_corrected_state_that_is_fed_does_not_feed_back():
     text = """recurrence fed {
   dim    N = 4, P = 4

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmgen.even_odd import bend
 from ssmgen.functions import FUNCTIONS, names
 from ssmgen.intervals import Interval, point
 
@@ -26,6 +28,41 @@ EXPECTED = {
 def test_value(name):
     x, expected = EXPECTED[name]
     assert FUNCTIONS[name].value(x) == pytest.approx(expected, abs=1e-12)
+
+
+OF_TWO = [n for n in names("pointwise") if n.endswith(("_even", "_odd"))]
+
+
+def even_and_odd(order: int, x: float, d: float) -> tuple[float, float]:
+    """By the first column of the series of [[x, d], [1, x]], whose eigenvalues are x +- sqrt(d), in rational arithmetic."""
+    a, b = Fraction(x), Fraction(d)
+    even, odd, total, other = Fraction(1), Fraction(0), Fraction(0), Fraction(0)
+    for j in range(90):
+        total, other = total + even / math.factorial(j + order), other + odd / math.factorial(j + order)
+        even, odd = even * a + odd * b, even + odd * a
+    return float(total), float(other)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-7, -0.3, 1.5, -1.99, -2.0, -7.0])
+@pytest.mark.parametrize("d", [0.0, 1e-9, -1e-9, 0.25, -0.25, 0.999, -1.0, 4.0, 49.0, -60.0])
+def test_even_and_odd_parts(x, d):
+    """Values where eigenvalues are one, near each other, near 0, apart, or a conjugate pair; what an interval says holds them."""
+    largest = math.exp(x + math.sqrt(max(d, 0.0)))
+    for name in OF_TWO:
+        order, place = int(name.startswith("phi1")), int(name.endswith("odd"))
+        expected, found = even_and_odd(order, x, d)[place], FUNCTIONS[name].value(x, d)
+        assert found == pytest.approx(expected, rel=1e-13, abs=1e-14 * max(largest, 1))
+        around = FUNCTIONS[name].transfer(Interval(x - 0.5, x + 0.1), Interval(d - 3, d + 1)), FUNCTIONS[name].transfer(point(x), point(d))
+        assert all(each.low <= found <= each.high for each in around), (name, around, found)
+
+
+@pytest.mark.parametrize("x", [0.4, -1.5, -6.0])
+@pytest.mark.parametrize("d", [1e-6, -0.5, 0.9, 3.0, -20.0])
+def test_the_slope_of_an_odd_part(x, d):
+    for order in (0, 1):
+        change = (even_and_odd(order, x, d + 1e-5)[1] - even_and_odd(order, x, d - 1e-5)[1]) / 2e-5
+        # the central difference is off by its third derivative times 1e-10, and by 1e-16 over the step
+        assert bend(order, x, d) == pytest.approx(change, rel=1e-6, abs=1e-10)
 
 
 def test_the_table_is_closed_and_consistent():

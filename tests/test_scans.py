@@ -174,6 +174,32 @@ recurrence corrected {
          S' = S diag(sigmoid(u)) + tanh(b) * M'
   output o = S'^T q + M^T k
 }""",
+    "complex states that feed each other, solved together, reversed": """
+recurrence swings {
+  dim    N = 4, P = 3
+  input  k, q : complex [N]; v : [P]; th, raw : [N]; step : scalar in (0, 1)
+  gate   a in (0, 1) = sigmoid(raw)
+  state  z, S : complex [N, P]
+  dynamics   dz/dt = diag(-a + i * th) z - S + k v^T
+             dS/dt = z - 0.5 * S
+  discretize implicit_euler(step)
+  output y = Re(S'^H q)
+  time   reversed
+}""",
+    "complex entries that feed each other, a complex matrix that writes, one state beside them, reversed": """
+recurrence modes {
+  dim    N = 4, P = 3
+  input  u : [P]; c : [N]; step : scalar in (0, 1)
+  param  rate, turn : [N] per head; B : complex [N, P] per head
+  let    g : complex [N] = -exp(rate) + i * turn
+  state  z, x : complex [N]; s : complex [N]
+  dynamics   dz/dt = g * z - x + B u
+             dx/dt = z
+             ds/dt = g * s + B u
+  discretize bilinear(step)
+  output y = Re(c * x') + Im(c * s')
+  time   reversed
+}""",
     "a state that drops everything, names that the package uses": """
 recurrence forgetful {
   dim    P = 4

@@ -46,6 +46,7 @@ POINTWISE = {
     "rsqrt": "c", "square": "x", "sin": "x", "cos": "x", "heavy_tail": "2 * x", "min": "x, y", "max": "x, s", "clamp": "x, -0.5, 0.5",
     "bounded_sqrt": "c, 3", "atan2": "x, y - 0.5",
     "phi1": "x", "phi2": "2 * x",
+    "exp_even": "x, 2 * y", "exp_odd": "x, 2 * y", "phi1_even": "2 * x, 2 * y", "phi1_odd": "2 * x, 2 * y",
 }  # fmt: skip
 """An argument for every pointwise function."""
 

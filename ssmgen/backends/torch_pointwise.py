@@ -340,6 +340,10 @@ INTERNAL = {
     "erf": lambda x: f"torch.erf({x})",
     "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
     "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
+    "exp_odd_bend": lambda x, d: f"_odd_bend({x}, {d}, 0)",
+    "phi1_even_slope": lambda x, d: f"_even_odd_slope({x}, {d})[0]",
+    "phi1_odd_slope": lambda x, d: f"_even_odd_slope({x}, {d})[1]",
+    "phi1_odd_bend": lambda x, d: f"_odd_bend({x}, {d}, 1)",
     "cosm1": lambda x: f"_cosm1({x})",
 }
 """Functions that only derivatives use."""

@@ -66,6 +66,10 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "heavy_tail": _call("_heavy_tail"),
     "phi1": lambda x: f"_phi({x}, 1)",
     "phi2": lambda x: f"_phi({x}, 2)",
+    "exp_even": lambda x, d: f"_even_odd({x}, {d}, 0)[0]",
+    "exp_odd": lambda x, d: f"_even_odd({x}, {d}, 0)[1]",
+    "phi1_even": lambda x, d: f"_even_odd({x}, {d}, 1)[0]",
+    "phi1_odd": lambda x, d: f"_even_odd({x}, {d}, 1)[1]",
     "min": _least,
     "max": _greatest,
     "clamp": _clamp,
@@ -76,7 +80,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
 }
 """Pointwise functions: the same text whatever the layout."""
 
-OF_TENSORS = ("atan2",)
+OF_TENSORS = ("atan2", "exp_even", "exp_odd", "phi1_even", "phi1_odd")
 """Functions of several arguments that take no Python number beside a tensor."""
 
 AXIS_FUNCTIONS: dict[str, Callable[[str, str], str]] = {
@@ -180,6 +184,63 @@ def _phi(x: Tensor, k: int) -> Tensor:
 def _phi_slope(x: Tensor, k: int) -> Tensor:
     """The derivative of _phi(x, k)."""
     return _phi(x, k) - k * _phi(x, k + 1)
+''',
+    "_even_odd": '''\
+def _even_odd(x: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The e and o of phi_k(x + s) = e + s o and phi_k(x - s) = e - s o, s^2 = d of either sign, k up to 2; phi_0 is exp."""
+    x, d = torch.broadcast_tensors(x, d)
+    near = d.abs() < 1
+    rise, turn = torch.sqrt(torch.where(d >= 1, d, 1)), torch.sqrt(torch.where(d <= -1, -d, 1))
+    if k == 0:
+        small = torch.where(near, d, 0)
+        even = odd = torch.ones_like(small)
+        for j in range(9, 0, -1):
+            even, odd = 1 + small * even / (2 * j * (2 * j - 1)), 1 + small * odd / (2 * j * (2 * j + 1))
+        above, below, size = torch.exp(x + rise), torch.exp(x - rise), torch.exp(x)
+        even = torch.where(near, size * even, torch.where(d > 0, (above + below) / 2, size * torch.cos(turn)))
+        return even, torch.where(near, size * odd, torch.where(d > 0, (above - below) / (2 * rise), size * torch.sin(turn) / turn))
+    # the series where both are small, two values where they are apart, else phi_k = (phi_{k-1} - 1) / z, k = 1 or 2
+    is_small = near & (x.abs() < 2)
+    u, v = torch.where(is_small, x, 0), torch.where(is_small, d, 0)
+    even, odd = torch.ones_like(u), torch.zeros_like(u)
+    for j in range(28, 0, -1):
+        even, odd = 1 + (even * u + odd * v) / (j + k), (even + odd * u) / (j + k)
+    above, below = _phi(x + rise, k), _phi(x - rise, k)
+    lower, other = _even_odd(x, d, k - 1)
+    lower, size = lower - 1, torch.where(is_small | (d >= 1), 1, x * x - d)
+    far = torch.where(d >= 1, (above + below) / 2, (lower * x - other * d) / size)
+    far_odd = torch.where(d >= 1, (above - below) / (2 * rise), (other * x - lower) / size)
+    return torch.where(is_small, even / k, far), torch.where(is_small, odd / k, far_odd)
+''',
+    "_even_odd_slope": '''\
+def _even_odd_slope(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives by x of what _even_odd(x, d, 1) gives."""
+    (even, odd), (next_even, next_odd) = _even_odd(x, d, 1), _even_odd(x, d, 2)
+    return even - next_even, odd - next_odd
+''',
+    "_odd_bend": '''\
+def _odd_bend(x: Tensor, d: Tensor, k: int) -> Tensor:
+    """The derivative by d of the second that _even_odd(x, d, k) gives, k = 0 or 1."""
+    x, d = torch.broadcast_tensors(x, d)
+    near = d.abs() < 1
+    small = torch.where(near, d, 0)
+    (even, odd), series = _even_odd(x, d, 0), torch.full_like(small, 1 / 6)
+    for j in range(9, 0, -1):
+        series = 1 / 6 + small * series / (2 * j * (2 * j + 3))
+    bend = torch.where(near, torch.exp(x) * series, (even - odd) / (2 * torch.where(near, 1, d)))
+    if k == 0:
+        return bend
+    is_small = near & (x.abs() < 2)
+    u, v = torch.where(is_small, x, 0), torch.where(is_small, d, 0)
+    e, o = torch.ones_like(u), torch.zeros_like(u)
+    d_e, d_o = torch.zeros_like(u), torch.zeros_like(u)
+    for j in range(28, 0, -1):
+        d_e, d_o = (d_e * u + d_o * v + o) / (j + 1), (d_e + d_o * u) / (j + 1)
+        e, o = 1 + (e * u + o * v) / (j + 1), (e + o * u) / (j + 1)
+    own = _even_odd(x, d, 1)[1]
+    beside = (bend * x - odd / 2 + own) / torch.where(near & ~is_small, x * x - d, 1)
+    apart = (_even_odd_slope(x, d)[0] - own) / (2 * torch.where(near, 1, d))
+    return torch.where(is_small, d_o, torch.where(near, beside, apart))
 ''',
     "_cis": '''\
 def _cis(angle: Tensor) -> Tensor:

@@ -39,6 +39,10 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "heavy_tail": _call("_heavy_tail"),
     "phi1": lambda x: f"_phi({x}, 1)",
     "phi2": lambda x: f"_phi({x}, 2)",
+    "exp_even": lambda x, d: f"_even({x}, {d}, 0)",
+    "exp_odd": lambda x, d: f"_odd({x}, {d}, 0)",
+    "phi1_even": lambda x, d: f"_even({x}, {d}, 1)",
+    "phi1_odd": lambda x, d: f"_odd({x}, {d}, 1)",
     "min": _call("tl.minimum"),
     "max": _call("tl.maximum"),
     "clamp": lambda x, low, high: f"tl.minimum(tl.maximum({x}, {low}), {high})",
@@ -48,6 +52,10 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "erf": _call("tl.erf"),
     "phi1_slope": lambda x: f"_phi_slope({x}, 1)",
     "phi2_slope": lambda x: f"_phi_slope({x}, 2)",
+    "exp_odd_bend": lambda x, d: f"_odd_bend({x}, {d}, 0)",
+    "phi1_even_slope": lambda x, d: f"(_even({x}, {d}, 1) - _even({x}, {d}, 2))",
+    "phi1_odd_slope": lambda x, d: f"(_odd({x}, {d}, 1) - _odd({x}, {d}, 2))",
+    "phi1_odd_bend": lambda x, d: f"_odd_bend({x}, {d}, 1)",
     # and what parts of complex values do
     "cosm1": _call("_cosm1"),
 }
@@ -199,6 +207,87 @@ def _phi(x, k: tl.constexpr):
 def _phi_slope(x, k: tl.constexpr):
     """The derivative of _phi(x, k)."""
     return _phi(x, k) - k * _phi(x, k + 1)
+''',
+    "_exp_parts": '''\
+@triton.jit
+def _exp_parts(x, d):
+    """The e and o of exp(x + s) = e + s o and exp(x - s) = e - s o, s^2 = d of either sign."""
+    near = tl.abs(d) < 1
+    rise, turn = tl.sqrt(tl.where(d >= 1, d, 1.0)), tl.sqrt(tl.where(d <= -1, -d, 1.0))
+    small = tl.where(near, d, 0.0)
+    even, odd = 1 + small / 90, 1 + small / 110
+    even, odd = 1 + small / 56 * even, 1 + small / 72 * odd
+    even, odd = 1 + small / 30 * even, 1 + small / 42 * odd
+    even, odd = 1 + small / 12 * even, 1 + small / 20 * odd
+    even, odd = 1 + small / 2 * even, 1 + small / 6 * odd
+    above, below, size = _exp(x + rise), _exp(x - rise), _exp(x)
+    even = tl.where(near, size * even, tl.where(d > 0, 0.5 * (above + below), size * tl.cos(turn)))
+    return even, tl.where(near, size * odd, tl.where(d > 0, (above - below) / (2 * rise), size * tl.sin(turn) / turn))
+''',
+    "_next_parts": '''\
+@triton.jit
+def _next_parts(x, d, lower, other, k: tl.constexpr):
+    """The same of phi_k, k = 1 or 2, from those of phi_{k-1} with the 1 of its series taken off."""
+    near = tl.abs(d) < 1
+    is_small = near & (tl.abs(x) < 2)
+    u, v = tl.where(is_small, x, 0.0), tl.where(is_small, d, 0.0)
+    even, odd = 1 + u / (16 + k), 1 / (16 + k) + u * 0.0
+    for j in tl.static_range(15):
+        even, odd = 1 + (even * u + odd * v) / (15 + k - j), (even + odd * u) / (15 + k - j)
+    rise = tl.sqrt(tl.where(d >= 1, d, 1.0))
+    above, below = _phi(x + rise, k), _phi(x - rise, k)
+    size = tl.where(is_small | (d >= 1), 1.0, x * x - d)
+    far = tl.where(d >= 1, 0.5 * (above + below), (lower * x - other * d) / size)
+    far_odd = tl.where(d >= 1, (above - below) / (2 * rise), (other * x - lower) / size)
+    return tl.where(is_small, even / k, far), tl.where(is_small, odd / k, far_odd)
+''',
+    "_phi_parts": '''\
+@triton.jit
+def _phi_parts(x, d, k: tl.constexpr):
+    """The e and o of phi_k(x + s) = e + s o, s^2 = d, k up to 2; phi_0 is exp."""
+    even, odd = _exp_parts(x, d)
+    if k > 0:
+        even, odd = _next_parts(x, d, even - 1, odd, 1)
+    if k > 1:
+        even, odd = _next_parts(x, d, even - 1, odd, 2)
+    return even, odd
+''',
+    "_even": '''\
+@triton.jit
+def _even(x, d, k: tl.constexpr):
+    """(phi_k(x + s) + phi_k(x - s)) / 2, s^2 = d of either sign."""
+    even, odd = _phi_parts(x, d, k)
+    return even
+''',
+    "_odd": '''\
+@triton.jit
+def _odd(x, d, k: tl.constexpr):
+    """(phi_k(x + s) - phi_k(x - s)) / (2 s), s^2 = d of either sign."""
+    even, odd = _phi_parts(x, d, k)
+    return odd
+''',
+    "_odd_bend": '''\
+@triton.jit
+def _odd_bend(x, d, k: tl.constexpr):
+    """The derivative of _odd(x, d, k) by d, k = 0 or 1."""
+    near = tl.abs(d) < 1
+    small = tl.where(near, d, 0.0)
+    even, odd = _exp_parts(x, d)
+    series = 1 + small / 54 * (1 + small / 88 * (1 + small / 130))
+    series = 1 + small / 10 * (1 + small / 28 * series)
+    bend = tl.where(near, _exp(x) * series / 6, (even - odd) / (2 * tl.where(near, 1.0, d)))
+    if k == 1:
+        is_small = near & (tl.abs(x) < 2)
+        u, v = tl.where(is_small, x, 0.0), tl.where(is_small, d, 0.0)
+        e, o, d_e, d_o = 1 + u * 0.0, u * 0.0, u * 0.0, u * 0.0
+        for j in tl.static_range(16):
+            d_e, d_o = (d_e * u + d_o * v + o) / (17 - j), (d_e + d_o * u) / (17 - j)
+            e, o = 1 + (e * u + o * v) / (17 - j), (e + o * u) / (17 - j)
+        own_even, own = _phi_parts(x, d, 1)
+        beside = (bend * x - 0.5 * odd + own) / tl.where(near & (tl.abs(x) >= 2), x * x - d, 1.0)
+        apart = (own_even - _even(x, d, 2) - own) / (2 * tl.where(near, 1.0, d))
+        bend = tl.where(is_small, d_o, tl.where(near, beside, apart))
+    return bend
 ''',
     "_unit": '''\
 @triton.jit

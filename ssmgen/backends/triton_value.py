@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from .. import even_odd
 from ..functions import FUNCTIONS as CLOSED
 from ..functions import phi
 from ..kernel import KEY, LAYOUT, VALUE
@@ -209,6 +210,10 @@ def past_function(name: str, values: tuple[float | None, ...]) -> float | None:
         "cosm1": lambda x: math.cos(x) - 1,
         "phi1_slope": lambda x: phi(1)(x) - phi(2)(x),
         "phi2_slope": lambda x: phi(2)(x) - 2 * phi(3)(x),
+        "exp_odd_bend": lambda x, d: even_odd.bend(0, x, d),
+        "phi1_even_slope": lambda x, d: even_odd.parts(1, x, d)[0] - even_odd.parts(2, x, d)[0],
+        "phi1_odd_slope": lambda x, d: even_odd.parts(1, x, d)[1] - even_odd.parts(2, x, d)[1],
+        "phi1_odd_bend": lambda x, d: even_odd.bend(1, x, d),
     }
     try:
         value = float((own[name] if name in own else CLOSED[name].value)(*values))

@@ -60,6 +60,8 @@ class _Discretizer:
         self.rates: list[Expr] = []  # what z is, for the text
         self.hoisted: dict[str, Expr] = {}  # values that get a name
         self.contracting: list[str] = []
+        self.joint: list[tuple[str, ...]] = []
+        self.is_of_two = False  # whether an exponential of two states is written out
 
     # --- the step ------------------------------------------------------------------------------------------------
 
@@ -104,10 +106,13 @@ class _Discretizer:
         except NoClosedForm as obstacle:
             help = self._alternatives_of(lambda method: _is_polynomial(method) and not turns)
             raise self._undefined(group[0], obstacle.span, title, obstacle.label, help, group) from None
-        if not entrywise.is_closed(self.method):
-            help = self._alternatives_of(lambda method: _is_polynomial(method) or entrywise.is_closed(method))
-            label = f"`{system.fed[1].name}` enters the dynamics of `{system.fed[0].name}`"
+        label = system.lacks(self.method)
+        if label is not None:
+            help = self._alternatives_of(lambda method: _is_polynomial(method) or system.has(method))
             raise self._undefined(group[0], system.span, title, label, help, group)
+        self.is_of_two = self.is_of_two or system.uses_exponentials(self.method)
+        if self._keeps_left() and entrywise.is_decaying(system):
+            self.joint.append(tuple(state.name for state in group))
         return [(state, self._one_of(system, state, derivatives), []) for state in group]
 
     def _system(self, group: tuple[State, ...], derivatives: dict[str, Polynomial], spans: dict[str, Span]) -> System:
@@ -271,14 +276,17 @@ class _Discretizer:
 
         f(z) = 1 + s z / (1 - g z) keeps the left half-plane in the unit disc where g > 0 and 0 <= s <= 2 g.
         """
-        slope, pole = formulas.slope_and_pole(self.method.transition) or (Fraction(-1), Fraction(0))
-        is_stable = self.method.transition == formulas.exp(formulas.Z) or (pole > 0 and 0 <= slope <= 2 * pole)
         is_mirrored = all(
             key(reader.expr) == key(algebra.apply("conj", column)) and self.formulas.is_nonpositive(coefficient)
             for _, coefficient, column, reader, _ in found.rank_one
         )
-        is_left = self.formulas.is_nonpositive(algebra.neg(self.dt)) and self.formulas.is_left(found.rate(state.type))
-        return is_stable and is_mirrored and is_left
+        return self._keeps_left() and is_mirrored and self.formulas.is_left(found.rate(state.type))
+
+    def _keeps_left(self) -> bool:
+        """Whether the method maps the left half-plane to the unit disc, for a step that is not negative."""
+        slope, pole = formulas.slope_and_pole(self.method.transition) or (Fraction(-1), Fraction(0))
+        is_stable = self.method.transition == formulas.exp(formulas.Z) or (pole > 0 and 0 <= slope <= 2 * pole)
+        return is_stable and self.formulas.is_nonpositive(algebra.neg(self.dt))
 
     def _alternatives(self, state: State, linear: Polynomial, span: Span) -> str:
         """The methods that have a closed form where this one has none."""
@@ -525,9 +533,12 @@ class _Discretizer:
             quotient = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name})"
             pairs = f"{quotient} of pairs, {name} = a + i w: over a^2 + w^2, with expm1({step}*a) and sin({step}*w/2)^2 above"
             singular = pairs if self.hoisted else f"{quotient}, its series near 0 and 1 there"
+        if self.is_of_two:
+            parts = "f = e + o (z - m), e and o the even and odd part in s of f(m + s): 2 m the trace of z, s^2 = m^2 - its determinant"
+            singular = f"z = {step}*{name} of two states: {parts}, of either sign; series near s = 0"
         return DiscreteForm(
             self.name, order.smooth, formulas.text(method.transition, names), tuple(weights), singular, order.held, self._special(names),
-            tuple(self.contracting),
+            tuple(self.contracting), tuple(self.joint),
         )  # fmt: skip
 
     def _special(self, names: dict[str, str]) -> str:

@@ -5,6 +5,14 @@ At every place n states are ds/dt = A s + b with A n x n. For f(z) = f(0) + r z 
     f(Z) = f(0) + r / g (R - 1),    R = (1 - g Z)^-1 = adjugate(1 - g Z) / determinant(1 - g Z)
 
 so that one division makes all of them. The determinant is 0 where the step has no solution, or more than one.
+
+Of two states an entire f, as exp, is closed as well. With m half the trace of Z and d = ((Z_11 - Z_22) / 2)^2 + Z_12 Z_21 is
+(Z - m)^2 = d, and
+
+    f(Z) = e + o (Z - m),    f(m + s) = e + s o  and  f(m - s) = e - s o  where s^2 = d
+
+e and o are entire functions of m and d: there is nothing to divide by, whether the states fade (d > 0), swing (d < 0) or the roots are
+one.
 """
 
 from __future__ import annotations
@@ -44,12 +52,6 @@ def groups(states: Sequence[State], derivatives: dict[str, Polynomial]) -> list[
     return list(dict.fromkeys(tuple(s for s in states if s.name in found[state.name]) for state in states))
 
 
-def is_closed(method: Method) -> bool:
-    """Whether every formula of the method is free of z or a quotient of linear ones with a pole."""
-    used = [f for f in (method.transition, method.write, method.older) if f is not None and depends_on_z(f)]
-    return all((found := formulas.slope_and_pole(f)) is not None and found[1] != 0 for f in used)
-
-
 @dataclass(frozen=True)
 class System:
     """The rates of a group: `rates[i][j]` multiplies state j in the dynamics of state i, along `side`.
@@ -68,8 +70,38 @@ class System:
     named: Callable[[State, str, Expr], Expr]
     inverses: dict[Fraction, Matrix] = field(default_factory=dict)
 
+    def has(self, method: Method) -> bool:
+        """Whether every formula of the method that depends on z is closed here."""
+        return self.lacks(method) is None
+
+    def lacks(self, method: Method) -> str | None:
+        """Why a formula of the method is not closed here; None where all of them are."""
+        used = (f for f in (method.transition, method.write, method.older) if f is not None and depends_on_z(f))
+        entire = [core for _, core in map(_weighed, used) if not _has_inverse(core)]
+        if all(core in _ENTIRE for core in entire):
+            if not entire or (len(self.states) == 2 and self.is_real):
+                return None
+            count = len(self.states)
+            return f"{count} states feed each other, and an exponential of two is written out" if count > 2 else "a rate is complex"
+        return f"`{self.fed[1].name}` enters the dynamics of `{self.fed[0].name}`"
+
+    def uses_exponentials(self, method: Method) -> bool:
+        """Whether an entire function is written out for the method."""
+        return any(f is not None and _weighed(f)[1] in _ENTIRE for f in (method.transition, method.write, method.older))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether no rate is complex."""
+        return all(rate.type.field == "real" for row in self.rates for rate in row)
+
     def at(self, formula: Formula) -> Matrix:
         """`formula(dt A)`, entry by entry. What is divided by is noted where it may vanish."""
+        weight, core = _weighed(formula)
+        if weight is not None:
+            factor = self.formulas.expr(weight, algebra.ZERO)
+            return tuple(tuple(algebra.mul(factor, entry) for entry in row) for row in self.at(core))
+        if core in _ENTIRE:
+            return self._of_two(_ENTIRE[core])
         count = range(len(self.states))
         start = algebra.const(formulas.series(formula, 1, self.formulas.numbers())[0])
         slope, pole = formulas.slope_and_pole(formula)
@@ -77,6 +109,17 @@ class System:
         rest = algebra.sub(start, share)
         inverse = self._inverse(pole)
         return tuple(tuple(algebra.add(algebra.mul(share, inverse[i][j]), rest if i == j else algebra.ZERO) for j in count) for i in count)
+
+    def _of_two(self, name: str) -> Matrix:
+        """An entire function of `dt A`, A of two states: `e + o (dt A - m)`."""
+        (a, b), (c, d) = (tuple(algebra.mul(self.step, rate) for rate in row) for row in self.rates)
+        first, half = self.states[0], algebra.const(Fraction(1, 2))
+        middle = self.named(first, "middle", algebra.mul(half, algebra.add(a, d)))
+        apart = self.named(first, "apart", algebra.mul(half, algebra.sub(a, d)))
+        square = self.named(first, "discriminant", algebra.add(algebra.apply("square", apart), algebra.mul(b, c)))
+        even, odd = (self.named(first, f"{name}_{part}", algebra.apply(f"{name}_{part}", middle, square)) for part in ("even", "odd"))
+        change = algebra.mul(odd, apart)
+        return (algebra.add(even, change), algebra.mul(odd, b)), (algebra.mul(odd, c), algebra.sub(even, change))
 
     def _inverse(self, pole: Fraction) -> Matrix:
         """`(1 - pole dt A)^-1`, its entries named."""
@@ -147,6 +190,28 @@ def growing(system: System) -> tuple[str, Expr] | None:
         if reach.high < 0 or (count <= 2 and not reach.is_nonnegative):
             return "minus the sum of their own rates" if size == 1 else "a coefficient of det(r - A)", coefficient
     return None
+
+
+_ENTIRE = {formulas.exp(formulas.Z): "exp", formulas.phi(1): "phi1"}
+"""Formulas without a pole, by the function whose even and odd part they are made of."""
+
+
+def _weighed(formula: Formula) -> tuple[Formula | None, Formula]:
+    """A factor that is free of z, None where there is none, and what it multiplies."""
+    match formula:
+        case formulas.Product(weight, core) | formulas.Product(core, weight) if not depends_on_z(weight):
+            return weight, core
+    return None, formula
+
+
+def _has_inverse(formula: Formula) -> bool:
+    """Whether a formula is a quotient of linear ones with a pole."""
+    return (found := formulas.slope_and_pole(formula)) is not None and found[1] != 0
+
+
+def is_decaying(system: System) -> bool:
+    """Whether no root of det(r - A) is proved to have a real part above 0; of one or two states the coefficients say so."""
+    return len(system.states) <= 2 and system.is_real and growing(system) is None
 
 
 def determinant(matrix: Matrix) -> Expr:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .. import algebra
+from .. import algebra, intervals
 from ..diagnostics import Label, Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..expressions import key, nodes, references
-from ..intervals import Interval
+from ..intervals import Interval, point
 from ..source import NOWHERE, Span
 from ..spec import Expr, Recurrence, State
 from ..spec_text import expr_text
@@ -23,10 +23,11 @@ def warn_unstable(state: State, terms: Polynomial, span: Span, values: Formulas,
     try:
         found = structure_of(state, linear, span, has_inverses=True)
     except NoClosedForm:
+        _warn_full(state, linear, span, values, report)
         return
     rates = [] if not found.sides and algebra.is_zero(found.scalar) else [found.rate(state.type)]
     # of a correction along one direction the sign says as much
-    rates += [coefficient for _, coefficient, column, row, _ in found.rank_one if key(column) == key(row)]
+    rates += [coefficient for _, coefficient, column, row, _ in found.rank_one if key(column) == key(row.expr)]
     for rate in rates:
         real = values.real_part(rate)
         if real is None or (reach := values.bounds.of(real)).high <= 0:
@@ -41,6 +42,53 @@ def warn_unstable(state: State, terms: Polynomial, span: Span, values: Formulas,
             note=_grows(reach),
             help="let the rate be at most 0, as in `-exp(A_log)` or `-softplus(a)`, or declare the input `<= 0`",
         )
+
+
+def _warn_full(state: State, linear: Polynomial, span: Span, values: Formulas, report: Report) -> None:
+    """Warn where full matrices are not proved to draw the state together: where the symmetric part of their sum may reach above 0.
+
+    What is turned against itself, `X - X^T`, has no such part, `-(X X^T)` one that is at most 0; of any other matrix no eigenvalue is
+    larger than the sum of a row's entries.
+    """
+    matrices: list[tuple[Expr, Expr, Span]] = []
+    reach = point(0)
+    for item in linear:
+        factors = [f for f in (*item.left, *item.right) if f.kind == "dense"]
+        is_gram = len(factors) == 2 and key(factors[0].expr) == key(algebra.transpose(factors[1].expr))
+        if is_gram and values.is_nonpositive(item.coefficient):
+            continue
+        if item.state.name != state.name or len(factors) != 1 or len(item.left) + len(item.right) != 1:
+            if [f.kind for f in (*item.left, *item.right)] in ([], ["diagonal"]):
+                rate = algebra.mul(item.coefficient, item.left[0].expr) if item.left else item.coefficient
+                reach = intervals.add(reach, values.bounds.of(rate))
+                continue
+            return
+        matrices.append((item.coefficient, factors[0].expr, item.span))
+    free = [m for m in matrices if not _is_cancelled(m, matrices, values)]
+    if (not free and reach.high <= 0) or any(m.type.field == "complex" for _, m, _ in free):
+        return
+    entries = point(0)
+    for coefficient, matrix, _ in free:
+        entries = intervals.add(entries, intervals.multiply(values.bounds.of(coefficient), values.bounds.of(matrix)))
+    report.warning(
+        "unstable-dynamics",
+        f"`{state.name}` may grow without bound",
+        next((place for *_, place in free if place != NOWHERE), span),
+        f"{f'a full matrix whose entries lie in {entries}, beside ' if free else ''}rates in {reach}",
+        secondary=_intervals(free[0][1], values) if free else (),
+        note="in continuous time the state grows as exp(r t) where an eigenvalue of the matrix has a real part r above 0; nothing is "
+        "proved of those of a full matrix but of `A - A^T`, which turns, and of `-(A A^T)`, which draws together",
+        help="build it of parts that do not grow, as in `(A - A^T) S - exp(a) * S`",
+    )
+
+
+def _is_cancelled(own: tuple[Expr, Expr, Span], matrices: list[tuple[Expr, Expr, Span]], values: Formulas) -> bool:
+    """Whether another term is the negative of the transpose."""
+    coefficient, matrix, _ = own
+    return any(
+        key(algebra.transpose(other)) == key(matrix) and values.bounds.of(algebra.add(coefficient, factor)) == point(0)
+        for factor, other, _ in matrices
+    )
 
 
 def _grows(reach: Interval) -> str:

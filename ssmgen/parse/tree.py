@@ -320,7 +320,8 @@ class Builder:
     def _refuse_target(self, target: s.Node, left: s.Node, is_update: bool) -> None:
         written = shown(self.report, target.span)
         if is_update and isinstance(left, s.Name) and left is target:
-            fact, edit = "without a prime this is the state before the token", f"write `{written}' = ...`"
+            fact = "without a prime this is the state before the token"
+            edit = f"write `{written}' = ...`; what is read has a statement of its own behind the update, `output {written} = ...`"
             if written.endswith("_t"):
                 fact, edit = "time is never written", f"write `{written[:-2]}' = ...`, or `{written}' = ...` for a state of that name"
         elif is_update and isinstance(target, s.Subscript):

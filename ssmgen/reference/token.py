@@ -318,7 +318,8 @@ class TokenWriter:
         if weights is not None and len(weights) > 1 and self._feed_each_other():
             return self._stages(weights)
         lines = []
-        groups = self._groups() if recurrence.discretization.method in INVERSES else [(item,) for item in recurrence.dynamics]
+        is_polynomial = formulas.coefficients(methods()[recurrence.discretization.method].transition) is not None
+        groups = [(item,) for item in recurrence.dynamics] if is_polynomial else self._groups()
         for group in (group for group in groups if len(group) > 1):
             lines += self._solved_together(group)
         for item in (group[0] for group in groups if len(group) == 1):
@@ -351,7 +352,7 @@ class TokenWriter:
         return [tuple(item for item, g in zip(items, group, strict=True) if g == number) for number in dict.fromkeys(group)]
 
     def _solved_together(self, group: tuple[spec.Dynamics, ...]) -> list[str]:
-        """An implicit method, of states that feed each other entry by entry: a system of as many equations for every entry."""
+        """Of states that feed each other entry by entry: a matrix of rates for every entry, and the step of all of them at once."""
         scope, method = self.scope, self.scope.spec.discretization.method
         states = [scope.spec.state(item.state) for item in group]
         words = ("ones", "rates", "held", "written", "last", "solved", "step", "carried", "left")
@@ -377,14 +378,20 @@ class TokenWriter:
         law, transition, write = STEPS["matrix"][method]
         eye = f"torch.eye({len(group)}, dtype={first}.dtype, device={first}.device)"
         parts = {"S": held, "A": rates, "b": written, "last": last, "dt": step}
+        if len(scope.spec.discretization.args) > 1:
+            parts["lam"] = text_of(scope.spec.discretization.args[1], self.names).at(ATOM)
         lines += [f"{rates} = torch.stack([{', '.join(scope.rates[s.name] for s in states)}], dim=-2)"]
         lines += [f"{held} = torch.stack([{', '.join(self.names.before[s.name] for s in states)}], dim=-1)[..., None]"]
         lines += [f"{written} = torch.stack([{', '.join(writes)}], dim=-1)[..., None]"]
-        if "{last}" in write:
+        if "{last}" in transition + write:
             lines += [f"{last} = torch.stack([{', '.join(before)}], dim=-1)[..., None]"]
         lines += [f"{step} = ({self._step_size(states[0].name)} * {ones})[..., None, None]", f"# {method}: {law}"]
-        lines += [f"{left} = {eye} - {INVERSES[method].format(**parts)} * {rates}"]
-        lines += [f"{carried} = {f'{transition} + {write}'.format(**parts)}", f"{solved} = torch.linalg.solve({left}, {carried})"]
+        value = f"{transition} + {write}".format(**parts)
+        if method in INVERSES:
+            lines += [f"{left} = {eye} - {INVERSES[method].format(**parts)} * {rates}"]
+            lines += [f"{carried} = {value}", f"{solved} = torch.linalg.solve({left}, {carried})"]
+        else:
+            lines += [f"{solved} = {value}"]
         return lines + [f"{scope.after[s.name]} = {solved}[..., {i}, 0]" for i, s in enumerate(states)]
 
     def _stages(self, weights: tuple[Formula, ...]) -> list[str]:

@@ -270,7 +270,9 @@ def _subscript(node: syntax.Subscript, scope: Scope, context: Context) -> Expr:
                     f"`{scope.report.source.slice(node.base.span)}` is {scope.shape(base.type)}",
                     node.span,
                     f"has {base.type.rows} rows",
-                    help=f"the loop and the rows have one size: `1..{base.type.rows}`"
+                    help="a token is read once its last step is done: `y[r] = S'^T q[r]` reads the same state by several queries"
+                    if isinstance(base, StateRef)
+                    else f"the loop and the rows have one size: `1..{base.type.rows}`"
                     if base.type.rows != ONE
                     else f"a scalar has no rows; declare it `[{count}]` or `[{count}, N]`",
                 )

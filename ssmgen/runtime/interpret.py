@@ -518,6 +518,22 @@ def _phi(x, order: int):
     return torch.matrix_exp(block)[..., 0, order]
 
 
+def _of_pair(order: int, odd: int):
+    """An entry of the exponential of Z = [[x, d], [1, x]], whose eigenvalues are x +- sqrt(d), or of its integral phi1(Z)."""
+
+    def value(x, d):
+        import torch
+
+        x, d = torch.broadcast_tensors(x, d)
+        z = torch.stack([torch.stack([x, d], -1), torch.stack([torch.ones_like(x), x], -1)], -2)
+        if order:
+            top = torch.cat([z, torch.eye(2, dtype=x.dtype, device=x.device).expand(z.shape)], -1)
+            z = torch.cat([top, torch.zeros_like(top)], -2)
+        return torch.matrix_exp(z)[..., odd, 2 if order else 0]
+
+    return value
+
+
 POINTWISE: dict[str, Callable] = {
     **{name: _named(name) for name in ("exp", "log", "log1p", "expm1", "tanh", "abs", "sqrt", "sin", "cos", "atan2")},
     "sigmoid": _where(lambda x: x >= 0, lambda x: 1 / (1 + (-x).exp()), lambda x: x.exp() / (1 + x.exp())),
@@ -537,6 +553,7 @@ POINTWISE: dict[str, Callable] = {
     "heavy_tail": _where(lambda x: x >= 0, lambda x: 1 + x, lambda x: 1 / (1 - x)),
     "phi1": lambda x: _phi(x, 1),
     "phi2": lambda x: _phi(x, 2),
+    **{f"{name}_{part}": _of_pair(order, odd) for order, name in enumerate(("exp", "phi1")) for odd, part in enumerate(("even", "odd"))},
     "Re": lambda x: x.real if x.is_complex() else x,
     "Im": lambda x: x.imag if x.is_complex() else 0 * x,
     "conj": lambda x: x.conj(),
