@@ -194,7 +194,8 @@ def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
         ("gated_deltanet", 64, 227, True, 64, (64, 3), (64, 2)),  # a multiprocessor holds two walks in two stages, one in three
         ("gated_deltanet", 64, 227, True, 16, (64, 2), (64, 2)),  # cut into many
         ("kda", 128, 227, True, 64, (64, 2), (128, 2)),  # from both ends there are twice as many as multiprocessors
-        ("kda", 128, 227, True, 32, (64, 2), (128, 2)),  # cut into many
+        ("kda", 128, 227, True, 32, (64, 2), (64, 2)),  # nobody waits
+        ("kda", 128, 227, True, 16, (64, 2), (128, 2)),  # cut into as many
         ("kda", 256, 227, True, 64, (64, 1), (64, 1)),
         ("gated_deltanet", 128, 99, False, 64, (64, 2), (64, 2)),  # operands in registers: a stage less lies in shared memory
         ("gated_deltanet", 128, 64, False, 64, (64, 1), (64, 1)),
