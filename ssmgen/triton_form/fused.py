@@ -410,7 +410,7 @@ class _Writer(Parts):
             uses_position=self.plan.uses_position,
             key_block="BK" if KEY in self.whole else "min(BK, k)",
             value_block="BV" if VALUE in self.whole else "min(BV, v)",
-            gradient_stages="2" if shared else "1",
+            gradient_stages="2" if shared or (self.walk.turns and self.folded is None) else "1",
             is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
             has_row_room=bool(rooms),
