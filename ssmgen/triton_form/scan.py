@@ -210,6 +210,7 @@ class _Writer:
             carries=self.carries,
             cut=cut,
             splits=splits,
+            wider="2 * " if splits and 2 * FEW * LONGEST * (len(ahead) + 2 * len(numbered)) <= HELD else "",
             both=tuple(dict.fromkeys((*cut.summary.ahead, *walk.ahead))) if cut is not None else (),
             pieces=", ".join(f"b_left_{n}, b_part_{n}" for n in numbered),
             pair=", ".join([*(f"b_k{n}, b_s{n}" for n in numbered), *(f"b_left_{n}, b_part_{n}" for n in numbered)]),

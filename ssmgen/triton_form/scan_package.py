@@ -112,6 +112,7 @@ class ScanPackage:
     carries: bool  # entries run by themselves: sequences may be cut
     cut: Cut | None
     splits: bool  # the warps of a program walk pieces of a block one behind the other
+    wider: str  # going backward, so many times the lanes, where the values of a token are few
     both: tuple[Load, ...]  # what that reads for what a piece leaves, and for its outputs
     pieces: str  # what every piece leaves and adds
     pair: str  # the same of two pieces
