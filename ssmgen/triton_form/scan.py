@@ -188,6 +188,8 @@ class _Writer:
         everything = (*gradients, *parameters)
         passes = (*((cut.summary, cut.asking) if cut is not None else ()), walk, again, gradient)
         texts += [line.text for made in passes for line in (*made.head, *made.lines)] + [line.text for line in ends]
+        numbered = range(len(program.states))
+        splits = cut is not None and self.lanes.key is None and len(numbered) <= FEW
         return ScanPackage(
             title=title_of(self.spec),
             equations=equations(self.plan.classified.recurrence.worded),
@@ -207,6 +209,14 @@ class _Writer:
             states=tuple(self._state(number, type) for number, (_, type) in enumerate(program.states)),
             carries=self.carries,
             cut=cut,
+            splits=splits,
+            wider="2 * " if splits and 2 * FEW * LONGEST * (len(ahead) + 2 * len(numbered)) <= HELD else "",
+            both=tuple(dict.fromkeys((*cut.summary.ahead, *walk.ahead))) if cut is not None else (),
+            pieces=", ".join(f"b_left_{n}, b_part_{n}" for n in numbered),
+            pair=", ".join([*(f"b_k{n}, b_s{n}" for n in numbered), *(f"b_left_{n}, b_part_{n}" for n in numbered)]),
+            made=", ".join(f"b_k{n}, b_s{n}" for n in numbered),
+            reaching=", ".join(f"b_s{n}" for n in numbered),
+            brought=", ".join(f"later_{n}" for n in numbered),
             part="(i_q * segments + i_s)" if self.carries else "i_q",
             parts="rows * segments" if self.carries else "rows",
             segments="segments" if self.carries else "1",
@@ -281,6 +291,7 @@ class _Writer:
         texts += [*site.texts, *pulled]
         return Cut(
             entered=self._carried("b_s", "b_left_", "b_part_", is_adjoint=False),
+            left=self._carried("b_k", "b_left_", "", is_adjoint=False),
             reached=self._carried("b_d", "b_left_", "b_asked_", is_adjoint=True),
             summary=summary, summary_next=summary_next,
             asking=asking, asks_states=asks_states, pulled=tuple(pulled), asking_next=asking_next,
@@ -350,12 +361,12 @@ class _Writer:
         for parts in self._groups():
             if len(parts) == 1:
                 (n,) = parts
-                lines.append(f"{target}{n} = {factor}{n} * {target}{n} + {added}{n}")
+                lines.append(f"{target}{n} = {factor}{n} * {target}{n}" + (f" + {added}{n}" if added else ""))
                 continue
             re, im = parts
             minus, plus = ("+", "-") if is_adjoint else ("-", "+")
-            first = f"{factor}{re} * {target}{re} {minus} {factor}{im} * {target}{im} + {added}{re}"
-            second = f"{factor}{re} * {target}{im} {plus} {factor}{im} * {target}{re} + {added}{im}"
+            first = f"{factor}{re} * {target}{re} {minus} {factor}{im} * {target}{im}" + (f" + {added}{re}" if added else "")
+            second = f"{factor}{re} * {target}{im} {plus} {factor}{im} * {target}{re}" + (f" + {added}{im}" if added else "")
             lines.append(f"{target}{re}, {target}{im} = {first}, {second}")
         return tuple(lines)
 

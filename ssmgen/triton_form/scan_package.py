@@ -79,6 +79,7 @@ class Cut:
     """What the segments of a sequence leave each other."""
 
     entered: tuple[str, ...]  # the state that enters a segment, carried over one before it
+    left: tuple[str, ...]  # what two of them leave together
     reached: tuple[str, ...]  # the gradient that reaches a segment, carried over one behind it
     summary: Pass
     summary_next: tuple[str, ...]
@@ -110,6 +111,14 @@ class ScanPackage:
     states: tuple[State, ...]
     carries: bool  # entries run by themselves: sequences may be cut
     cut: Cut | None
+    splits: bool  # the warps of a program walk pieces of a block one behind the other
+    wider: str  # going backward, so many times the lanes, where the values of a token are few
+    both: tuple[Load, ...]  # what that reads for what a piece leaves, and for its outputs
+    pieces: str  # what every piece leaves and adds
+    pair: str  # the same of two pieces
+    made: str  # of the one that a warp walked
+    reaching: str  # the states that reach a piece
+    brought: str  # those that reach a block
     part: str  # the segment of a program
     parts: str
     segments: str
