@@ -116,6 +116,19 @@ def test_columns_of_tokens_meet_within_a_warp(name, rows, tmp_path, monkeypatch)
     assert usage.shared <= 512
 
 
+@pytest.mark.slow
+def test_gradients_of_rows_compile_where_accumulators_lie_in_tensor_memory(tmp_path, monkeypatch):
+    """What they add up to a number is summed over both axes at once: over one axis and then the other a pass of the compiler ends."""
+    from ssmgen.runtime.cross_compile import Usage, compile_all
+
+    monkeypatch.setattr(launches, "LENGTHS", ((1, 1000),))
+    monkeypatch.setattr(launches, "STEPS", ())
+    package, spec = write((ROOT / "examples" / "gated_deltanet.ssm").read_text(encoding="utf-8"), tmp_path)
+    found = {one.name: one for one in launches.record(package, spec, TARGETS["sm_100"], ("bfloat16",)).launches}
+    ((_, usage),) = compile_all([found["gradients_kernel"]], 1)
+    assert isinstance(usage, Usage) and usage.matrix == ("tcgen05",), usage
+
+
 def test_what_a_layer_launches_is_recorded(tmp_path):
     from ssmgen.runtime.launches import record
 
