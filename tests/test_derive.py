@@ -394,7 +394,8 @@ def test_discretization_of_structures(structure, method):
     if method in UNDEFINED.get(structure, ()):
         with pytest.raises(SpecError) as raised:
             derive(one)
-        assert {d.slug for d in raised.value.diagnostics} == {"discretization-undefined"}
+        # of a full matrix is said as well that nothing is proved of its growth
+        assert {d.slug for d in raised.value.diagnostics} - {"unstable-dynamics"} == {"discretization-undefined"}
         return
     derived = derive(one)
     derived.verify()

@@ -101,6 +101,19 @@ recurrence mixed_channels {
   update x' = A diag(exp(i * d)) x + u * k
   output y = Re(c^H x')
 }""",
+    # two states that feed each other, by an exponential of both: a step that a token chooses, rates of which some are 0
+    "oscillators": """
+recurrence oscillators {
+  dim    N = 5
+  input  u, s : [N]; raw : scalar
+  param  A, G : [N] per head
+  gate   dt > 0 = softplus(raw)
+  state  z, x : real [N]
+  dynamics   dz/dt = u - relu(A) * x - relu(G) * z
+             dx/dt = z
+  discretize zoh(dt)
+  output x' + s * z
+}""",
     # columns of a head: both kinds of matrices, a factor for every entry, an erasure
     "columns": """
 recurrence mixed_columns {
