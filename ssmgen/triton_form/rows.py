@@ -227,7 +227,7 @@ class RowWriter(RowColumns):
         G = "G" if self.has_decay else ""
         narrow = self.has_decay and not self.is_wide
         # where keys fade alike, the kernel of the gradients makes those of pairs, too
-        faded_readers = readers if self.is_wide else []
+        faded_readers = readers if self.is_wide or self.walk.numbers else []
         faded_gradients = [n for r in faded_readers for n in (r.pair_gradient, r.own) if n]
         absent = ["operands"] * (not has_operands) + ["pair gradients"] * (not (faded_readers or duals))
         count_text = {1: "a row"}.get(self.count, f"{self.count} rows")
@@ -477,10 +477,8 @@ class RowWriter(RowColumns):
             # what is read of a chunk takes as many values as the chunk has
             stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + BV)" if queries else " + BT * BV",
             gradient_block="32" if self.is_wide else "block",
-            gradient_values="block" if self.is_wide else "2 * block",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
-            gradient_registers="168" if self.is_wide else "None",
             operand_warps="8" if self.count == 1 else "4",
             tuned=tuple(self._tuned(kernel) for kernel in TUNED if kernel.name not in absent),
             makes_pair_gradients="pair gradients" not in absent,

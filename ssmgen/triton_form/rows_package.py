@@ -423,8 +423,6 @@ class RowsPackage:
     stage_inverse: str
     stage_others: str  # and of queries, or of values
     gradient_block: str
-    gradient_values: str
-    gradient_registers: str
     pair_registers: str  # of a thread, at most
     operand_warps: str
     makes_pair_gradients: bool  # in a kernel of their own
