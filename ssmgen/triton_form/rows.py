@@ -480,7 +480,8 @@ class RowWriter(RowColumns):
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
-            gradient_registers="128" if self.is_wide else "None",
+            # what moves a decay stands in registers, too: without it three programs have room, else two
+            gradient_registers="128" if self.is_wide else "None" if self.has_decay else "168",
             operand_warps="8" if self.count == 1 else "4",
             tuned=tuple(self._tuned(kernel) for kernel in TUNED if kernel.name not in absent),
             makes_pair_gradients="pair gradients" not in absent,
