@@ -19,6 +19,7 @@ from ..spec import Dim, Expr, Ref
 from ..torch_form.tokens import TokenWriter
 from .fused_package import Walked
 from .gradients import MADE, angle_sizes, made, paired_axis
+from .heads_in_turn import HeadsInTurn
 from .operands import atom
 from .row_places import ZERO, Placed, placed_rows
 from .row_readout import Cut, RowReadout
@@ -412,17 +413,14 @@ class RowOperands(RowReadout):
                     load(f"grad_g{tail}", "grad_g", f"_shares(grad_g, {at}, slots * H * BC, m_t, BLOCKS)", (ROW,))
                     gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
         self._number_gradients(gradients, load)
-        lines = gradients.lines(site)
-        stores, outputs = [], []
-        for stored, value in lines:
-            store, output = self._argument_store(site, stored, value)
-            stores.append(store)
-            outputs.append((stored, output))
-        walked = self._walked(head, site)
+        turns = HeadsInTurn(self.tokens, site, RowSite(self.tokens, {ROW: "BT"}, ROW, head), self._is_of_group)
+        stores, outputs = self._argument_stores(turns, gradients.lines(site, turns.place_of))
+        walked = self._walked(head, site, turns.after)
         needs_dy = any(re.search(r"\(dy\b", line.text) for line in walked.rows)
         used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
         order = [b for b in self._gradient_names() if b in buffers]
-        return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
+        self.turns, walked = self._in_turn(turns, replace(walked, rows=tuple(site.lines)))
+        return walked, stores, outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
 
     def _number_gradients(self, gradients: Gradients, load) -> None:
         """The gradients of what else moves the states: nothing."""

@@ -146,7 +146,7 @@ class RowWriter(RowColumns):
         outputs, totals, found = self._outputs(lines)
         given_back = [s for s in self.tokens.arguments if s.name in found] if self.is_part else self.tokens.arguments
         results = tuple(found.get(s.name) or self._without(s) for s in given_back)
-        texts = [*self.texts, *operand_stores, *gradient_stores]
+        texts = [*self.texts, *operand_stores, *gradient_stores, *(s.value for s in self.turns.summed)]
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
         given = [s for s in self.tokens.given if s.kind == "input"]
         first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
@@ -447,6 +447,7 @@ class RowWriter(RowColumns):
             output_like=pointer(like.name),
             gradient=gradient,
             gradient_stores=gradient_stores,
+            turns=self.turns,
             token_inputs=tuple(token_inputs),
             token_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),
             outputs=outputs,

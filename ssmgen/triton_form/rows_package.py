@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .fused_package import Output, Walked
+from .fused_package import Output, Summed, Walked
 from .site import CodeLine
 
 
@@ -32,6 +32,21 @@ class Totals:
     def has_several(self) -> bool:
         """Whether they share it."""
         return self.count > 1
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What the heads of a group share of the arguments' gradients, where a program takes some of them in turn."""
+
+    before: tuple[CodeLine, ...]
+    summed: tuple[Summed, ...]
+    behind: tuple[CodeLine, ...]
+    stores: tuple[str, ...]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether they share any."""
+        return bool(self.stores)
 
 
 @dataclass(frozen=True)
@@ -392,6 +407,7 @@ class RowsPackage:
     output_like: str
     gradient: Walked
     gradient_stores: tuple[str, ...]
+    turns: Turns
     token_inputs: tuple[str, ...]
     token_outputs: tuple[str, ...]
     outputs: tuple[Output, ...]
