@@ -176,6 +176,18 @@ def test_interpreted_row_kernels(name, tmp_path):
     assert interpreting(name, tmp_path, module="test_row_kernels") == "held"
 
 
+def test_what_stands_at_one_row_of_a_token_lies_token_by_token(tmp_path):
+    """RWKV-7 writes twice a token, reads and erases once: queries and erase keys as they fade, and a query's pairs, take half the room."""
+    folder, _ = write(SPECS["rwkv7"], tmp_path)
+    kernels = importlib.import_module(f"{load(folder).__name__}.kernels")
+    text = (folder / "kernels.py").read_text(encoding="utf-8")
+    assert '"faded_q": torch.empty(slots, H, CT, N' in text
+    assert '"faded_e": torch.empty(slots, H, CT, N' in text
+    assert '"faded_k": torch.empty(slots, H, BC, N' in text
+    # one sequence of two chunks of 32 tokens: pairs of 32 x 64 and the inverse of 64 x 64 in 16 bits, two to a number; no segments
+    assert kernels._kept(1, 64, 1, 64, 64, torch.bfloat16, False) == [2 * 32 * 64 // 2, 2 * 64 * 64 // 2, 0, 0]
+
+
 def test_row_kernels_carry_what_the_fused_ones_do_not(tmp_path):
     """One walk in the form of rows, whatever its rows: all have kernels."""
     carried = {name for name in SPECS if has_row_kernels(write(SPECS[name], tmp_path / name)[0])}

@@ -34,7 +34,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
         if expr is ZERO:
             return ""
         if letter not in writer.places:
-            return f"{writer.columns_of[letter, number]}.to(DOT)"
+            return writer.columns_of[letter, number]
         placed = writer.places[letter]
         own = f"b_row_{'k' if letter == 'e' else letter}" + (tail[number] if placed.stride else "")
         text = f"_tile({placed.argument}, {_place(placed, number)}, {writer.K}, BK, o_n, m_t)"
@@ -43,6 +43,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
         return f"({own} * ({factor})[:, None])" if factor and " " in factor else f"({own} * {factor}[:, None])" if factor else own
 
     keys = {number: columns("k", number) for number in numbers}
+    key_tiles = tuple(tiles.values())
     rows = tuple(HeldRow(tail[n], places[n], sums[n], (before if readers and readers[0].is_before else sums)[n], keys[n]) for n in numbers)
     faded = [
         HeldOperand("made_faded_k", places[n], "BC", f"{keys[n]} * tl.exp2(b_last[None, :] - {sums[n]})" if keys[n] else NOTHING)
@@ -86,6 +87,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
     return Held(
         sums=tuple(lines),
         tiles=tuple(tiles.values()),
+        key_tiles=key_tiles,
         made=kept,
         has_made=bool(kept),
         rows=rows,

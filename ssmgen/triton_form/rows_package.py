@@ -179,6 +179,7 @@ class Held:
 
     sums: tuple[CodeLine, ...]
     tiles: tuple[CodeLine, ...]  # of columns that lie where an input does
+    key_tiles: tuple[CodeLine, ...]  # of keys, of these
     made: tuple[str, ...]  # stores of what backward reads
     has_made: bool
     rows: tuple[HeldRow, ...]
