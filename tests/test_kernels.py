@@ -32,6 +32,7 @@ from ssmgen.backends.torch_text import identifier  # noqa: E402
 from ssmgen.compiler import build  # noqa: E402
 from ssmgen.runtime import launches, verify, verify_kernels  # noqa: E402
 from ssmgen.runtime.doctor import Finding  # noqa: E402
+from ssmgen.runtime.interpreter import acting  # noqa: E402
 from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.short_floats import as_on_a_gpu  # noqa: E402
 from ssmgen.runtime.targets import TARGETS  # noqa: E402
@@ -125,6 +126,13 @@ SMALL = {
         "S : complex [N, N], rotates first N rows",
         "param b : [N] per group init 1\n  gate g <= 0 = logsigmoid(raw)",
     ).replace(", P = 16", ""),
+    "a vector turns along": walk(
+        "q, k : [N]; v : [P]; theta : [N/4] per group; raw : scalar",
+        "S'^T q + (z'^T q) * v",
+        "S' = a * rot(theta + tilt) S + b * k v^T\n         z' = a * rot(theta + tilt) z + b * k",
+        "S : complex [N, P], rotates first N/2 rows; z : complex [N], rotates first N/2 rows",
+        "param tilt : [N/4] per head init uniform(0, 1)\n  gate a in (0, 1) = sigmoid(raw); b in (0, 1) = 1 - a",
+    ).replace("\n}", "\n  time reversed\n}"),
     "the value side": walk("q, k : [N]; v : [P]", "S' q", "S' = exp(g) * S + v k^T", "S : real [P, N]"),
     # operands and an output that need whole rows; a normaliser with a decay and a coefficient
     "whole rows, a normaliser": walk(
@@ -250,6 +258,27 @@ def test_kernels_only_where_they_carry(name, tmp_path):
 @pytest.mark.parametrize("name", SPECS)
 def test_interpreted_kernels(name, tmp_path):
     assert interpreting(name, tmp_path) == "held"
+
+
+def interpret_angles(folder: Path, dtype: str) -> None:
+    """The errors of what moves an angle, in a short type over many chunks and from the gradient of a final state on."""
+    written, spec = write(SPECS["half of the rows turns"], folder)
+    with acting():
+        subject = Subject(load(written), spec, "interpreter")
+        trial = Trial(1, 500, 2, sizes_near(subject, (16, 16)))
+        measured = compare(subject, subject.kernels("_kernels"), trial, dtype)
+    print(json.dumps({one.name: one.error for one in measured if one.name in ("gradient of theta", "gradient of tilt")}))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_the_gradient_of_an_angle_does_not_sum_what_is_rounded(dtype, unit, tmp_path):
+    """It is a sum over all later tokens; a parameter's is the sum of these. Both come near one rounding: summed over the chunks, those of
+    the states at their edges would be 2.5 of them in `theta` here, and 40 in `tilt`."""
+    errors = json.loads(interpreting(tmp_path, dtype, function="interpret_angles"))
+    assert errors["gradient of theta"] < 1.5 * unit, errors
+    assert errors["gradient of tilt"] < 4 * unit, errors
 
 
 @interpreted

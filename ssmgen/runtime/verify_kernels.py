@@ -486,8 +486,9 @@ def sliced(module: ModuleType, trial: Trial) -> AbstractContextManager[None]:
 
 
 def segmented(module: ModuleType, trial: Trial) -> AbstractContextManager[None]:
-    """Inside, sequences are cut into as many segments, and backward into slices, as the trial says; states are kept at short ways."""
-    chosen = {"_segments": lambda *_: trial.segments, "_slices": lambda *_: trial.segments, "EDGE": 64}
+    """Inside, sequences are cut into as many segments, and backward into slices, as the trial says; states are kept at short ways, and a
+    program takes all heads of a group in turn."""
+    chosen = {"_segments": lambda *_: trial.segments, "_slices": lambda *_: trial.segments, "_turns": lambda _, heads: heads, "EDGE": 64}
     return exchanged(module, chosen if trial.segments else {})
 
 

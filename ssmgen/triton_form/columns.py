@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
-from ..backends.triton_value import HALF, Text, loaded, size_text
+from ..backends.triton_value import HALF, Text, size_text
 from ..differentiate import cotangents
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
@@ -22,6 +22,7 @@ from ..spec import Apply, Dim, Expr, Ref, Rot
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import ColumnsPackage, Output, Summed, Walked
 from .gradients import MADE, angle_sizes, axes_of_sizes, made, paired_axis
+from .heads_in_turn import HeadsInTurn, hoisted, loads_first
 from .launch import as_type, over_heads, over_programs, sums_shape
 from .made_columns import Made
 from .operands import added, atom, legible
@@ -117,7 +118,7 @@ class Columns:
         names = [pointer(s.name) for s in self.tokens.arguments if s.name in head.arguments]
         names += ["position"] if head.uses_position else []
         names += [pointer(n) for n, _ in self.tokens.spec.constants if n in head.arguments]
-        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), _loads_first(site.lines))
+        return Walked("".join(f"{n}, " for n in names), tuple(head.lines), loads_first(site.lines))
 
     def _kernel(self) -> tuple[Walked, tuple[str, ...]]:
         whole = dict(self.tokens.definitions)
@@ -223,35 +224,16 @@ class Columns:
             for argument, part in cotangents(self.names.named(value.expr), gradient, made(f"own {name}", value.symbol.type)):
                 if value.angle is None or not any(isinstance(n, Apply) and n.function == "pair_cross" for n in nodes(part)):
                     gradients.push(axis, argument, part)
-        plain, summed, kinds, behind = [], [], [], []
-        after, sums, late = RowSite(self.tokens, {ROW: self.BR}, ROW, head), {}, set()
-
-        def place_of(stored: Stored, total: Expr) -> Site:
-            """Behind the heads where a total is linear in sums over them: what reaches it is added up, not the total."""
-            names = {n.name: n for n in nodes(total) if isinstance(n, Ref)}
-            gradients_of = [n for n in names if n.startswith(MADE)]
-            others = [self.tokens.printer.places.get(n) for n in names if n not in gradients_of]
-            if not self._is_summed(self._symbol(stored)) or any(place is None or place.level == "h" for place in others):
-                return site
-            values = {}
-            for name in gradients_of:
-                axis = "" if names[name].type.is_scalar else stored.axis
-                values[name, axis] = value = site.get((name, axis))
-                if value is None or value.axes != ((ROW, axis) if axis else (ROW,)):
-                    return site
-            for key, value in values.items():
-                target, shape = f"a_{value.text.removeprefix('b_')}", f"({', '.join(site.block(a) for a in value.axes)})"
-                sums[key] = Summed(target, f"tl.zeros({shape}, tl.float32)", value.text, "")
-                after.given[key] = loaded(target, value.axes)
-            late.add(stored)
-            return after
-
-        for stored, value in gradients.lines(site, place_of):
-            kind, text = self._store(after if stored in late else site, stored, self._symbol(stored), value, stored in late)
+        plain, totals, kinds, behind = [], [], [], []
+        after = RowSite(self.tokens, {ROW: self.BR}, ROW, head)
+        turns = HeadsInTurn(self.tokens, site, after, lambda stored: self._is_summed(self._symbol(stored)))
+        for stored, value in gradients.lines(site, turns.place_of):
+            is_late = stored in turns.late
+            kind, text = self._store(after if is_late else site, stored, self._symbol(stored), value, is_late)
             kinds.append((stored, kind))
-            (behind if stored in late else summed if kind == "summed" else plain).append(text)
-        self.behind, self.behind_stores = _loads_first(after.lines), tuple(behind)
-        return self._walked(head, site), tuple(plain), (*sums.values(), *summed), kinds
+            (behind if is_late else totals if kind == "summed" else plain).append(text)
+        self.behind, self.behind_stores = loads_first(after.lines), tuple(behind)
+        return self._walked(head, site), tuple(plain), (*turns.sums.values(), *totals), kinds
 
     def _symbol(self, stored: Stored):
         return self.tokens.symbols.get(stored.name) or next(s for s in self.tokens.arguments if s.name == stored.name)
@@ -364,25 +346,6 @@ def _column(buffer: str, place: str, width: str, axis: str) -> str:
 
 def _loader(target: str, text: str, axes: tuple[str, ...]):
     return lambda site: added(site, target, text, axes)
-
-
-def _loads_first(lines: Iterable[CodeLine]) -> tuple[CodeLine, ...]:
-    """The lines with all loads in front: behind a sum over columns, for which warps wait for each other, a load is waited for alone."""
-    found = list(lines)
-    early = [line for line in found if line.text.startswith("tl.arange(")]
-    early += [line for line in found if line.text.startswith(("_tile(", "tl.load("))]
-    return (*early, *(line for line in found if line not in early))
-
-
-def hoisted(walked: Walked) -> tuple[Walked, tuple[CodeLine, ...]]:
-    """The lines that each head needs, and those that are the same for all heads of a group."""
-    own, shared, varying = ([], []), [], {"i_h"}
-    for part, lines in enumerate((walked.head, walked.rows)):
-        for line in lines:
-            is_own = any(re.search(rf"\b{name}\b", line.text) for name in varying)
-            varying |= {line.target} if is_own else set()
-            (own[part] if is_own else shared).append(line)
-    return Walked(walked.pointers, tuple(own[0]), tuple(own[1])), tuple(shared)
 
 
 def _texts(walked: Walked) -> list[str]:

@@ -315,6 +315,9 @@ class _Writer(Parts):
         row_count = (
             (self.decay_rows if needs_decay else 0) + len(self.gradients.rows) + (len(self.narrow) if self.gradients.needs_source else 0)
         )
+        behind = ["behind", *(f"behind_{n}" for n in narrow)] if self.angle.query else []
+        rooms = [("rows", f"{row_count} * slots * H * BT")] * bool(row_count) + [("ends", "slots * H")] * needs_decay
+        rooms += [("later", f"slots * H * {atom(self.angle.width)}")] * bool(self.angle.query)
         read_names = ["reads", *(f"reads_{n}" for n in narrow)] if self.plan.stores_reads else []
         reads = "".join(f"{n}, " for n in read_names)
         dy = "d_reads" if self.gradients.is_apart else "dy"
@@ -394,7 +397,7 @@ class _Writer(Parts):
             gates=gates,
             gate_stores=gate_stores,
             gate_rows="".join(f"{n}, " for n in self._gate_names()),
-            kept_target=tuple_of([*self._gate_names(), "edges", *(f"states_{n}" for n in narrow)]),
+            kept_target=tuple_of([*self._gate_names(), "edges", *(f"states_{n}" for n in narrow), *behind]),
             kept_sizes=self._kept_sizes(),
             gates_use_group=_mentions("i_g", gates.rows),
             gates_use_row=_mentions("row", gates.rows),
@@ -410,9 +413,12 @@ class _Writer(Parts):
             gradient_stages="2" if shared else "1",
             is_crowded=self._is_crowded(shared),
             has_partial=partials > 0,
-            has_row_room=bool(row_count) or needs_decay,
-            row_targets=tuple_of(["rows"] * bool(row_count) + ["ends"] * needs_decay),
-            row_sizes=", ".join([f"{row_count} * slots * H * BT"] * bool(row_count) + ["slots * H"] * needs_decay),
+            has_row_room=bool(rooms),
+            has_angle=bool(self.angle.query),
+            angle=self.angle,
+            narrow_behind=each("behind"),
+            row_targets=tuple_of([name for name, _ in rooms]),
+            row_sizes=", ".join(size for _, size in rooms),
             segment_targets=tuple_of(["part"] + ["total"] * self.has_decay),
             segment_sizes=", ".join([f"programs * segments * {K} * {V}"] + ["programs * segments"] * self.has_decay),
             narrows=tuple(self._narrow(n, weight) for n in narrow),
@@ -467,7 +473,7 @@ class _Writer(Parts):
             reads_target=", ".join(read_names),
             reads_kept=f"_apart(kept, {self.V})" if splits_reads else "kept",
             splits_reads=splits_reads,
-            rows_pointers=("rows, " if row_count else "") + ("ends, " if needs_decay else ""),
+            rows_pointers="".join(f"{name}, " for name, _ in rooms),
             row_rows_pointer="rows, " if row_count else "",
             row_outputs="".join(f"{self._buffer(g)}, " for g in own_rows if self.tokens.symbols[g.name].kind == "input"),
             part_outputs="".join(p.outputs for p in parts),
@@ -531,19 +537,6 @@ class _Writer(Parts):
     def _token(self, offset: str) -> str:
         return f"bos + length - 1 - t0 - {offset}" if self.plan.is_reversed else f"bos + t0 + {offset}"
 
-    def _tile_rows(self) -> str:
-        """Rows of a tile. In float32 products take operands in three parts, of which wide ones that are made stand in shared memory."""
-        made = {name for name, symbol in self.tokens.symbols.items() if symbol.definition is not None}
-        is_bare = all(isinstance(e, Ref) and e.name not in made for e in (self.reading.query, self.walk.key))
-        wide = " or max(_width(K, dtype), _width(V, dtype)) > 128" if is_bare else ""
-        return f"64 if dtype != torch.float32{wide} else 32"
-
-    def _kept_sizes(self) -> str:
-        """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
-        gates, narrow = len(self._gate_names()), len(self.narrow)
-        wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
-        return f"({tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow)])})"
-
     def _title(self) -> str:
         title = f"S_t = {'exp(g_t) ' if self.has_decay else ''}S_{{t-1}} + {'c_t ' if self.walk.coefficient is not None else ''}k_t v_t^T"
         return f"{title},   o_t = S_{'{t-1}' if self.is_exclusive else 't'}^T q_t"
@@ -563,6 +556,10 @@ class _Writer(Parts):
             later = "i > t for q, i >= t for k" if self.is_exclusive else "i >= t"
             lines.append(
                 f"dg_t = sum of q_i . dq_i - k_i . dk_i over the chunk's {later}, + <D, exp(G_C) S + sum_j exp(G_C - G_j) {c}k_j v_j^T>"
+            )
+        if self.angle.query:
+            lines.append(
+                "da_t = sum of q_i x dq_i + k_i x dk_i over the chunk's i >= t, + D x S as it leaves; a turns pairs, x goes over a pair"
             )
         return tuple(lines)
 
@@ -605,7 +602,8 @@ class _Writer(Parts):
                 else:
                     outputs.append(Output(buffer, f"torch.empty(batch, T, H{width}, dtype={name}.dtype, device={name}.device)"))
                     texts.append(over_heads(buffer, place, 2))
-            results.append(texts[0] if texts == [f"d_{name}"] else as_type(texts, f"{name}.dtype"))
+            texts = texts[:1] if texts[0] == self.angle.query else texts  # angles_kernel adds the other to it
+            results.append(texts[0] if texts in ([f"d_{name}"], [self.angle.query]) else as_type(texts, f"{name}.dtype"))
         return tuple(outputs), tuple(partials), tuple(results)
 
 

@@ -76,6 +76,7 @@ class Part:
     sums: tuple[str, ...]
     sum_starts: tuple[str, ...]
     row_stores: tuple[str, ...]
+    later: tuple[str, ...]  # what later tokens make of an angle: before the pairs of a chunk are added
     loads: tuple[str, ...]
     whole_axis: str
     whole_block: str
@@ -83,6 +84,18 @@ class Part:
     out_axis: str
     out_block: str
     out_width: str
+
+
+@dataclass(frozen=True)
+class Angle:
+    """The gradient of a running angle: what the parts of queries and of keys leave of it, and its width; empty where nothing turns."""
+
+    query: str
+    key: str
+    width: str
+    sign: str = ""  # of how the state turns against its adjoint
+    even: str = ""  # places of the two members of every pair in a state
+    odd: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,6 +262,9 @@ class TritonPackage:
     is_crowded: bool  # more stands in registers than a walk's own
     has_partial: bool
     has_row_room: bool
+    has_angle: bool  # the walk gives the gradient of a running angle
+    angle: Angle
+    narrow_behind: str
     row_targets: str  # what the gradients of a chunk leave to those of its rows
     row_sizes: str
     segment_targets: str  # what a segment leaves to those behind it

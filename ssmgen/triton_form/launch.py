@@ -29,12 +29,13 @@ def over_programs(buffer: str, width: str, before: int = 0) -> str:
     return f"{buffer}.sum({before if width else before + 1})"
 
 
-def over_heads(text: str, place: str, axis: int) -> str:
-    """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads ('')."""
+def over_heads(text: str, place: str, axis: int, count: str = "H") -> str:
+    """The text of a sum over the heads, along `axis`, that share a value of a group (place 'g') or of all heads (''); count: how many
+    there are, or sums over some of them."""
     if place == "h":
         return text
     # a group of one head has its sum already
-    return f"({text} if G == H else {text}.unflatten({axis}, (G, -1)).sum({axis + 1}))" if place == "g" else f"{text}.sum({axis})"
+    return f"({text} if G == {count} else {text}.unflatten({axis}, (G, -1)).sum({axis + 1}))" if place == "g" else f"{text}.sum({axis})"
 
 
 def as_type(texts: list[str], dtype: str) -> str:

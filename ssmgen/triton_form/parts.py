@@ -8,10 +8,11 @@ from .. import algebra
 from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
-from ..spec import Expr, Ref
+from ..spec import Expr, Neg, Ref
 from ..torch_form.tokens import level
-from .fused_package import Part
+from .fused_package import Angle, Part
 from .gradients import MADE, Gradient
+from .launch import tuple_of
 from .operands import Operands, atom, column
 from .site import CodeLine, Site, masked, pointer
 
@@ -145,7 +146,7 @@ class Parts(Operands):
             pointers=self._pointers(head),
             outputs="".join(f"{b}, " for b in buffers),
             index="i_g" if is_shared else "i_h",
-            uses_slot=bool(self._gate_names() or narrow or source_sums) or any("i_s" in line for line in stores),
+            uses_slot=bool(self._gate_names() or narrow or source_sums or self.angle.query) or any("i_s" in line for line in stores),
             when="", program="",  # `_numbered` knows
             blocks="BK, BV" if is_shared else "CK, BV" if is_key_side else "BK, CV",
             is_shared=is_shared,
@@ -162,7 +163,7 @@ class Parts(Operands):
             seen=sees_ahead if is_reverse else sees_back,
             pair_math=f"A_ij = {c}{weight}{letters[0]}_i . {letters[1]}_j, " + (f"i {order} j" if is_reverse else f"j {order} i"),
             pair=self._pair(name),
-            fade=fade, faded=faded,
+            fade=fade, faded=faded, later=self._later(block_outer, out) if name == "key" and self.angle.query else (),
             out_math=f"d{letter}_i = sum_j A_ij {letters[2]}_j + {c if name == 'key' else ''}{edge}{sums_math}",
             moved="b_moved" + (" * b_c" if coefficient else ""),
             has_own=self.walk.own is not None,
@@ -238,6 +239,34 @@ class Parts(Operands):
         several = sum(g.name == gradient.name for g in self.gradients.arguments) > 1
         return f"d_{pointer(gradient.name)}" + (f"_{gradient.part}" if several else "")
 
+    @property
+    def angle(self) -> Angle:
+        """The running angle that turns queries and keys alike."""
+        turned = dict(self.walk.turns)
+        if turned.keys() != {"query", "key"} or algebra.key(turned["query"]) != algebra.key(turned["key"]):
+            return Angle("", "", "")
+        [name] = {n.name for n in nodes(turned["key"]) if isinstance(n, Ref)}
+        found = {g.part: self._buffer(g) for g in self.gradients.arguments if g.name == name}
+        pair = ("2 * o_h[:, None]", "(2 * o_h + 1)[:, None]")
+        places = "{} + o_p[None, :] * " + atom(self.K) if self.walk.is_transposed else "{} * " + atom(self.V) + " + o_p[None, :]"
+        even, odd = (places.format(row) for row in pair)
+        sign = "" if isinstance(turned["key"], Neg) else "-"
+        return Angle(found["query"], found["key"], size_text(turned["key"].type.rows).text, sign, even, odd)
+
+    def _tile_rows(self) -> str:
+        """Rows of a tile. In float32 products take operands in three parts, of which wide ones that are made stand in shared memory."""
+        made = {name for name, symbol in self.tokens.symbols.items() if symbol.definition is not None}
+        is_bare = all(isinstance(e, Ref) and e.name not in made for e in (self.reading.query, self.walk.key))
+        wide = " or max(_width(K, dtype), _width(V, dtype)) > 128" if is_bare else ""
+        return f"64 if dtype != torch.float32{wide} else 32"
+
+    def _kept_sizes(self) -> str:
+        """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
+        gates, narrow = len(self._gate_names()), len(self.narrow)
+        wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
+        behind = [f"4 * _count(sequences * H * {size}, 4)" for size in ("K * V", *(["K"] * narrow))] if self.angle.query else []
+        return f"({tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow), *behind])})"
+
     def _fade(self, name: str) -> tuple[str, str]:
         """The line of what is left at a row of the state, and its use."""
         c = self.walk.coefficient is not None and name == "key"
@@ -283,6 +312,28 @@ class Parts(Operands):
         if self.folded is None:
             return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_i, {value.text}, mask=m_t)"
         return f"tl.store(rows + (({index} * slots + slot) * H + i_h) * BT + o_c, {self._over_rows(site, value)}, mask=m_c)"
+
+    def _later(self, outer: Site, out: str) -> tuple[str, ...]:
+        """What all later tokens make of an angle at the chunk's end: how S, there, turns against D. Of what the chunk adds to S it is
+        what D makes of the keys, b_o."""
+        site = Site(self.tokens, {out: "BK"}, out, outer, loads=self._backward_loads())
+        key = site.text(self.walk.key, out)
+        offsets, mask = f"o_n[None, :] * {atom(self.V)} + o_p[:, None]", "m_p[:, None] & m_n[None, :]"
+        fade = " * tl.exp2(b_last)" if self.has_decay else ""
+        lines = [f"{line.target} = {line.text}  # {line.shape}" for line in site.lines if not line.target.startswith("o_")]
+        lines += [
+            f"b_e = tl.sum(_pair_cross({key.text}, b_o), 0)",
+            f"b_f = tl.load(states + i_e * ({atom(self.K)} * {atom(self.V)}) + {offsets}, mask={mask}, other=0.0)  # [BV, BK]",
+            f"b_e += tl.sum(_pair_cross(b_f.to(tl.float32), b_s.to(tl.float32)), 0){fade}",
+        ]
+        for n in range(len(self.narrow)):
+            f, s = (f"tl.load({name}_{n} + i_s * {atom(self.K)} + o_n, mask=m_n, other=0.0)[None, :]" for name in ("states", "adjoints"))
+            lines.append(f"b_e += tl.sum(_pair_cross({f}, {s}), 0){fade}")
+        width = self.angle.width
+        lines.append(f"tl.store(later + i_s * {atom(width)} + o_{HALF}, {self.angle.sign}b_e, mask=o_{HALF} < {width})")
+        self.texts += lines
+        # of the blocks of columns some may have no pair that turns
+        return tuple(lines) if width == f"{self.K} // 2" else (f"if i_c * (BK // 2) < {width}:", *(INDENT + line for line in lines))
 
     def _narrow_parts(self, name: str, is_shared: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the narrow columns' states add to a block of columns, and to the product of both states."""

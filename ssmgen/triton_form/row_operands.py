@@ -19,6 +19,7 @@ from ..spec import Dim, Expr, Ref
 from ..torch_form.tokens import TokenWriter
 from .fused_package import Walked
 from .gradients import MADE, angle_sizes, made, paired_axis
+from .heads_in_turn import HeadsInTurn
 from .operands import atom
 from .row_places import ZERO, Placed, placed_rows
 from .row_readout import Cut, RowReadout
@@ -90,6 +91,14 @@ class RowOperands(RowReadout):
         self.scale = self.walk.scale
         self.places = self._places()
         self.read_text = {}
+        # tiles of tokens that alternate make the tile of all rows
+        self.is_held = self.is_wide and self.count & (self.count - 1) == 0 and not values
+        self.columns_of: dict[tuple[str, int], str] = {}
+        """An operand's columns in registers, by its letter and a row's number in its token."""
+        self.factors_of: dict[tuple[str, int], str] = {}
+        """The numbers that multiply what is placed."""
+        self.logs: dict[int, str] = {}
+        """Log decays in base 2, by the number of the row that decays; '' where it does not."""
 
     # --- operands ---
 
@@ -110,7 +119,7 @@ class RowOperands(RowReadout):
         """Operands that are read where an input lies, by their letters."""
         rows, found = self.walk.rows, {}
         found |= {f"q{r.name[1:]}": self._placed_rows([r.query], self.K) for r in self.walk.readings if not r.is_value}
-        found["k"] = self._placed_rows([self._key(row) for row in rows], self.K)
+        found["k"] = self._placed_rows([self.key_of(row) for row in rows], self.K)
         if len(self.walk.columns) == 1:
             found["v"] = self._placed_rows([_scaled(row, 0) if row.is_written else ZERO for row in rows], self.V)
         # an erase key that is a multiple of the key is read with it
@@ -120,7 +129,7 @@ class RowOperands(RowReadout):
         return {letter: place for letter, place in found.items() if place is not None}
 
     @staticmethod
-    def _key(row: Row) -> Expr | None | object:
+    def key_of(row: Row) -> Expr | None | object:
         return row.key if row.is_written or row.erase is not None else ZERO
 
     def _placed_rows(self, exprs: list, width: str) -> Placed | None:
@@ -152,14 +161,16 @@ class RowOperands(RowReadout):
     def _constant(self, letter: str) -> str:
         return " * scale" if self.scale is not None and letter.startswith("q") else ""
 
-    def _operands(self) -> tuple[Walked, tuple[str, ...]]:
-        """The kernel that makes every row's operands, and what it stores."""
+    def _operands(self) -> tuple[Walked, tuple[str, ...], tuple[str, ...]]:
+        """The kernel that makes every row's operands, what it stores, and what it stores for backward alone."""
         head, site = self._site(self.token_tile)
         stores: list[str] = []
+        kept = [] if self.is_held else stores
         where = "(i_s * CT + o_i)[:, None]"
         for letter, place in self.places.items():
             if self._factor(letter):
-                stores += self._factor_stores(letter, place, site)
+                target = stores if letter == "v" else kept
+                target += self._factor_stores(letter, place, site)
         for r in self.walk.readings:
             letter = f"q{r.name[1:]}"
             if r.is_value:
@@ -168,28 +179,30 @@ class RowOperands(RowReadout):
                 stores.append(f"_store(made_{letter}, row * H + i_h, {self.V}, o_p, m_t, {name})")
             elif letter not in self.places:
                 name = operand_line(site, f"b_{letter}", self._named(r.query), KEY, letter, self._constant(letter))
-                stores.append(self._stored(f"made_{letter}", where, self.K, "o_n", name, "m_n"))
+                kept.append(self._stored(f"made_{letter}", where, self.K, "o_n", name, "m_n"))
+                self.columns_of |= {(letter, number): name for number in range(self.count)}
         sums = ""
         for number, row in enumerate(self.walk.rows):
             tail = f"_{number + 1}" if self.count > 1 else ""
             at = self._row_at(number)
             if "k" not in self.places:
-                stores.append(self._row_store("k", tail, at, self._key(row), site))
+                kept.append(self._row_store("k", tail, at, self.key_of(row), site, number))
             if self.has_erase and "e" not in self.places:
-                stores.append(self._row_store("e", tail, at, ZERO if row.erase is None else row.erase, site))
+                kept.append(self._row_store("e", tail, at, ZERO if row.erase is None else row.erase, site, number))
             if "v" not in self.places:
                 stores += self._value_stores(row, tail, at, site)
             if self.has_decay and number % self.step == 0:
                 sums = self._log_decay(row, tail, site)
-                if sums and self.count > 1:
+                if sums and self.count > 1 and not self.is_held:
                     stores.append(f"b_f{tail} = {sums}")
-        if self.has_decay:
+                self.logs[number] = sums
+        if self.has_decay and not self.is_held:
             stores += self._sum_stores()
         stores += self._number_stores(site)
         if self.is_wide:
             # the same program reads placed keys and queries for what rows read of each other
             head.arguments |= {place.symbol.name: None for letter, place in self.places.items() if letter != "v"}
-        return self._walked(head, site), tuple(stores)
+        return self._walked(head, site), tuple(stores), tuple(kept) if self.is_held else ()
 
     def _factor_stores(self, letter: str, place: Placed, site: Site) -> list[str]:
         """The numbers that a placed operand is multiplied by: one a row, or a token."""
@@ -200,6 +213,7 @@ class RowOperands(RowReadout):
             number = algebra.const(1) if number is None else self._named(number)
             name = number_line(site, f"b_factor_{letter}{tail}", number, f"{letter}{tail} / {place.symbol.name}")
             stores.append(self._number_store(at, f"{name}{self._constant(letter)}"))
+            self.factors_of |= {(letter, at): f"{name}{self._constant(letter)}" for at in (range(self.count) if is_single else [row])}
         return stores
 
     def _number_stores(self, site: Site) -> list[str]:
@@ -209,11 +223,12 @@ class RowOperands(RowReadout):
     def _named(self, expr: Expr | None) -> Expr | None:
         return None if expr is None else self.names.named(expr)
 
-    def _row_store(self, letter: str, tail: str, at: str, expr: Expr | None | object, site: Site) -> str:
+    def _row_store(self, letter: str, tail: str, at: str, expr: Expr | None | object, site: Site, number: int) -> str:
         if expr is ZERO:
             name = f"tl.zeros(({self.token_tile}, BK), tl.float32)"
         else:
             name = operand_line(site, f"b_{letter}{tail}", self._named(expr), KEY, letter + tail)
+            self.columns_of[letter, number] = name
         return self._stored(f"made_{letter}", f"{at}[:, None]", self.K, "o_n", name, "m_n")
 
     def _value_stores(self, row: Row, tail: str, at: str, site: Site) -> list[str]:
@@ -387,17 +402,14 @@ class RowOperands(RowReadout):
                     load(f"grad_g{tail}", "grad_g", f"_shares(grad_g, {at}, slots * H * BC, m_t, BLOCKS)", (ROW,))
                     gradients.spread("", row.log_decay, made(f"grad_g{tail}"))
         self._number_gradients(gradients, load)
-        lines = gradients.lines(site)
-        stores, outputs = [], []
-        for stored, value in lines:
-            store, output = self._argument_store(site, stored, value)
-            stores.append(store)
-            outputs.append((stored, output))
-        walked = self._walked(head, site)
+        turns = HeadsInTurn(self.tokens, site, RowSite(self.tokens, {ROW: "BT"}, ROW, head), self._is_of_group)
+        stores, outputs = self._argument_stores(turns, gradients.lines(site, turns.place_of))
+        walked = self._walked(head, site, turns.after)
         needs_dy = any(re.search(r"\(dy\b", line.text) for line in walked.rows)
         used_reads = {c.buffer for c in self._cuts() if any(re.search(rf"\b{c.buffer} \+", line.text) for line in walked.rows)}
         order = [b for b in self._gradient_names() if b in buffers]
-        return walked, tuple(stores), outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
+        self.turns, walked = self._in_turn(turns, replace(walked, rows=tuple(site.lines)))
+        return walked, stores, outputs, {*(["dy"] if needs_dy else []), *used_reads}, order
 
     def _number_gradients(self, gradients: Gradients, load) -> None:
         """The gradients of what else moves the states: nothing."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
-from ..backends.triton_value import HALF, Text, size_text
+from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..differentiate import cotangents
 from ..kernel import KEY, ROW, VALUE
 from ..plan import Plan
@@ -16,11 +16,12 @@ from ..torch_form.shapes import unasked
 from ..torch_form.tokens import TokenWriter, level
 from .fused_package import Output, Walked
 from .gradients import MADE, made
+from .heads_in_turn import HeadsInTurn, hoisted, loads_first, summed
 from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import added, atom
-from .rows_package import Totals
-from .site import Site, masked, pointer
-from .tokens import RowSite, RowTokens, size_of
+from .rows_package import Totals, Turns
+from .site import Site, masked, pointer, widened
+from .tokens import RowSite, RowTokens, Stored, size_of
 
 BLOCKS = {KEY: "BK", VALUE: "BV"}
 """The width of a tile along an axis of columns."""
@@ -165,9 +166,43 @@ class RowReadout:
 
     # --- gradients of arguments ---
 
-    def _argument_store(self, site: Site, stored, value: Text) -> tuple[str, str]:
-        """(the store of an argument's gradient, 'input', 'partial')."""
-        symbol = next(s for s in self.tokens.arguments if s.name == stored.name)
+    def _symbol(self, stored: Stored) -> Symbol:
+        return next(s for s in self.tokens.arguments if s.name == stored.name)
+
+    def _is_of_group(self, stored: Stored) -> bool:
+        """Whether the heads of a group share an argument of every token."""
+        symbol = self._symbol(stored)
+        return symbol.kind == "input" and level(symbol.per) == "g"
+
+    def _argument_stores(self, turns: HeadsInTurn, lines: list) -> tuple[tuple[str, ...], list[tuple[Stored, str]]]:
+        """The stores of a head's own gradients, and which kind each one is; what heads share is left with `turns`."""
+        stores, kinds = [], []
+        for stored, value in lines:
+            if not self._is_of_group(stored):
+                store, kind = self._argument_store(turns.site, stored, value)
+                stores.append(store)
+                kinds.append((stored, kind))
+                continue
+            site = turns.after if stored in turns.late else turns.site
+            if site is turns.site:
+                axes = (ROW, stored.axis) if stored.axis else (ROW,)
+                target = f"a_{stored.buffer}" + (f"_{stored.row}" if stored.row else "")
+                total = widened(value, axes, f"({', '.join(site.block(a) for a in axes)}{',' * (len(axes) == 1)})")
+                turns.sums[target, ""] = summed(target, total, [site.block(a) for a in axes])
+                value = loaded(target, axes)
+            store, _ = self._argument_store(site, stored, value, "row * tl.num_programs(1) + i_c")
+            turns.stores.append(store)
+            kinds.append((stored, "shared"))
+        return tuple(stores), kinds
+
+    def _in_turn(self, turns: HeadsInTurn, walked: Walked) -> tuple[Turns, Walked]:
+        """What stands before the heads of a group and behind them; and what each of them needs."""
+        own, before = hoisted(walked, ("i_h", "i_s")) if turns.stores else (walked, ())
+        return Turns(before, tuple(turns.sums.values()), loads_first(turns.after.lines), tuple(turns.stores)), own
+
+    def _argument_store(self, site: Site, stored: Stored, value: Text, lane: str = "row * H + i_h") -> tuple[str, str]:
+        """(the store of an argument's gradient, 'input', 'partial'). lane: which of all tokens' gradients it is."""
+        symbol = self._symbol(stored)
         sizes = [s for s in (symbol.type.rows, symbol.type.cols) if s != Dim(1)] if not symbol.type.is_scalar else []
         whole = " * ".join(atom(size_text(s).text) for s in sizes) or "1"
         inner = sizes[1:] if stored.row else sizes
@@ -188,7 +223,7 @@ class RowReadout:
                 return f"tl.store({stored.buffer} + i_h * tl.num_programs(0) + place, {total})", "partial"
             return f"tl.store({stored.buffer} + {at} + {shift}0, {total})", "partial"
         if stored.axis:
-            target = f"{stored.buffer} + (row * H + i_h)[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
+            target = f"{stored.buffer} + ({lane})[:, None] * ({whole}) + ({shift}o_{stored.axis})[None, :]"
             text = (
                 value.text
                 if value.axes == (ROW, stored.axis)
@@ -198,7 +233,7 @@ class RowReadout:
                 f"tl.store({target}, ({text}).to({stored.buffer}.dtype.element_ty), mask=m_t[:, None] & {mask}[None, :])",
                 "input",
             )
-        return f"tl.store({stored.buffer} + (row * H + i_h) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"
+        return f"tl.store({stored.buffer} + ({lane}) * ({whole}) + {shift}0, {value.text}, mask=m_t)", "input"
 
     def _outputs(self, lines: list) -> tuple[tuple[Output, ...], tuple[Totals, ...], dict[str, str]]:
         """What the launcher allocates for gradients and for the sums of programs, and the text of the gradient of every argument that has
@@ -227,8 +262,9 @@ class RowReadout:
                     outputs[buffer] = Output(buffer, f"torch.{blank}_like({name})")
                     texts.append(buffer)
                 else:
-                    outputs[buffer] = Output(buffer, f"torch.{blank}(batch, T, H{width}, dtype={name}.dtype, device=device)")
-                    texts.append(over_heads(buffer, place, 2))
+                    shares = "shares" if kinds == {"shared"} else "H"
+                    outputs[buffer] = Output(buffer, f"torch.{blank}(batch, T, {shares}{width}, dtype={name}.dtype, device=device)")
+                    texts.append(over_heads(buffer, place, 2, shares))
             results[symbol.name] = texts[0] if len(texts) == 1 and kinds != {"partial"} else as_type(texts, f"{name}.dtype")
         return tuple(outputs.values()), _totals(partials), results
 

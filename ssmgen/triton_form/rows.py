@@ -20,6 +20,7 @@ from ..reference.head_text import equations, title_of
 from ..torch_form.column_text import pack, unpack
 from ..torch_form.tokens import level
 from .fused_package import Walked
+from .held_rows import held_rows
 from .launch import heads_text, known, of_pointer, sizes_text, tuple_of
 from .row_columns import CHUNK, RowColumns
 from .row_places import token_index
@@ -123,15 +124,16 @@ class RowWriter(RowColumns):
     # --- the package ---
 
     def package(self) -> RowsPackage:
-        operands, operand_stores = self._operands()
+        operands, operand_stores, kept_stores = self._operands()
         readers = self._readers()
         queries, duals = [r for r in readers if r.is_query], [r for r in readers if r.is_value]
         of_keys = [r for r in readers if not r.is_value]
+        held = (held_rows(self, of_keys, kept_stores),) if self.is_held else ()
         walked_erase = f"_rows(faded_e, {CHUNK})" if self.is_wide else "b_k" if "e" in self.places else self._columns_text("e")
         askers = [*queries, *duals]
         nothing = Walked("", (), ())
         has_readout = not (self.is_read_whole or self.is_part)
-        made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores))
+        made_text = " ".join([line.text for line in (*operands.head, *operands.rows)] + list(operand_stores) + ["o_n m_n"] * self.is_held)
         met = {n: block for n, block in (("n", "BK"), ("p", "BV")) if re.search(rf"\b[om]_{n}\b", made_text)}
         places = "_runs(CT, RUN)" if self.is_wide else f"tl.arange(0, {self.token_tile})"
         masks = {"n": f"o_n < {self.K}", "p": f"o_p < {self.P}"}
@@ -143,7 +145,7 @@ class RowWriter(RowColumns):
         outputs, totals, found = self._outputs(lines)
         given_back = [s for s in self.tokens.arguments if s.name in found] if self.is_part else self.tokens.arguments
         results = tuple(found.get(s.name) or self._without(s) for s in given_back)
-        texts = [*self.texts, *operand_stores, *gradient_stores]
+        texts = [*self.texts, *operand_stores, *gradient_stores, *(s.value for s in self.turns.summed)]
         inputs = [s for s in self.tokens.arguments if s.kind == "input"]
         given = [s for s in self.tokens.given if s.kind == "input"]
         first = next((s for s in inputs if not s.type.is_scalar), inputs[0])
@@ -248,6 +250,11 @@ class RowWriter(RowColumns):
             pair_programs=_times("slots", len(of_keys)),
             pair_kernels=pair_kernels,
             is_narrow=narrow,
+            is_held=self.is_held,
+            holds_rows=held,
+            reads_pairs=self.is_wide and not self.is_held,
+            pair_keys_parameter="" if self.is_held else "CK: tl.constexpr, ",
+            pair_keys_argument="" if self.is_held else 'tiles["CK"], ',
             chunk_divisor=self.count if self.fills_tiles else self.whole_count,
             fills_tiles=self.fills_tiles,
             token_tile=self.token_tile,
@@ -439,6 +446,7 @@ class RowWriter(RowColumns):
             output_like=pointer(like.name),
             gradient=gradient,
             gradient_stores=gradient_stores,
+            turns=self.turns,
             token_inputs=tuple(token_inputs),
             token_outputs=tuple(dict.fromkeys(stored.buffer for stored, _ in lines)),
             outputs=outputs,
@@ -456,7 +464,7 @@ class RowWriter(RowColumns):
             gradient_block="block",
             gradient_warps="8" if self.is_wide else "4",
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
-            pair_registers="168" if self.is_wide else "None",
+            pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
             gradient_registers="128" if self.is_wide else "168",
             operand_warps="8" if self.count == 1 else "4",
             tuned=tuple(self._tuned(kernel) for kernel in (TUNED if has_operands else TUNED[1:])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .fused_package import Output, Walked
+from .fused_package import Output, Summed, Walked
 from .site import CodeLine
 
 
@@ -32,6 +32,21 @@ class Totals:
     def has_several(self) -> bool:
         """Whether they share it."""
         return self.count > 1
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What the heads of a group share of the arguments' gradients, where a program takes some of them in turn."""
+
+    before: tuple[CodeLine, ...]
+    summed: tuple[Summed, ...]
+    behind: tuple[CodeLine, ...]
+    stores: tuple[str, ...]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether they share any."""
+        return bool(self.stores)
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,63 @@ class PairKernel:
 
 
 @dataclass(frozen=True)
+class HeldRow:
+    """The rows of one number in their tokens."""
+
+    tail: str  # of names
+    at: str  # their places among a chunk's rows
+    sum: str
+    later: str  # the sum at which the first reader stands there
+    key: str  # their keys, '' where they are zero
+
+
+@dataclass(frozen=True)
+class HeldOperand:
+    """An operand as it fades, at the rows of one number."""
+
+    buffer: str
+    at: str
+    value: str
+
+
+@dataclass(frozen=True)
+class HeldRead:
+    """A reader's keys at the rows of one number: what stands there, the sum at which it reads, and that number's tail; columns '': zero."""
+
+    tail: str
+    columns: str
+    sum: str
+    later: str
+
+
+@dataclass(frozen=True)
+class HeldReader:
+    index: int
+    is_erase: bool
+    sees: str
+    made: str
+    reads: tuple[HeldRead, ...]
+    tile: str  # of all rows, of the tiles of each number
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the template says of rows in registers."""
+
+    sums: tuple[CodeLine, ...]
+    tiles: tuple[CodeLine, ...]  # of columns that lie where an input does
+    made: tuple[str, ...]  # stores of what backward reads
+    has_made: bool
+    rows: tuple[HeldRow, ...]
+    faded: tuple[HeldOperand, ...]
+    readers: tuple[HeldReader, ...]
+    key_tile: str
+    has_zeros: bool
+    is_single: bool
+    count: int
+
+
+@dataclass(frozen=True)
 class RowsPackage:
     """Everything kernels.py says in this form."""
 
@@ -132,6 +204,11 @@ class RowsPackage:
     pair_programs: str
     pair_kernels: tuple[PairKernel, ...]
     is_narrow: bool  # one decay a head
+    is_held: bool  # a chunk's rows stay in registers while operands and pairs are made
+    holds_rows: tuple[Held, ...]  # how, where that is so
+    pair_keys_parameter: str  # keys at a time, of operands in memory
+    pair_keys_argument: str
+    reads_pairs: bool  # what rows read of each other is made of operands in memory
     chunk_divisor: int  # a tile's rows to a chunk's tokens
     fills_tiles: bool  # whatever number of tokens that makes
     token_tile: str  # the tile that holds a chunk's tokens
@@ -319,6 +396,7 @@ class RowsPackage:
     output_like: str
     gradient: Walked
     gradient_stores: tuple[str, ...]
+    turns: Turns
     token_inputs: tuple[str, ...]
     token_outputs: tuple[str, ...]
     outputs: tuple[Output, ...]

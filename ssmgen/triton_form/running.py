@@ -24,9 +24,9 @@ from ..reference.head_text import WIDTH, title_of
 from ..spec import ONE, Delayed, Dim, Expr, MatMul, Ref, Type
 from ..spec_text import expr_text
 from ..torch_form.tokens import TokenWriter, level
-from .columns import hoisted
 from .fused_package import Output, Walked
 from .gradients import MADE, made
+from .heads_in_turn import hoisted
 from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import atom
 from .site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened

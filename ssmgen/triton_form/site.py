@@ -22,10 +22,10 @@ from .folded_rows import FIRST
 
 KERNEL_WORDS = frozenset(
     "BACK BC BK BLOCKS BR BT BV CK CV DOT DOTS EDGE FEW G H HEADS LANES LARGEST LARGEST_STATE LOG2E MEMBERS PACKED PRECISION RUN "
-    "STATES_LIMIT T TOKENS MODULES WALKS adjoints after arguments asked backward batch before bests blocks bos c0 carried chunks "
+    "STATES_LIMIT T TOKENS MODULES WALKS adjoints after arguments asked backward batch before behind bests blocks bos c0 carried chunks "
     "coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last d_made d_reads decays device do dtype dy early "
     "edges end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p i_s "
-    "i_t i_v initial is_packed kept keys last leaving length m_a m_c m_n m_p m_s m_t m_u m_w made moved numbers o_c o_h o_i o_n o_p "
+    "i_t i_v initial is_packed kept keys last later leaving length m_a m_c m_n m_p m_s m_t m_u m_w made moved numbers o_c o_h o_i o_n o_p "
     "o_q o_r o_t options own owns p_g p_s packing part partial place position programs readouts reads row rows scale segments "
     "sequences size sized sizes slices slot slots span start states shares sums t0 tiles tl token tokens torch total totals triton "
     "tuning turns values walk wanted warps weights wins y".split()
@@ -33,7 +33,7 @@ KERNEL_WORDS = frozenset(
 """Names that the kernels and their launchers use for themselves."""
 
 _COMPOSED = re.compile(
-    r"[bd]_\w+|\w+_kernel|(factor|faded|final|from_walk|grad|initial|moved)_\w+|(adjoints|du|reads|states|sums|totals|walk|weights)_\d+"
+    r"[bd]_\w+|\w+_kernel|(factor|faded|final|from_walk|grad|initial|moved)_\w+|(adjoints|behind|du|reads|states|sums|totals|walk|weights)_\d+"
     r"|(asks|pairs|reads)\d*|CT|erased|i_r|inverse|is_given|is_made|parts|places|shapes|typed|written"
 )
 """Names that they make."""
