@@ -25,7 +25,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
     for number in numbers:
         places[number] = f"o_i * {writer.count} + {number}" if writer.count > 1 else "o_i"
     tail = {number: f"_{number + 1}" if writer.count > 1 else "" for number in numbers}
-    lines, sums, before = _sums(writer, tail)
+    lines, sums, before = _sums(writer, tail, any(reader.is_before for reader in readers))
     tiles: dict[str, CodeLine] = {}
 
     def columns(letter: str, number: int) -> str:
@@ -75,7 +75,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
     )
 
 
-def _sums(writer: RowOperands, tail: dict[int, str]) -> tuple[list[CodeLine], dict[int, str], dict[int, str]]:
+def _sums(writer: RowOperands, tail: dict[int, str], needs_before: bool) -> tuple[list[CodeLine], dict[int, str], dict[int, str]]:
     """Lines for the running sums of log decays; the names of those at the rows of every number, and before their own decay."""
     shape = "[CT, BK]"
     logs = {number: text for number, text in writer.logs.items() if text}
@@ -98,7 +98,7 @@ def _sums(writer: RowOperands, tail: dict[int, str]) -> tuple[list[CodeLine], di
                 lines.append(CodeLine("", own, f"{name} + b_f{tail[number]}", shape))
             name = own
         sums[number], before[number] = name, earlier
-    used = {*sums.values(), *before.values()}
+    used = {*sums.values(), *(before.values() if needs_before else ())}
     return [line for line in lines if line.target != "b_Gx" or "b_Gx" in used or any("b_Gx" in other.text for other in lines)], sums, before
 
 
