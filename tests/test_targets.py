@@ -68,10 +68,12 @@ LISTING = """
         ("IADD3 R52, P1, R1, 0x2, RZ", "IADD3 R52, P1, R1, 0x2, RZ"),
         ("IADD3.X   R53, R1, -0x7fffffe0", "IADD3.X R53, R1, -0x7fffffe0"),
         ("STS [R7+UR4], R1", "STS [R7+UR4], R1"),
+        ("MOV R75, R1 ;\n        /*0060*/                   STL [R75+0x4], R72", ""),
+        ("MOV R75, R1 ;\n        /*0060*/                   STS [R75+0x4], R72", "MOV R75, R1"),
     ],
 )
 def test_the_stack_is_no_number(line, said):
-    """The second and third are of a kernel that read memory that was not its own."""
+    """The second and third are of a kernel that read memory that was not its own, the one before the last of a sine of large angles."""
     assert misread(LISTING.replace("{}", line)) == said
 
 

@@ -166,13 +166,18 @@ _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*\s
 def misread(code: str) -> str:
     """The first instruction that reads the stack's pointer, R1, and neither moves it nor addresses memory by it; empty without one.
 
-    Triton's kernels take no address of what is on the stack. The assembler of CUDA 12.8 did, where registers ran out beside products: it
-    handed the pointer to them as the descriptor of a tile, and they read memory that was not theirs.
+    Of what is on the stack Triton's kernels take no address but of an array there, as a sine of large angles has, and then the stack is
+    read or written by it next. The assembler of CUDA 12.8 took one where registers ran out beside products: it handed the pointer to them
+    as the descriptor of a tile, and they read memory that was not theirs.
     """
-    for text, listed in _INSTRUCTION.findall(code):
+    instructions = _INSTRUCTION.findall(code)
+    for number, (text, listed) in enumerate(instructions):
         operands = [operand.strip() for operand in re.split(r",(?![^\[]*\])", listed)]
         read = operands if operands[0].startswith("[") else operands[1:]
-        if operands[0] != "R1" and any(re.search(r"\bR1\b", operand) and "[" not in operand for operand in read):
+        if operands[0] == "R1" or not any(re.search(r"\bR1\b", operand) and "[" not in operand for operand in read):
+            continue
+        later = (other for other, _ in instructions[number + 1 :] if re.search(rf"\b{re.escape(operands[0])}\b", other))
+        if not re.search(rf"^(LDL|STL)\b.*\[{re.escape(operands[0])}\b", next(later, "")):
             return " ".join(text.split())
     return ""
 
