@@ -23,7 +23,7 @@ def dim_of(node: syntax.Node, scope: Scope) -> Dim:
             f"`{dim}` is {value}, not a whole number of entries" if value.denominator != 1 else f"`{dim}` is {value}: a size is at least 1",
             node.span,
             f"with {settings}" if settings else "a size is a whole number of at least 1",
-            help=f"give a default that `{dim}` divides evenly: `dim {dim.terms[0][0]} = {_better(dim, scope)}`"
+            help=f"take a size of which `{dim}` is whole, here or by `--dim`: `{dim.terms[0][0]} = {_better(dim, scope)}`"
             if dim.terms
             else "write a whole number",
         )
