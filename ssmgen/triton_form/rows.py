@@ -476,7 +476,7 @@ class RowWriter(RowColumns):
             stage_inverse=" + BT" if self.has_erase else "",
             # what is read of a chunk takes as many values as the chunk has
             stage_others=f" + {'' if len(queries) == 1 else f'{len(queries)} * '}BQ * (BK + BT + BV)" if queries else " + BT * BV",
-            gradient_block="32" if self.is_wide else "block",
+            has_narrow_gradients=self.is_wide and self.count == 1,
             # a program mostly waits: two of them on a multiprocessor hide more than the few tiles cost that then leave registers
             pair_registers="128" if self.is_held else "168" if self.is_wide else "None",
             operand_warps="8" if self.count == 1 else "4",

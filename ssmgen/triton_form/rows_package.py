@@ -423,7 +423,7 @@ class RowsPackage:
     stage_keys: str  # tiles of keys by rows that a walk's stage holds
     stage_inverse: str
     stage_others: str  # and of queries, or of values
-    gradient_block: str
+    has_narrow_gradients: bool  # whether tiles of 32 keys were seen right on a GPU: of one row a token
     pair_registers: str  # of a thread, at most
     operand_warps: str
     makes_pair_gradients: bool  # in a kernel of their own
