@@ -71,7 +71,6 @@ class Reader:
     pair_factor: str  # which then is this
     walked: str  # the tile that the walk reads
     is_erase: bool
-    is_inclusive: bool
     is_before: bool  # stands before what its row writes
     moves_before: bool  # and a decay lies between
     is_by_row: bool  # its keys lie row by row, not token by token
@@ -188,9 +187,6 @@ class Held:
     key_tile: str
     has_zeros: bool
     is_stacked: bool  # two readers share products
-    is_single: bool  # row a token
-    is_several: bool
-    count: int
 
 
 @dataclass(frozen=True)
