@@ -205,6 +205,7 @@ class RowsPackage:
     legend: tuple[str, ...]
     helpers: tuple[str, ...]
     count: int
+    has_factors: bool  # numbers that multiply operands where inputs lie
     has_token_buffers: bool  # a column a token, of which a token's rows are several
     has_steps: bool  # rows that act together
     reader_count: int  # of keys: what they read of the rows of a chunk is kept
@@ -233,6 +234,7 @@ class RowsPackage:
     leaves_before: bool  # the walk from the right reads a sum before a row's own
     count_text: str
     step: int
+    names_step: bool  # whether something depends on which rows act together
     block: str
     span_parameters: str
     span_arguments: str
