@@ -404,13 +404,17 @@ _table = click.option(
 )  # fmt: skip
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes on a GPU, 2 to 3 GiB each (default: one a core, at most seven).")
+@click.option("--quick", "is_quick", is_flag=True, help="A few trials of the kernels alone: two dtypes, odd sizes, packed, in slices.")
+@click.option("--synchronize", "is_synchronised", is_flag=True, help="Wait for every launch: a fault on a GPU names the kernel it is in.")
 @_table
-def verify(file: Path, device: str | None, path: Path | None, jobs: int | None, table: Path | None) -> int:
+def verify(
+    file: Path, device: str | None, path: Path | None, jobs: int | None, is_quick: bool, is_synchronised: bool, table: Path | None
+) -> int:
     """Test a spec's package against two oracles and itself: values, gradients, invariances. Needs torch."""
     from .runtime import commands
 
     try:
-        return commands.verify(_read(file), device, path, table, jobs)
+        return commands.verify(_read(file), device, path, table, jobs, is_quick, is_synchronised)
     except (commands.TableError, commands.DeviceError) as error:
         raise UserError(str(error)) from None
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +22,7 @@ class TableError(Exception):
 
 
 class DeviceError(Exception):
-    """A device on which nothing can be verified here."""
+    """A device on which nothing can be verified or profiled here."""
 
 
 def consoles(width: int = 132):
@@ -33,27 +33,40 @@ def consoles(width: int = 132):
     return plain if plain.is_terminal else Console(highlight=False, width=width), Console(stderr=True)
 
 
-def verify(source: Source, device: str | None, path: Path | None, table: Path | None = None, jobs: int | None = None) -> int:
+def verify(
+    source: Source, device: str | None, path: Path | None, table: Path | None = None, jobs: int | None = None,
+    is_quick: bool = False, is_synchronised: bool = False,
+) -> int:  # fmt: skip
     """Verify every recurrence of a source; 1 when a row failed.
 
-    table: of configurations, from `tune`. jobs: processes on a GPU or of the interpreter, one a core by default. Raises DeviceError
-    where kernels are to be interpreted and cannot be, or there are none.
+    table: of configurations, from `tune`. jobs: processes on a GPU or of the interpreter, one a core by default. is_quick: a few trials
+    of the kernels alone. is_synchronised: every launch is waited for, so that a fault names its kernel. Raises DeviceError where kernels
+    are to be interpreted and cannot be, or there are none, and where launches are to be compared or waited for and there is no GPU.
     """
     import torch
 
     from . import interpreter, verify_apart
+    from .synchronised import synchronised
+    from .verify import quick, verify_checks
     from .verify import verify as verify_package
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == interpreter.DEVICE and (reason := interpreter.missing()):
         raise DeviceError(reason)
+    has_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    if is_quick and not has_gpu and device != interpreter.DEVICE:
+        raise DeviceError("`--quick` compares kernels, and there is no GPU to run them: add `--device interpreter`, or leave it away")
+    if is_synchronised and not has_gpu:
+        raise DeviceError("`--synchronize` waits for what a GPU was given, and none is used: leave it away, or go where one is")
     console, progress = consoles()
     packages, reports = jit.packages(source, {}), []
     tuned(packages.values(), table)
     for name, package in packages.items():
         folder = Path(package.__file__).parent
-        if device == interpreter.DEVICE and not any((folder / file).exists() for file in ("kernels.py", "decode.py")):
-            raise DeviceError(f"`{name}` has no kernels that could be interpreted: its torch form runs everywhere")
+        needs_kernels = is_quick or device == interpreter.DEVICE
+        if needs_kernels and not any((folder / file).exists() for file in ("kernels.py", "decode.py")):
+            verb = "interpreted" if device == interpreter.DEVICE else "compared"
+            raise DeviceError(f"`{name}` has no kernels that could be {verb}: its torch form runs everywhere")
     for spec in compiler.check(source).after("resolve")[source.name].recurrences:
         start = time.perf_counter()
 
@@ -66,11 +79,16 @@ def verify(source: Source, device: str | None, path: Path | None, table: Path | 
 
         with progress.status(spec.name) as status:
             told = {"device": device, "progress": status.update, "shown": shown}
+            cores = os.cpu_count() or 1
             if device.startswith("cpu") or (jobs == 1 and device != interpreter.DEVICE):
-                report = verify_package(packages[spec.name], spec, **told)
+                with synchronised() if is_synchronised else nullcontext():
+                    if is_quick:
+                        report = verify_checks(packages[spec.name], spec, quick(cores), is_quick=True, **told)
+                    else:
+                        report = verify_package(packages[spec.name], spec, **told)
             else:
-                cores = os.cpu_count() or 1
-                report = verify_apart.verify(source, spec, cores=cores, jobs=jobs or cores, table=table, **told)
+                chosen = {"is_quick": is_quick, "is_synchronised": is_synchronised}
+                report = verify_apart.verify(source, spec, cores=cores, jobs=jobs or cores, table=table, **chosen, **told)
         console.print(report.table())
         failed = f"[bold red]{len(report.failures)} failed[/]" if report.failures else "all passed"
         console.print(f"{len(report.rows)} comparisons, {failed} ({report.seconds:.0f} s)")
