@@ -439,15 +439,21 @@ class _Shape(click.ParamType):
 @click.option("--peer", type=click.Path(path_type=Path),
               help="An adapter to another implementation, or a folder with NAME.py for NAME.ssm (default: peers/ beside it).")  # fmt: skip
 @click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
+@click.option("--kernels", "is_profiled", is_flag=True, help="On a GPU: also every kernel's time, launches and share, of a profiled run.")
+@click.option("--only", type=click.Choice(["operator", "decode"]), help="Forward and backward, or one token at a time (default: both).")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
 @_table
 def bench(
     files: tuple[Path, ...], dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None,
-    peer: Path | None, first: bool | None, path: Path | None, table: Path | None,
+    peer: Path | None, first: bool | None, is_profiled: bool, only: str | None, path: Path | None, table: Path | None,
 ) -> int:  # fmt: skip
     """Time specs' ops against the floor of the device, their sequential references, a hand-written form, their peers. Needs torch."""
     from .runtime import commands, peers
+    from .runtime.bench_kernels import ProfileError
 
+    for option, given in (("--kernels", is_profiled), ("--first-call", first), ("--peer", peer is not None)):
+        if given and only == "decode":
+            raise UserError(f"`{option}` is about forward and backward, and `--only decode` leaves them out: take one of them away")
     paths = _expand(files)
     if peer is not None and not peer.is_dir() and len(paths) > 1:
         raise UserError(f"{peer}: an adapter is for one spec, and there are {len(paths)}; name the folder that holds theirs")
@@ -456,8 +462,9 @@ def bench(
     adapters = [peer if folder is not peer else None if str(path) == "-" else peers.beside(_find(path), folder) for path in paths]
     try:
         jobs = list(zip(sources, _own_dims(sources, dict(dims)), adapters, strict=True))
-        return commands.bench(jobs, device, shapes, first, path, table)
-    except (peers.AdapterError, commands.TableError) as error:
+        parts = ("operator", "decode") if only is None else (only,)
+        return commands.bench(jobs, device, shapes, first, path, table, (*parts, "kernels") if is_profiled else parts)
+    except (peers.AdapterError, commands.TableError, commands.DeviceError, ProfileError) as error:
         raise UserError(str(error)) from None
 
 

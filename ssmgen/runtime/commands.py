@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,9 @@ from types import ModuleType
 from .. import compiler
 from ..source import Source
 from . import jit
+
+PARTS = ("operator", "decode", "kernels")
+"""What `bench` can time: forward and backward, one token, and, of the operator, kernel by kernel."""
 
 
 class TableError(Exception):
@@ -101,12 +104,13 @@ def verify(
 
 def bench(
     jobs: list[tuple[Source, Mapping[str, int], Path | None]], device: str | None, shapes: tuple[tuple[int, int, int], ...],
-    first: bool | None, path: Path | None, table: Path | None = None,
+    first: bool | None, path: Path | None, table: Path | None = None, parts: Collection[str] = PARTS[:2],
 ) -> int:  # fmt: skip
-    """Time every recurrence of some sources, each with its sizes and its adapter, at every shape.
+    """Time every recurrence of some sources, each with its sizes and its adapter, at every shape; of it the `parts` named in PARTS.
 
     The device is measured once. The report is written behind every recurrence; one that cannot be measured does not keep the others
-    from it, and the first such fault is raised at the end. Raises AdapterError when an adapter is at fault.
+    from it, and the first such fault is raised at the end. Raises AdapterError when an adapter is at fault, DeviceError where kernels
+    are to be profiled and there is no GPU.
     """
     import torch
 
@@ -120,24 +124,30 @@ def bench(
     if device == "cuda" and not torch.cuda.is_available():
         progress.print("Error: torch sees no GPU here; `--device cpu` measures on the processor")
         return 1
+    if "kernels" in parts and device == "cpu":
+        edit = "leave `--device cpu` away" if torch.cuda.is_available() else "run it where torch sees a GPU, or leave `--kernels` away"
+        raise DeviceError(f"`--kernels` profiles a GPU's kernels, and on the processor there is nothing to profile: {edit}")
     shapes = shapes or benching.SHAPES[device]
     peers = [load(adapter) if adapter is not None else [] for _, _, adapter in jobs]
     built = [one for (source, dims, _), own in zip(jobs, peers, strict=True) for one in subjects(source, dims, device, own)]
     tuned([subject.package for subject in built], table)
     faults = []
-    with _kernels(device != "cpu" if first is None else first) as cache, progress.status("measuring the device") as status:
+    is_fresh = "operator" in parts and (device != "cpu" if first is None else first)
+    with _kernels(is_fresh) as cache, progress.status("measuring the device") as status:
         rates = floors.rates(device)
         report = benching.describe(device, rates, [peer for own in peers for peer in own])
         console.print(bench_table.machine(report))
         if device != "cpu" and cache is None:  # a first call compiles what it needs, and is timed
-            bench_ahead.compiled(built, shapes, status.update)
+            bench_ahead.compiled(built, shapes, parts, status.update)
         for subject in built:
             try:
-                _measured(subject, shapes, rates, report, cache, console, status)
+                _measured(subject, shapes, rates, report, cache, parts, console, status)
             except Exception as fault:
                 faults.append(fault)
                 progress.print(f"{subject.spec.name}: {type(fault).__name__}: {fault}", style="bold red", markup=False)
             _write(path, json.dumps(report, indent=1, allow_nan=False))
+    if len({row["recurrence"] for row in report["decode"]}) > 1:
+        console.print(bench_table.steps_table(report["decode"]))
     for line in bench_table.legend(report):
         console.print(line)
     if path is not None:
@@ -147,12 +157,30 @@ def bench(
     return 0
 
 
-def _measured(subject, shapes, rates, report: dict, cache: Path | None, console, status) -> None:
+def _measured(subject, shapes, rates, report: dict, cache: Path | None, parts: Collection[str], console, status) -> None:
     """One recurrence: its tables, and its entries in the report. cache: an empty folder for kernels, where first calls are timed."""
-    from . import bench as benching
     from . import bench_table
-    from .bench_accuracy import accuracy
     from .bench_decode import decode
+
+    name = subject.spec.name
+    if "operator" in parts:
+        _measured_operator(subject, shapes, rates, report, cache, "kernels" in parts, console, status)
+    if "decode" in parts:
+        status.update(f"decoding with {name}")
+        steps = decode(subject, shapes[0][2], rates)
+        about = {"recurrence": name, "dtype": str(subject.dtype).split(".")[-1], "sizes": subject.sizes}
+        report["decode"] += [{**about, **row} for row in steps]
+        if steps:
+            console.print(bench_table.decode_table(name, steps))
+        elif "operator" not in parts:
+            console.print(f"{name}: has no step, and there is nothing to time", markup=False)
+
+
+def _measured_operator(subject, shapes, rates, report: dict, cache: Path | None, is_profiled: bool, console, status) -> None:
+    """The same of its operator, at every shape; is_profiled: and kernel by kernel."""
+    from . import bench as benching
+    from . import bench_kernels, bench_table
+    from .bench_accuracy import accuracy
 
     name, calls = subject.spec.name, {}
     if cache is not None:
@@ -165,11 +193,11 @@ def _measured(subject, shapes, rates, report: dict, cache: Path | None, console,
         status.update(f"timing {name} at B, T, H = {shape}")
         report["runs"].append(benching.measure(subject, shape, rates, errors, calls if shape == shapes[0] else {}))
         console.print(bench_table.shape_table(report["runs"][-1]))
-    status.update(f"decoding with {name}")
-    steps = decode(subject, shapes[0][2], rates)
-    report["decode"] += [{"recurrence": name, **row} for row in steps]
-    if steps:
-        console.print(bench_table.decode_table(name, steps))
+        if is_profiled:
+            status.update(f"profiling {name} at B, T, H = {shape}")
+            report["runs"][-1]["kernels"] = bench_kernels.kernels(subject, shape, rates)
+            for direction in report["runs"][-1]["kernels"]:
+                console.print(bench_table.kernel_table(report["runs"][-1], direction))
 
 
 def _write(path: Path | None, text: str) -> None:
