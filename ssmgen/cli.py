@@ -440,7 +440,8 @@ class _Shape(click.ParamType):
               help="An adapter to another implementation, or a folder with NAME.py for NAME.ssm (default: peers/ beside it).")  # fmt: skip
 @click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
 @click.option("--kernels", "is_profiled", is_flag=True, help="On a GPU: also every kernel's time, launches and share, of a profiled run.")
-@click.option("--only", type=click.Choice(["operator", "decode"]), help="Forward and backward, or one token at a time (default: both).")
+@click.option("--only", type=click.Choice(["operator", "decode", "first-call"]),
+              help="Forward and backward, or one token at a time, or first calls (default: all).")  # fmt: skip
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
 @_table
 def bench(
@@ -451,9 +452,13 @@ def bench(
     from .runtime import commands, peers
     from .runtime.bench_kernels import ProfileError
 
-    for option, given in (("--kernels", is_profiled), ("--first-call", first), ("--peer", peer is not None)):
-        if given and only == "decode":
-            raise UserError(f"`{option}` is about forward and backward, and `--only decode` leaves them out: take one of them away")
+    left_out = {
+        "decode": {"--kernels": is_profiled, "--first-call": first, "--no-first-call": first is False, "--peer": peer is not None},
+        "first-call": {"--kernels": is_profiled, "--no-first-call": first is False},
+    }
+    for option, given in left_out.get(only or "", {}).items():
+        if given:
+            raise UserError(f"`{option}` is about what `--only {only}` leaves out: take one of them away")
     paths = _expand(files)
     if peer is not None and not peer.is_dir() and len(paths) > 1:
         raise UserError(f"{peer}: an adapter is for one spec, and there are {len(paths)}; name the folder that holds theirs")

@@ -242,9 +242,65 @@ def test_the_first_call_happens_in_a_process_of_its_own(tmp_path):
     calls = bench.first_calls(subject(found), (1, 64, 2), tmp_path / "kernels")
     assert set(calls) == {"op", "loop, right", "loop, wrong"}
     assert all(0 < call["seconds"] < 60 and call["failure"] == "" for call in calls.values())
+    assert all(call["compiled"] == {"kernels": 0, "seconds": 0, "longest": 0} for call in calls.values()), "on a processor"
     broken = peers.load(adapter(tmp_path / "b", PEER.replace("    q, k", '    raise RuntimeError("no")\n    q, k', 1)))[0]
-    assert bench_first.first_call(subject(), (1, 64, 2), tmp_path, broken) == {"seconds": None, "failure": "RuntimeError: no"}
+    assert bench_first.first_call(subject(), (1, 64, 2), tmp_path, broken) == {
+        "seconds": None, "failure": "RuntimeError: no", "compiled": None,
+    }  # fmt: skip
     assert "within 0 s" in bench_first.first_call(subject(), (1, 64, 2), tmp_path, longest=0.01)["failure"]
+
+
+def test_every_first_call_begins_with_empty_caches(tmp_path, monkeypatch):
+    """One process after the other, each with a folder of its own for all that is compiled; what they leave is kept for what follows."""
+    found, seen = peers.load(adapter(tmp_path)), []
+    reply = {"seconds": 1.5, "failure": "", "compiled": {"kernels": 2, "seconds": 1.0, "longest": 0.75}}
+
+    def run(command, *, input, env, timeout, **_):
+        cache = Path(env["TRITON_CACHE_DIR"])
+        inside = {name: Path(env[name]) for name in ("TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")}
+        assert command[1:] == ["-m", "ssmgen.runtime.bench_first"] and timeout == bench_first.LONGEST
+        assert list(cache.iterdir()) == [] and all(cache in path.parents for path in inside.values()) and len(set(inside.values())) == 2
+        name = json.loads(input)["peer"]
+        (cache / f"kernel_{len(seen)}").write_text("machine code")
+        seen.append(name and name[1])
+        return subprocess.CompletedProcess(command, 0, "what a library prints\n" + json.dumps(reply), "")
+
+    monkeypatch.setattr(bench_first.subprocess, "run", run)
+    calls = bench.first_calls(subject(found), (1, 64, 2), tmp_path / "kernels")
+    assert seen == [None, "loop, right", "loop, wrong"] and calls == dict.fromkeys(("op", "loop, right", "loop, wrong"), reply)
+    assert sorted(path.name for path in (tmp_path / "kernels").iterdir()) == ["kernel_0", "kernel_1", "kernel_2"]
+
+
+def test_what_triton_compiles_in_a_first_call_is_counted():
+    knobs = pytest.importorskip("triton").knobs
+    with bench_first._listening() as taken:
+        for total, cache_hit in ((2_000_000, False), (9_000_000, True), (500_000, False)):
+            knobs.compilation.listener(
+                src=None, metadata={}, metadata_group={}, times=types.SimpleNamespace(total=total), cache_hit=cache_hit
+            )
+    assert taken == pytest.approx([2.0, 0.5]) and knobs.compilation.listener is None
+
+
+def test_first_calls_alone(tmp_path, monkeypatch, capfd):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(floors, "rates", lambda device: RATES)
+    monkeypatch.setattr(bench, "measure", lambda *given: pytest.fail("nothing else is timed"))
+    monkeypatch.setattr(bench_decode, "decode", lambda *given: pytest.fail("nothing else is timed"))
+    replies = {
+        "op": {"seconds": 12.34, "failure": "", "compiled": {"kernels": 6, "seconds": 9.87, "longest": 2.1}},
+        "loop": {"seconds": None, "failure": "no first call within 600 s", "compiled": None},
+    }
+    monkeypatch.setattr(bench, "first_calls", lambda subject, shape, folder: replies)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "kept.ssm", "--only", "first-call", "--shape", "2,64,3", "--device", "cpu", "--json", "first.json"])
+    out = capfd.readouterr().out
+    assert stop.value.code == 0 and "kept: B=2, T=64, H=3, the first forward + backward of a process, nothing cached" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("│ op"))
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["op", "12.3", "6", "9.9", "2.1"] and "no first call within 600 s" in out
+    report = json.loads((tmp_path / "first.json").read_text())
+    about = {"recurrence": "kept", "dtype": "float32", "sizes": {"N": 8, "P": 4}, "shape": {"batch": 2, "tokens": 64, "heads": 3}}
+    assert report["first_calls"] == [{**about, "what": what, **reply} for what, reply in replies.items()] and report["runs"] == []
 
 
 # --- a GPU that is not there -------------------------------------------------------------------------------------
@@ -516,7 +572,7 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(words in done.stdout for words in ("B=1, T=64", "B=2, T=128", "x floor", "ratio to op", "first call s", "max error", "loop"))
     report = json.loads((tmp_path / "times.json").read_text())
-    assert set(report) == {"format", "device", "versions", "runs", "decode", "accuracy"}
+    assert set(report) == {"format", "device", "versions", "runs", "decode", "accuracy", "first_calls"}
     assert {"torch", "ssmgen", "math"} <= set(report["versions"]) and report["device"]["kind"] == "cpu"
     assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128]
     (first, second) = ({row["what"]: row for row in run["rows"]} for run in report["runs"])
@@ -606,15 +662,17 @@ def test_one_token_of_several_specs_side_by_side(tmp_path, monkeypatch, capfd):
     ]
 
 
-def test_what_only_decode_leaves_out_is_not_asked_for(tmp_path, monkeypatch, capfd):
+def test_what_only_some_need_is_not_asked_of_others(tmp_path, monkeypatch, capfd):
     (tmp_path / "kept.ssm").write_text(SPEC)
     monkeypatch.chdir(tmp_path)
-    for words in (["--kernels"], ["--first-call"], ["--peer", "."]):
+    for only, *words in (
+        ("decode", "--kernels"), ("decode", "--first-call"), ("decode", "--no-first-call"), ("decode", "--peer", "."),
+        ("first-call", "--kernels"), ("first-call", "--no-first-call"),
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
-            cli.main(["bench", "kept.ssm", "--only", "decode", *words])
+            cli.main(["bench", "kept.ssm", "--only", only, *words])
         assert stop.value.code == 1
-        said = f"Error: `{words[0]}` is about forward and backward, and `--only decode` leaves them out: take one of them away\n"
-        assert capfd.readouterr().err == said
+        assert capfd.readouterr().err == f"Error: `{words[0]}` is about what `--only {only}` leaves out: take one of them away\n"
 
 
 @pytest.mark.parametrize(

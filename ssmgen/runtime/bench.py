@@ -42,7 +42,7 @@ def describe(device: str, rates: floors.Rates, peers: list[Peer]) -> dict:
         versions["triton"] = None
     for peer in peers:
         versions |= peer.versions
-    return {"format": FORMAT, "device": about, "versions": versions, "runs": [], "decode": [], "accuracy": []}
+    return {"format": FORMAT, "device": about, "versions": versions, "runs": [], "decode": [], "accuracy": [], "first_calls": []}
 
 
 def first_calls(subject: Subject, shape: tuple[int, int, int], folder: Path) -> dict[str, dict]:

@@ -93,6 +93,23 @@ def decode_table(name: str, rows: list[dict]):
     return table
 
 
+def first_table(name: str, rows: list[dict]):
+    """The first call of an op and of its peers."""
+    from rich.table import Table
+
+    shape = "B={batch}, T={tokens}, H={heads}".format(**rows[0]["shape"])
+    table = Table(title=f"{name}: {shape}, the first forward + backward of a process, nothing cached", title_justify="left")
+    table.add_column("")
+    for column in ("s", "kernels of Triton", "compiled in s", "the longest s"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        what = f"{row['what']}\n  [dim]{_plain(row['failure'])}[/]" if row["failure"] else row["what"]
+        done = row["compiled"] or {"kernels": None, "seconds": None, "longest": None}
+        numbers = (_number(done["kernels"], 1, ".0f"), _number(done["seconds"], 1, ".1f"), _number(done["longest"], 1, ".1f"))
+        table.add_row(what, _number(row["seconds"], 1, ".1f"), *numbers)
+    return table
+
+
 def steps_table(rows: list[dict]):
     """One token of several recurrences side by side, each also as a multiple of the first."""
     from rich.table import Table

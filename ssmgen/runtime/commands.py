@@ -16,8 +16,8 @@ from .. import compiler
 from ..source import Source
 from . import jit
 
-PARTS = ("operator", "decode", "kernels")
-"""What `bench` can time: forward and backward, one token, and, of the operator, kernel by kernel."""
+PARTS = ("operator", "decode", "kernels", "first-call")
+"""What `bench` can time: forward and backward, one token; of the operator, kernel by kernel; first calls and nothing of what follows."""
 
 
 class TableError(Exception):
@@ -132,7 +132,7 @@ def bench(
     built = [one for (source, dims, _), own in zip(jobs, peers, strict=True) for one in subjects(source, dims, device, own)]
     tuned([subject.package for subject in built], table)
     faults = []
-    is_fresh = "operator" in parts and (device != "cpu" if first is None else first)
+    is_fresh = "first-call" in parts or ("operator" in parts and (device != "cpu" if first is None else first))
     with _kernels(is_fresh) as cache, progress.status("measuring the device") as status:
         rates = floors.rates(device)
         report = benching.describe(device, rates, [peer for own in peers for peer in own])
@@ -159,16 +159,24 @@ def bench(
 
 def _measured(subject, shapes, rates, report: dict, cache: Path | None, parts: Collection[str], console, status) -> None:
     """One recurrence: its tables, and its entries in the report. cache: an empty folder for kernels, where first calls are timed."""
+    from . import bench as benching
     from . import bench_table
     from .bench_decode import decode
 
     name = subject.spec.name
+    about = {"recurrence": name, "dtype": str(subject.dtype).split(".")[-1], "sizes": subject.sizes}
+    calls: dict[str, dict] = {}
+    if cache is not None:
+        status.update(f"first calls of {name}")
+        calls = benching.first_calls(subject, shapes[0], cache)
+        about_all = {**about, "shape": dict(zip(("batch", "tokens", "heads"), shapes[0], strict=True))}
+        report["first_calls"] += [{**about_all, "what": what, **call} for what, call in calls.items()]
+        console.print(bench_table.first_table(name, report["first_calls"][-len(calls) :]))
     if "operator" in parts:
-        _measured_operator(subject, shapes, rates, report, cache, "kernels" in parts, console, status)
+        _measured_operator(subject, shapes, rates, report, calls, "kernels" in parts, console, status)
     if "decode" in parts:
         status.update(f"decoding with {name}")
         steps = decode(subject, shapes[0][2], rates)
-        about = {"recurrence": name, "dtype": str(subject.dtype).split(".")[-1], "sizes": subject.sizes}
         report["decode"] += [{**about, **row} for row in steps]
         if steps:
             console.print(bench_table.decode_table(name, steps))
@@ -176,16 +184,13 @@ def _measured(subject, shapes, rates, report: dict, cache: Path | None, parts: C
             console.print(f"{name}: has no step, and there is nothing to time", markup=False)
 
 
-def _measured_operator(subject, shapes, rates, report: dict, cache: Path | None, is_profiled: bool, console, status) -> None:
-    """The same of its operator, at every shape; is_profiled: and kernel by kernel."""
+def _measured_operator(subject, shapes, rates, report: dict, calls: dict[str, dict], is_profiled: bool, console, status) -> None:
+    """The same of its operator, at every shape. calls: first ones, by name. is_profiled: and kernel by kernel."""
     from . import bench as benching
     from . import bench_kernels, bench_table
     from .bench_accuracy import accuracy
 
-    name, calls = subject.spec.name, {}
-    if cache is not None:
-        status.update(f"first calls of {name}")
-        calls = benching.first_calls(subject, shapes[0], cache)
+    name = subject.spec.name
     status.update(f"comparing {name} with float64")
     errors = accuracy(subject, shapes[0][1], shapes[0][2])
     report["accuracy"] += [{"recurrence": name, **row} for row in errors]
