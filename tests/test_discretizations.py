@@ -11,8 +11,11 @@ from ssmgen.discretizations import _method as formulas
 from ssmgen.discretizations import methods
 from ssmgen.discretizations._method import Formula, Method, Number, Product
 from ssmgen.functions import phi
+from ssmgen.reference.token import STEPS
+from ssmgen.runtime.interpret import _METHODS
 
 METHODS = {name: method for name, method in methods().items() if method.parameters}
+POLYNOMIAL = {name for name, method in METHODS.items() if formulas.coefficients(method.transition) is not None}
 GENERIC = {"lam": Fraction(1, 3)}
 
 
@@ -152,3 +155,10 @@ def test_formulas_print_as_they_are_written():
     shown = {name: formulas.text(Product(m.transition, m.write)) for name, m in METHODS.items()}
     assert shown["exp_euler"] == "exp(z) * 1" and shown["zoh"] == "exp(z) * phi1(z)"
     assert formulas.text(METHODS["bilinear"].transition, {"z": "dt*A"}) == "(1 + dt*A / 2) / (1 - dt*A / 2)"
+
+
+def test_the_definition_and_the_second_oracle_know_every_step():
+    """Both are written out by hand. Polynomials of the rate may go without a text of their own: the definition takes their stages."""
+    assert set(_METHODS) == set(methods())
+    for kind, steps in STEPS.items():
+        assert set(steps) <= set(methods()) and set(METHODS) - set(steps) <= POLYNOMIAL, kind

@@ -14,7 +14,9 @@ from conftest import ROOT
 from ssmgen.compiler import build
 from ssmgen.source import Source
 
-SHARED_ANGLES = """recurrence shared_angles {
+OTHERS = {
+    # heads are taken in turn, and nothing is a group's
+    "shared_angles": """recurrence shared_angles {
   dim    N = 4, P = 4
   input  q, k : [N]; v : [P]; raw : scalar
   param  theta : [N/2] per layer init uniform(0, 3)
@@ -22,9 +24,26 @@ SHARED_ANGLES = """recurrence shared_angles {
   state  S : [N, P]
   update S' = a * rot(theta * position) S + k v^T
   output o = S'^T q
+}""",
+    # two rows a token, and an output that is linear in what they read before them
+    "read_and_added": """recurrence read_and_added(n = 2) {
+  dim    N = 4, P = 4
+  input  q : [N]; k : [n, N] unit; v : [n, P]; e, e2 : [P]
+  state  S : real [N, P]
+  update S' = S + sum r in 1..n: k[r] v[r]^T
+  output S^T q + e - e2
+}""",
+    # and a number of the token that multiplies it
+    "first_row_scaled": """recurrence first_row_scaled(n = 3) {
+  dim    N = 4, P = 4
+  input  q : [N]; k : [n, N] unit; v : [n, P]; raw : scalar; m : scalar per group; x : [P]
+  param  D : scalar per head init 1
+  gate   a in (0, 1) = sigmoid(raw)
+  state  S : real [N, P]
+  update S' = a * S + sum r in 1..n: k[r] v[r]^T
+  output sigmoid(m) * (S^T q) + D * x
+}""",
 }
-"""
-"""Heads are taken in turn, and nothing is a group's."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +53,7 @@ def kernels(tmp_path_factory):
     paths = sorted((ROOT / "examples").rglob("*.ssm"))
     sources = [Source(path.name, path.read_text(encoding="utf-8")) for path in paths]
     found = {}
-    for source in (*sources, Source("shared_angles.ssm", SHARED_ANGLES)):
+    for source in (*sources, *(Source(f"{name}.ssm", text) for name, text in OTHERS.items())):
         for package, files in build(source).packages.items():
             for name, text in files.items():
                 if re.match(r"(kernels|running|walk_|decode)", name):

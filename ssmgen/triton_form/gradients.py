@@ -21,6 +21,7 @@ from ..plan import Walk
 from ..source import NOWHERE
 from ..spec import Add, Apply, Dim, Expr, MatMul, Ref, Rot, Type
 from ..torch_form.tokens import TokenWriter
+from .folded_rows import FIRST
 
 SCALAR = Type()
 MADE = "made "
@@ -59,12 +60,13 @@ def made(name: str, type: Type = SCALAR) -> Ref:
     return Ref(type, NOWHERE, MADE + name)
 
 
-def gradients_of(tokens: TokenWriter, walk: Walk, wide: int) -> Gradients:
-    """Follow every operand's gradient to the arguments. `wide` is the index of the column that is a vector.
+def gradients_of(tokens: TokenWriter, walk: Walk, wide: int, stores_reads: bool) -> Gradients:
+    """Follow every operand's gradient to the arguments. `wide` is the index of the column that is a vector. What rows of a token read is
+    made an output of apart where it is stored.
 
     Raises UnsupportedOperand where a tile would have to wait for the decay's gradient.
     """
-    found = _Chain(tokens, walk, wide, tokens.folded is not None).result()
+    found = _Chain(tokens, walk, wide, stores_reads and tokens.folded is not None).result()
     return found if found is not None else _Chain(tokens, walk, wide, False).result()
 
 
@@ -109,6 +111,8 @@ class _Chain:
         needs_decay = bool({MADE + n for n in ("d_g", "d_c", "d_own")} & named)
         if self.tokens.folded is not None and any(not _has_gradient(row.expr) for row in self.rows.values()):
             raise UnsupportedOperand("a sum over columns that every row of a token has alike")
+        if any(isinstance(n, Ref) and n.name == FIRST for g in (*arguments, *self.scalars) if g.part == "rows" for n in nodes(g.expr)):
+            raise UnsupportedOperand("a number of a token that its first row alone meets")
         if self.is_apart and not self._is_used_up(arguments):
             return None
         rows, scalars = tuple(self.rows.values()), tuple(self.scalars)

@@ -55,7 +55,7 @@ class Operands:
         self.has_decay = self.walk.log_decay is not None
         self.is_exclusive = not self.reading.is_inclusive
         self.axis_of = axes_of_sizes(self.walk, self.wide, angle_sizes(self.tokens, self.walk))
-        self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide)
+        self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide, self.plan.stores_reads)
         self.narrow = [i for i in range(len(columns)) if i != self.wide]
         self.folded = self.tokens.folded
         self.decay_rows = DECAY_ROWS + (self.walk.own is not None)
