@@ -9,7 +9,6 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-
 from oracles import hnet_ema, lightning, linear_attention, mamba2, mamba3, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
 
 from ssmgen.runtime.load import load  # noqa: E402
