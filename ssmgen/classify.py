@@ -30,10 +30,14 @@ from .torch_form.dense import core_of
 def classify(recurrence: Recurrence) -> Classified:
     """Place a recurrence in the space.
 
-    What has no lowering is listed in `refusals`, one diagnostic an axis, and `schedule` raises them. Raises SpecError for a
-    structure that the text claims and its equations do not have, and for a form that the text asks for and that they do not admit.
+    What has no lowering yet is listed in `refusals`, one diagnostic an axis, and a build raises them. Raises SpecError for what no
+    lowering could carry: a structure that the text claims and its equations do not have, a form that the text asks for and that they
+    do not admit, and what breaks the law of an identity, such as a decay that does not commute with a rotation.
     """
     classified = _placed(recurrence)
+    broken = tuple(found for found in classified.refusals if found.slug != "unsupported-lowering")
+    if broken:
+        raise SpecError(recurrence.written.source, broken)
     refused = None if classified.refusals else refused_form(classified, core_of)
     if refused is not None:
         raise SpecError(recurrence.written.source, (refused,))

@@ -108,7 +108,10 @@ def _expand(paths: tuple[Path, ...]) -> list[Path]:
 @_dims
 def check(files: tuple[Path, ...], style: str, dims: tuple[tuple[str, int], ...]) -> int:
     """Check specs (files, folders, or `-`). Takes well under a second; needs no torch."""
+    from dataclasses import replace
+
     from . import compiler
+    from .diagnostics import Severity
 
     found, good, failed = [], [], 0
     for path in _expand(files):
@@ -119,7 +122,8 @@ def check(files: tuple[Path, ...], style: str, dims: tuple[tuple[str, int], ...]
             failed += 1
             found.extend((error.source, diagnostic) for diagnostic in error.diagnostics)
         else:
-            found.extend((source, diagnostic) for diagnostic in trace.warnings)
+            refused = (replace(diagnostic, severity=Severity.WARNING) for diagnostic in compiler.refused(trace))
+            found.extend((source, diagnostic) for diagnostic in (*trace.warnings, *refused))
             good.append(f"{source.name}: ok ({_contents(trace)})")
     if style == "text":
         _show(found)

@@ -12,7 +12,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
-from .diagnostics import Report
+from .diagnostics import Diagnostic, Report, SpecError
 from .source import Source
 from .spec import Specification
 
@@ -107,8 +107,9 @@ def build(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Build:
     from .validate import validate
 
     trace = check(source, sizes)
+    if found := refused(trace):
+        raise SpecError(source, found)
     specification = trace.after("resolve")[source.name]
-    _refuse(trace, specification)
     packages = {}
     for name, classified in trace.after("classify").items():
         # axes -> form, tiles, what backward keeps
@@ -122,8 +123,9 @@ def build(source: Source, sizes: Mapping[str, int] = NO_SIZES) -> Build:
     return Build(packages, trace, FORMAT)
 
 
-def _refuse(trace: Trace, specification: Specification) -> None:
-    """Raise SpecError with everything that has no lowering yet: a build leaves nothing out in silence."""
+def refused(trace: Trace) -> tuple[Diagnostic, ...]:
+    """What of a checked text has no lowering yet, in its order. `check` warns of it, `build` raises it: neither is silent."""
+    specification: Specification = trace.after("resolve")[trace.source.name]
     report = Report(trace.source)
     for kind, items in (("attention", specification.attentions), ("stack", specification.stacks)):
         for item in items:
@@ -157,4 +159,4 @@ def _refuse(trace: Trace, specification: Specification) -> None:
             )
     for classified in trace.after("classify").values():
         report.found.extend(classified.refusals)
-    report.raise_if_errors()
+    return tuple(sorted(report.found, key=lambda found: (found.primary.span, found.slug)))

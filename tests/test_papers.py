@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from built import example
+from built import example, write
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
+import torch.nn.functional as F  # noqa: E402
 from oracles import hnet_ema, lightning, linear_attention, mamba2, mamba3, mlstm, mlstm_sigmoid, rank_one, retnet, simple_gla  # noqa: E402
+
+from ssmgen.runtime.load import load  # noqa: E402
 
 B, T, H, N, P = 2, 21, 3, 6, 5
 FORMS = ("reference", "op")
@@ -190,6 +194,29 @@ def test_mamba3(run):
     same(run("mamba3", *leaves), mamba3.mamba3(*leaves), leaves)
     state = randn(B, 4, 8, P), torch.zeros(B, 4, P, dtype=torch.float64), torch.zeros(B, 4, 8, dtype=torch.float64)
     same(run("mamba3", *leaves, initial_state=state), mamba3.mamba3(*leaves, S=state[0]), leaves)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["mamba3", "mamba3_mimo"])
+def test_mamba3_of_the_first_release(name, form, tmp_path):
+    """A = -softplus(A_raw), chosen by the spec's one line: checkpoints of either activation have their own. Gates that reach the
+    cap at -1e-4 where the one activation is there and the other is not, and what is far from 0, where they differ most."""
+    text = (ROOT / "examples" / f"{name}.ssm").read_text(encoding="utf-8")
+    assert text.count("-heavy_tail(A_raw)") == 1
+    package, spec = write(text.replace("-heavy_tail(A_raw)", "-softplus(A_raw)"), tmp_path)
+    assert "A" in {symbol.name for symbol in spec.symbols}
+    made, rows = load(package), (4,) if name == "mamba3_mimo" else ()
+    (key, query), gates, biases, (x, z), (mx, mo, mz), D, dt_bias = mamba3_values(*rows)
+    gates[1].mul_(4)
+    mixes = (mx, mo, mz) if rows else ()
+    leaves = [each.requires_grad_() for each in (key, query, x, *((z,) if rows else ()), *gates, *biases, *mixes, D, dt_bias)]
+    more = dict(rows=4, z=z, mx=mx, mo=mo, mz=mz) if rows else {}
+    given = key, query, x, *gates, *biases, D, dt_bias
+    softly, heavily = (mamba3.mamba3(*given, **more, activation=each) for each in (F.softplus, mamba3.heavy_tail))
+    capped = -F.softplus(gates[1]) > -1e-4
+    assert capped.any() and not capped.all() and (softly[0] - heavily[0]).norm() > 1e-2 * heavily[0].norm()
+    output = getattr(made, f"{name}_reference")(*leaves) if form == "reference" else getattr(made, name)(*leaves, chunk=8)
+    same(output, softly, leaves)
 
 
 def test_mamba3_of_several_rows(run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite, sqrt
+
 from .. import algebra
 from ..bounds import bounds_of
 from ..diagnostics import Label, Report
@@ -12,11 +14,11 @@ from ..spec_text import expr_text
 
 
 def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Report) -> None:
-    """Warn of every correction that reads and writes along one key, where the key is not proved of length at most 1.
+    """Warn of every correction that reads and writes along one key that is not proved short enough.
 
-    `I - b k k^T` keeps the factor 1 - b |k|^2 along k.
+    `I - b k k^T` keeps the factor 1 - b |k|^2 along k; of N entries in [-x, x] the square of the length is at most N x^2.
     """
-    bounds = bounds_of(spec)
+    bounds, sizes = bounds_of(spec), {**dict(spec.dims), **dict(spec.counts)}
     told: set[str] = set()
     terms = [(step, t) for step in steps for t in step.transitions if t.target == t.source]
     for step, term in terms:
@@ -28,12 +30,18 @@ def warn_unbounded(spec: Recurrence, steps: tuple[MicroStep, ...], report: Repor
             if name in told or key(generator.row) not in along or bounds.is_unit(generator.column):
                 continue
             told.add(name)
+            entries, weight = bounds.of(generator.column), bounds.of(algebra.neg(term.coefficient))
+            length = sqrt(int(generator.column.type.rows.value(sizes))) * entries.magnitude
+            if weight.low >= 0 and weight.high * length * length <= 2:
+                continue
+            known = f"its entries lie in {entries}, its length is at most {length:.3g}" if isfinite(length) else "nothing bounds its length"
             report.warning(
                 "unbounded-correction",
                 f"the correction along `{name}` may grow without bound",
                 term.span,
-                f"`{name}` is not proved of length 1",
-                note=f"along `{name}` it keeps the factor 1 - b |{name}|^2, which stays within [-1, 1] where b |{name}|^2 is in [0, 2]",
+                f"`{name}` is not proved of length 1: {known}",
+                note=f"along `{name}` it keeps the factor 1 - b |{name}|^2, which stays within [-1, 1] where b |{name}|^2 is in [0, 2]; "
+                f"here b lies in {weight}",
                 help=f"normalise it, `unit({name})`, or declare the input `unit`",
             )
 

@@ -18,7 +18,7 @@ from ..diagnostics import Report
 from ..discretizations import _method as formulas
 from ..discretizations import methods
 from ..discretizations._method import Formula, Method
-from ..expressions import children, constant, key
+from ..expressions import children, constant, half, key
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
 from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
@@ -389,9 +389,9 @@ class _Discretizer:
         a, w = found.rate(state.type), found.turning
         w = w if w.type.is_scalar else algebra.apply("pairs", w, type=Type(rows))
         x, y = algebra.mul(self.dt, a), algebra.mul(self.dt, w)
-        half = algebra.apply("sin", algebra.div(y, algebra.const(2)))
+        sine = algebra.apply("sin", algebra.div(y, algebra.const(2)))
         cosine = algebra.mul(algebra.apply("expm1", x), algebra.apply("cos", y))
-        u = self._named(state, "cosine", algebra.sub(cosine, algebra.mul(algebra.const(2), algebra.apply("square", half))))
+        u = self._named(state, "cosine", algebra.sub(cosine, algebra.mul(algebra.const(2), algebra.apply("square", sine))))
         v = self._named(state, "sine", algebra.mul(algebra.apply("exp", x), algebra.apply("sin", y)))
         below = algebra.add(algebra.apply("square", a), algebra.apply("square", w))
         self.formulas.divides(below, True, item.span)
@@ -439,7 +439,8 @@ class _Discretizer:
                 found.left.span,
                 "this decay is given row by row",
                 note="a rotation commutes with the decay only when both members of a pair share it",
-                help="give one rate a pair, `diag(pairs(a))` with `a : [N/2]`, or one rate for all rows",
+                help=f"give one rate a pair, `diag(pairs(a))` with `a : [{half(found.left.type.rows)}]`, or one rate for all rows, "
+                f"`A * {state.name}` with `A : scalar`",
                 states=(state.name,),
             )
 

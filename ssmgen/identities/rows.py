@@ -164,7 +164,7 @@ class _Rows:
             if decay is not None and not algebra.is_one(decay):
                 log = log_of(decay, self.recurrence)
                 if log is None:
-                    return self._not_positive(decay)
+                    return not_positive(self.facts, self._unproved())
                 if wide and log.type.is_scalar:
                     column = next(d.type for d, _ in groups if d is not None and not d.type.is_scalar)
                     log = algebra.mul(log, algebra.const(ONE, column))
@@ -283,8 +283,10 @@ class _Rows:
             "move the factor to the side of the others, or leave it out",
         )
 
-    def _not_positive(self, decay: Expr) -> Problem:
-        return not_positive(self.facts, self.facts.decay_terms[0])
+    def _unproved(self) -> Transition:
+        """The decay of which no logarithm is known: of several micro-steps the first that has one of its own."""
+        terms = self.facts.decay_terms
+        return next((t for t in terms if algebra.log_of(self._term(t), self.recurrence) is None), terms[0])
 
 
 def not_positive(facts: Facts, term: Transition) -> Problem:

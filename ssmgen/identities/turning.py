@@ -147,7 +147,7 @@ class _Turned:
             elif frame is None or (generator.kind == "diagonal" and self._is_paired(generator.column)):
                 found.append(generator)
             elif generator.kind == "diagonal":
-                raise _Refused(_unequal(term.span))
+                raise _Refused(_unequal(generator.column, term.span))
             else:
                 raise _Refused(self._several(term.target, "it is mixed by a matrix that is no outer product"))
         if _sum(frame, _negative(before)) is not None:
@@ -227,13 +227,14 @@ def _complex_entries(recurrence: Recurrence, state: State) -> Problem:
     )
 
 
-def _unequal(span: Span) -> Problem:
+def _unequal(decay: Expr, term: Span) -> Problem:
+    pairs = half(decay.type.rows)
     return Problem(
         "the decay differs inside a pair that turns",
-        span,
+        term if decay.span == NOWHERE else decay.span,
         "this decay is given row by row",
         "a rotation commutes with the decay only when both members of a pair share it",
-        "give one factor a pair, `diag(pairs(a))` with `a : [N/2]`, or one factor for all rows",
+        f"give one factor a pair, `diag(pairs(a))` with `a : [{pairs}]`, or one factor for all rows, `a * S` with `a : scalar`",
         slug="rotation-unequal-decay",
     )
 

@@ -11,6 +11,7 @@ from ..source import Span
 from ..spec import ONE, Apply, Dim, Expr, Rot, Type
 from . import building, products
 from .building import SCALAR, UNKNOWN
+from .dims import check_pairs
 from .scope import Scope, Unresolved, suggestion
 
 Resolver = Callable[..., Expr]
@@ -235,17 +236,7 @@ def _column_result(function: Function, argument: Expr, node: syntax.Call, scope:
     # a value [R, N] is R columns [N]: the function works on each
     entries = type.rows if type.is_column else type.cols
     if function.name == "rope":
-        half = Dim(entries.constant / 2, tuple((n, c / 2) for n, c in entries.terms))
-        value = scope.number(half)
-        if not isinstance(value, str) and value.denominator != 1:
-            scope.report.error(
-                "odd-dimension",
-                f"`rope` turns pairs, and {entries} = {scope.number(entries)} is odd",
-                argument.span,
-                scope.shape(type),
-                help="give the size an even default",
-            )
-            raise Unresolved
+        check_pairs(entries, "`rope`", argument.span, scope.shape(type), scope)
     if function.result == "scalar":
         return SCALAR if type.is_column else Type(type.rows, ONE)
     if function.result == "pairs":

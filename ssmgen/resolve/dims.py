@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .. import syntax
+from ..expressions import half
+from ..source import Span
 from ..spec import Dim
 from .scope import Scope, Unresolved, suggestion
 
@@ -29,6 +31,27 @@ def dim_of(node: syntax.Node, scope: Scope) -> Dim:
         )
         raise Unresolved
     return dim
+
+
+def check_pairs(size: Dim, what: str, span: Span, label: str, scope: Scope) -> None:
+    """Report an odd number of entries where pairs of them turn."""
+    number = scope.number(size)
+    if isinstance(number, str) or number % 2 == 0:
+        return
+    pairs, even = half(size), "write an even number"
+    if size.terms:
+        name = size.terms[0][0]
+        even = f"take a size of which `{pairs}` is whole, here or by `--dim`: `{name} = {_better(pairs, scope)}`"
+    counted = str(size) if str(size) == str(number) else f"{size} = {number}"
+    scope.report.error(
+        "odd-dimension",
+        f"{what} turns pairs, and {counted} is odd",
+        span,
+        label,
+        note="a rotation acts on two entries at a time: there is one angle a pair",
+        help=even,
+    )
+    raise Unresolved
 
 
 def _better(dim: Dim, scope: Scope) -> int:

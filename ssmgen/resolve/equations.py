@@ -9,10 +9,11 @@ from ..diagnostics import Label
 from ..expressions import nodes
 from ..source import Span
 from ..spec import ONE, Dim, Expr, State
-from .building import as_column, is_unsized, sized
-from .dims import dim_of
+from .building import as_column, is_unsized
+from .dims import check_pairs, dim_of
 from .domains import check_arguments
 from .expressions import Context, count_of, expression
+from .products import sized
 from .scope import Scope, Unresolved, suggestion
 from .scope import walk as walk_syntax
 from .symbols import check_axes, unsized
@@ -62,15 +63,7 @@ def _check_turning(node: syntax.StateDecl, turning: Dim, shape: list[Dim], field
                 help=f"write `rotates first {rows} rows`",
             )
             raise Unresolved
-        if least % 2:
-            scope.report.error(
-                "odd-dimension",
-                f"{turning} = {least} rows are no pairs",
-                node.type.rotates[1].span,
-                "an odd number of rows",
-                help="let an even number of rows turn",
-            )
-            raise Unresolved
+        check_pairs(turning, f"`{node.name}`", node.type.rotates[1].span, "the rows that turn", scope)
 
 
 def expect_state(name: str, span: Span, scope: Scope) -> State:
@@ -154,7 +147,7 @@ def _state_value(state: State, node: syntax.Node, scope: Scope, context: Context
     """An expression of the state's type."""
     value = expression(node, scope, context)
     if is_unsized(value):
-        value = sized(value, state.type.rows) if state.type.rows == state.type.cols else value
+        value = sized(scope, value, state.type.rows) if state.type.rows == state.type.cols else value
         if is_unsized(value):
             raise unsized(value, scope)
     if (value.type.rows, value.type.cols) == (state.type.cols, state.type.rows) and value.type.is_row:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from .. import syntax
 from ..bounds import INDICES
+from ..diagnostics import Label
 from ..expressions import nodes
 from ..functions import FUNCTIONS
 from ..source import Span
@@ -264,21 +265,38 @@ def _subscript(node: syntax.Subscript, scope: Scope, context: Context) -> Expr:
     for loop, count in reversed(context.loops):
         if loop == index:
             if base.type.rows != count:
-                scope.report.error(
-                    "shape-mismatch",
-                    f"`{index}` runs over {count} = {scope.number(count)}; "
-                    f"`{scope.report.source.slice(node.base.span)}` is {scope.shape(base.type)}",
-                    node.span,
-                    f"has {base.type.rows} rows",
-                    help="a token is read once its last step is done: `y[r] = S'^T q[r]` reads the same state by several queries"
-                    if isinstance(base, StateRef)
-                    else f"the loop and the rows have one size: `1..{base.type.rows}`"
-                    if base.type.rows != ONE
-                    else f"a scalar has no rows; declare it `[{count}]` or `[{count}, N]`",
-                )
-                raise Unresolved
+                raise _other_rows(node, base, index, count, scope)
             return Element(_row_type(base.type), node.span, base, index)
     return _attention_position(node, base, scope, context)
+
+
+def _other_rows(node: syntax.Subscript, base: Expr, index: str, count: Dim, scope: Scope) -> Unresolved:
+    """A rank that is not the number of the value's rows: where both come from, and either edit."""
+    text, rows = scope.report.source.slice(node.base.span), base.type.rows
+    if isinstance(base, StateRef):
+        help = "a token is read once its last step is done: `y[r] = S'^T q[r]` reads the same state by several queries"
+    elif rows == ONE:
+        help = f"a scalar has no rows; declare it `[{count}]` or `[{count}, N]`"
+    else:
+        columns = "" if base.type.cols == ONE else f", {base.type.cols}"
+        help = f"loop over its rows, `1..{rows}`, or declare `{text} : [{count}{columns}]`"
+    at = scope.declared.get(text)
+    scope.report.error(
+        "shape-mismatch",
+        f"`{index}` runs to {_sized(count, scope)}; `{text}` has {_sized(rows, scope)} rows",
+        node.span,
+        f"row `{index}` for `{index}` in 1..{count}",
+        secondary=() if at is None else (Label(at, scope.shape(base.type)),),
+        note="a rank is a number of rows: row r of every value that the loop picks from is the r-th key, value or query",
+        help=help,
+    )
+    return Unresolved()
+
+
+def _sized(dim: Dim, scope: Scope) -> str:
+    """`R = 2`; a number as it is."""
+    number = str(scope.number(dim))
+    return number if str(dim) == number else f"{dim} = {number}"
 
 
 def _integer(node: syntax.Node) -> int | None:

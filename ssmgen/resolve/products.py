@@ -9,7 +9,8 @@ from ..expressions import nodes
 from ..source import Span
 from ..spec import ONE, Add, Apply, Const, Dim, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Rot, Skew, StateRef, SumOver, Type
 from . import building
-from .building import UNKNOWN, is_unsized, joined_field, sized
+from .building import UNKNOWN, is_unsized, joined_field
+from .dims import check_pairs
 from .scope import Scope, Unresolved
 
 
@@ -33,7 +34,7 @@ def _square(type: Type) -> bool:
 def sum_of(scope: Scope, left: Expr, right: Expr, span: Span) -> Expr:
     """`left + right`: one type, or a scalar beside anything but a square matrix. A row beside a column of its length becomes one:
     papers print `q^T S + D x`."""
-    left, right = _same_size(left, right)
+    left, right = _same_size(scope, left, right)
     if (
         (left.type.is_row, right.type.is_row) in ((True, False), (False, True))
         and left.type.rows == right.type.cols
@@ -67,12 +68,20 @@ def _shape(expr: Expr) -> tuple[Dim, Dim]:
     return expr.type.rows, expr.type.cols
 
 
-def _same_size(left: Expr, right: Expr) -> tuple[Expr, Expr]:
+def sized(scope: Scope, expr: Expr, dim: Dim) -> Expr:
+    """`expr` with the open size of its `I` and of a rotation by one angle set: such a rotation needs an even one."""
+    for node in nodes(expr):
+        if isinstance(node, Rot) and is_unsized(node):
+            check_pairs(dim, f"`{_text(scope, node)}`", node.span, "one angle for all pairs", scope)
+    return building.sized(expr, dim)
+
+
+def _same_size(scope: Scope, left: Expr, right: Expr) -> tuple[Expr, Expr]:
     """Give an `I` on one side the size of the other."""
     if is_unsized(left) and not is_unsized(right) and _square(right.type):
-        left = sized(left, right.type.rows)
+        left = sized(scope, left, right.type.rows)
     if is_unsized(right) and not is_unsized(left) and _square(left.type):
-        right = sized(right, left.type.rows)
+        right = sized(scope, right, left.type.rows)
     return left, right
 
 
@@ -106,9 +115,9 @@ def matrix_product(scope: Scope, left: Expr, right: Expr, span: Span) -> Expr:
     if left.type.is_scalar or right.type.is_scalar:
         return building.mul(left, right, span)
     if is_unsized(left) and not is_unsized(right):
-        left = sized(left, right.type.rows)
+        left = sized(scope, left, right.type.rows)
     if is_unsized(right) and not is_unsized(left):
-        right = sized(right, left.type.cols)
+        right = sized(scope, right, left.type.cols)
     if left.type.cols == right.type.rows:
         return building.matmul(left, right, span)
     raise _no_matrix_product(scope, left, right, span)
@@ -147,7 +156,7 @@ def elementwise_product(scope: Scope, left: Expr, right: Expr, span: Span) -> Ex
     turned = _complex_times_pairs(scope, left, right, span)
     if turned is not None:
         return turned
-    left, right = _same_size(left, right)
+    left, right = _same_size(scope, left, right)
     if left.type.is_scalar or right.type.is_scalar or _shape(left) == _shape(right):
         return building.mul(left, right, span)
     a, b = _factor(scope, left), _factor(scope, right)

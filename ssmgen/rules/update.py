@@ -12,6 +12,7 @@ _ENTRIES = with_line(_UPDATE, "S' = sigmoid(A) * S - a * unit(k) (unit(k)^T S) +
 _STEPS = with_line("  dim    N = 64, P = 64", "  dim    N = 64, P = 64, R = 2").replace("v : [P];", "v : [P]; ks : [R, N];")
 _LOOP = _STEPS.replace(_UPDATE, "S' = a * S + k v^T\n         for j in 1..R: S' = S' - ks[j] (ks[j]^T S')")
 _SQUARE = with_line("N = 64, P = 64", "N = 64").replace("v : [P]", "v : [N]").replace("[N, P]", "[N, N]")
+_CORRECTED = with_line(_UPDATE, "S' = a * (S - unit(k) (unit(k)^T S)) + unit(k) v^T")
 _CONTINUOUS = """\
 recurrence flow {
   dim    N = 64, P = 64
@@ -51,7 +52,7 @@ RULES = (
         "Along k the correction keeps the factor 1 - b |k|^2 of the state. With a key longer than the square root of 2 / b that is "
         "below -1, and every token that repeats the key multiplies the state by it.",
         with_line(_UPDATE, "S' = a * (S - k (k^T S)) + k v^T"),
-        with_line(_UPDATE, "S' = a * (S - unit(k) (unit(k)^T S)) + unit(k) v^T"),
+        _CORRECTED,
     ),
     Rule(
         "walked-correction",
@@ -182,6 +183,15 @@ RULES = (
         "which no rotation of queries and keys absorbs.",
         _TURNING.replace("A : [N/2]", "A : [N]").replace("(A + i * omega) S", "diag(A) S + (i * omega) S"),
         _TURNING,
+    ),
+    Rule(
+        "decay-not-positive",
+        "A decay that may reach 0 beside a correction or a rotation",
+        "What multiplies a state that is corrected, or that turns, is not proved greater than 0.",
+        "A chunk multiplies decays as sums of their logarithms, and a factor of 0 or below has none. Where nothing corrects or turns the "
+        "state the factors themselves are multiplied, and every one is allowed.",
+        _CORRECTED.replace("gate   a in (0, 1) = sigmoid(a_raw)", "gate   a in [-1, 1] = tanh(a_raw)"),
+        _CORRECTED,
     ),
     Rule(
         "singular-step",

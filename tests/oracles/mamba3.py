@@ -10,10 +10,35 @@ import torch
 import torch.nn.functional as F
 
 
-def mamba3(B, C, x, dt_raw, A_raw, trap, angle, B_bias, C_bias, D, dt_bias, S=None, rows=None, z=None, mx=None, mo=None, mz=None):
+def heavy_tail(x):
+    """1 + x above 0 and 1 / (1 - x) below: the activation of A as published now."""
+    return torch.where(x >= 0, 1 + x, 1 / (1 - x.clamp(max=0)))
+
+
+def mamba3(
+    B,
+    C,
+    x,
+    dt_raw,
+    A_raw,
+    trap,
+    angle,
+    B_bias,
+    C_bias,
+    D,
+    dt_bias,
+    S=None,
+    rows=None,
+    z=None,
+    mx=None,
+    mo=None,
+    mz=None,
+    activation=heavy_tail,
+):
     """B, C [batch, T, G, N] or, with rows, [batch, T, G, R, N]; x, z [batch, T, H, P]; scalars [batch, T, H]; angle [batch, T, G, N/4].
 
     Biases [H, (R,) N]; mx, mo, mz [H, R, P]. S [batch, H, N, P] is the state that no frame turns. Gives y and such a state.
+    `activation`: of A, `heavy_tail` or, as in the first release, softplus.
     """
     batch, T, H, P = x.shape
     if rows is None:
@@ -23,8 +48,7 @@ def mamba3(B, C, x, dt_raw, A_raw, trap, angle, B_bias, C_bias, D, dt_bias, S=No
     B, C, angle = (each.repeat_interleave(groups, 2) for each in (B, C, angle))
     k, q = normed(B) + B_bias, normed(C) + C_bias
     dt, lam = F.softplus(dt_raw + dt_bias), torch.sigmoid(trap)
-    heavy = torch.where(A_raw >= 0, 1 + A_raw, 1 / (1 - A_raw.clamp(max=0)))
-    A = (-heavy).clamp(max=-1e-4)
+    A = (-activation(A_raw)).clamp(max=-1e-4)
     theta = (torch.pi * torch.tanh(angle) * dt[..., None]).cumsum(1)
     k, q = rotated(k, theta[..., None, :]), rotated(q, theta[..., None, :])
     values = x[..., None, :] * mx
