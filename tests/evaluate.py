@@ -77,6 +77,12 @@ def apply(name: str, args: list[np.ndarray], expr: spec.Apply, env: Env) -> np.n
             return np.concatenate([a * np.cos(angles) - b * np.sin(angles), a * np.sin(angles) + b * np.cos(angles)])[:, None]
         case "pairs":
             return np.repeat(x, 2, axis=0)
+        case "matrix_exp":
+            return expm(x)
+        case "matrix_phi1":
+            return phi_one(x)
+        case "matrix_inverse":
+            return np.linalg.inv(x)
         case "Re":
             return x.real
         case "Im":

@@ -77,7 +77,7 @@ class System:
     def lacks(self, method: Method) -> str | None:
         """Why a formula of the method is not closed here; None where all of them are."""
         used = (f for f in (method.transition, method.write, method.older) if f is not None and depends_on_z(f))
-        entire = [core for _, core in map(_weighed, used) if not _has_inverse(core)]
+        entire = [core for _, core in map(weighed, used) if not has_inverse(core)]
         if all(core in _ENTIRE for core in entire):
             if not entire or (len(self.states) == 2 and self.is_real):
                 return None
@@ -87,7 +87,7 @@ class System:
 
     def uses_exponentials(self, method: Method) -> bool:
         """Whether an entire function is written out for the method."""
-        return any(f is not None and _weighed(f)[1] in _ENTIRE for f in (method.transition, method.write, method.older))
+        return any(f is not None and weighed(f)[1] in _ENTIRE for f in (method.transition, method.write, method.older))
 
     @property
     def is_real(self) -> bool:
@@ -96,7 +96,7 @@ class System:
 
     def at(self, formula: Formula) -> Matrix:
         """`formula(dt A)`, entry by entry. What is divided by is noted where it may vanish."""
-        weight, core = _weighed(formula)
+        weight, core = weighed(formula)
         if weight is not None:
             factor = self.formulas.expr(weight, algebra.ZERO)
             return tuple(tuple(algebra.mul(factor, entry) for entry in row) for row in self.at(core))
@@ -196,7 +196,7 @@ _ENTIRE = {formulas.exp(formulas.Z): "exp", formulas.phi(1): "phi1"}
 """Formulas without a pole, by the function whose even and odd part they are made of."""
 
 
-def _weighed(formula: Formula) -> tuple[Formula | None, Formula]:
+def weighed(formula: Formula) -> tuple[Formula | None, Formula]:
     """A factor that is free of z, None where there is none, and what it multiplies."""
     match formula:
         case formulas.Product(weight, core) | formulas.Product(core, weight) if not depends_on_z(weight):
@@ -204,7 +204,7 @@ def _weighed(formula: Formula) -> tuple[Formula | None, Formula]:
     return None, formula
 
 
-def _has_inverse(formula: Formula) -> bool:
+def has_inverse(formula: Formula) -> bool:
     """Whether a formula is a quotient of linear ones with a pole."""
     return (found := formulas.slope_and_pole(formula)) is not None and found[1] != 0
 

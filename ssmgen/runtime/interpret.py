@@ -437,6 +437,8 @@ class _Walk:
         args = [self._value(token, arg) for arg in expr.args]
         if expr.function == "rope":
             return _rope(args[0], token.position, _entries(expr.args[0]))
+        if expr.function in _SQUARE:
+            return _SQUARE[expr.function](args[0])
         if expr.function in _ALONG:
             return _ALONG[expr.function](args[0], _entries(expr.args[0]))
         return POINTWISE[expr.function](*args)
@@ -573,6 +575,13 @@ _ALONG: dict[str, Callable] = {
     "softmax": lambda x, axis: (x - x.logsumexp(axis, keepdim=True)).exp(),
     "norm": lambda x, axis: x.square().sum(axis, keepdim=True).sqrt(),
     "pairs": _interleave_twice,
+}
+
+
+_SQUARE: dict[str, Callable] = {
+    "matrix_exp": _named("matrix_exp"),
+    "matrix_phi1": lambda z: _held(z, z.new_ones(z.shape[-1]).diag().expand(z.shape), 0 * z, None, 1.0),
+    "matrix_inverse": _named("inverse"),
 }
 
 
