@@ -19,7 +19,7 @@ from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 from .stability import stability
-from .torch_form.dense import core_of
+from .torch_form.dense import core_of, unmade
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -46,6 +46,9 @@ def schedule(classified: Classified) -> Plan:
     """
     if classified.refusals:
         raise SpecError(classified.recurrence.spec.source, classified.refusals)
+    missing = unmade(classified)
+    if missing is not None:
+        raise SpecError(classified.recurrence.spec.source, (missing,))
     if classified.scan is not None:
         return _scan(classified)
     rows = max(len(walk.rows) for walk in classified.walks)

@@ -15,11 +15,13 @@ from fractions import Fraction
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
+from ..diagnostics import Diagnostic, Label, Severity
 from ..expressions import is_full_product, is_matrix_function, is_state, nodes
 from ..identities.complex_pairs import over_pairs
 from ..identities.scans_written import equations_of
 from ..plan import Classified, Scan, Walk
 from ..recurrence import Dense, Recurrence
+from ..small import all_nodes
 from ..source import NOWHERE
 from ..spec import Apply, Delayed, Dim, Div, Expr, MatMul, MicroLoop, Pow, Ref, Symbol
 from ..spec import Recurrence as Spec
@@ -45,6 +47,25 @@ def apart(classified: Classified) -> Classified:
 def core_of(classified: Classified) -> Classified:
     """A classified scan over single rows and over reals, with its products outside."""
     return apart(over_pairs(classified))
+
+
+def unmade(classified: Classified) -> Diagnostic | None:
+    """Why there is no package: a function of a whole matrix that does not stand outside. None where all do."""
+    hoisted = (node for _, value in classified.recurrence.hoisted for node in nodes(value))
+    found = next(filter(is_matrix_function, (*all_nodes(classified.recurrence.spec), *hoisted)), None)
+    core = None if found is None else apart(classified) if classified.scan is None else core_of(classified)
+    if core is None or core.recurrence.dense is not None:
+        return None
+    name = classified.recurrence.spec.name
+    return Diagnostic(
+        "unsupported-lowering",
+        Severity.ERROR,
+        f"no package for `{name}`: a function of a whole matrix beside what runs before the states",
+        Label(found.span if found.span != NOWHERE else classified.recurrence.written.span, "a function of a whole matrix"),
+        (),
+        "such a function is made outside of the operator, and so are running maxima, angles of rows that turn and what looks a token ahead",
+        "give the matrix as an input or param, or write the recurrence without those",
+    )
 
 
 class _Apart:
