@@ -37,6 +37,9 @@ from .spec import (
 OF_MATRICES = names_of("square")
 """Functions of a square matrix as a whole. Those of a complex one have parts, as `matrix_exp_re(X, Y)` of X + i Y."""
 
+OF_ENTRIES = ("entries_exp", "entries_phi1")
+"""Functions of a small matrix at every entry: `entries_exp(i, j, ...)` is entry (i, j), from 0, of that of the entries that follow."""
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
@@ -80,6 +83,11 @@ def _is_full_matrix(expr: Expr, states: Collection[str]) -> bool:
 def is_matrix_function(expr: Expr) -> bool:
     """A function of a square matrix as a whole."""
     return isinstance(expr, Apply) and expr.function.removesuffix("_re").removesuffix("_im") in OF_MATRICES
+
+
+def is_made_outside(expr: Expr) -> bool:
+    """A function of a matrix, whole or at every entry, which stands before the recurrence."""
+    return is_matrix_function(expr) or (isinstance(expr, Apply) and expr.function in OF_ENTRIES)
 
 
 def is_state(node: Expr, states: Collection[str]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .bounds import bounds_of
 from .diagnostics import SpecError
-from .expressions import is_matrix_function, nodes
+from .expressions import is_made_outside, is_matrix_function, nodes
 from .features._facts import Facts
 from .identities.complex_pairs import over_pairs
 from .identities.member_program import forward_program
@@ -108,6 +108,8 @@ def _matrix_functions(classified: Classified) -> list[str]:
         if is_matrix_function(value):
             count = "one a head, the same for every token" if facts.is_static(value) else "one a token and head"
             reasons.append(f"`{name}` is a function of a whole matrix: torch makes it before the scan, {count}")
+    if any(is_made_outside(value) and not is_matrix_function(value) for _, value in definitions):
+        reasons.append("of states that feed each other exponentials are those of a small matrix at every entry: torch makes them before")
     return reasons
 
 

@@ -376,7 +376,15 @@ STRUCTURES = {
     "vector, dense": ("  state S : real [N]\n", "(A - A^T) S + rate * S + k"),
     "ranks": (MATRIX, "rate * S + (sum r in 1..R: ks[r] vs[r]^T)"),
     "two": ("  state S, Z : real [N, P]\n", "-exp(c) * Z - S + k v^T"),
+    "three": ("  state S, Z, x : real [N, P]\n", "-exp(c) * Z - S + k v^T"),
+    "a chain": ("  state S, Z, x : real [N, P]\n", "rate * S + Z"),
 }
+FED = {
+    "two": "  dynamics dZ/dt = -Z + S\n",
+    "three": "  dynamics dZ/dt = S - Z + diag(rates) x\n  dynamics dx/dt = Z - x + e u^T\n",
+    "a chain": "  dynamics dZ/dt = -2 * Z + diag(rates) x + k v^T\n  dynamics dx/dt = -3 * x + e u^T\n",
+}
+"""The dynamics of the other states."""
 STEPS = {
     "none": "none", "euler": "euler(dt)", "implicit_euler": "implicit_euler(dt)", "exp_euler": "exp_euler(dt)", "zoh": "zoh(dt)",
     "bilinear": "bilinear(dt)", "rk4": "rk4(dt)", "trapezoid": "trapezoid(dt)", "exp_trapezoid": "exp_trapezoid(dt, lam)",
@@ -393,7 +401,7 @@ SINGULAR = {"dense": ("bilinear", "implicit_euler", "trapezoid")}
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_discretization_of_structures(structure, method):
     declared, value = STRUCTURES[structure]
-    second = "  dynamics dZ/dt = -Z + S\n" if structure == "two" else ""
+    second = FED.get(structure, "")
     read = "  output y = q . S'\n" if structure.startswith("vector") else READ
     one = spec_of(declared + f"  dynamics dS/dt = {value}\n{second}  discretize {STEPS[method]}\n" + read)
     if method in UNDEFINED.get(structure, ()) + SINGULAR.get(structure, ()):
@@ -425,7 +433,7 @@ def test_step_sizes_along_the_state(step, method):
 
 CONVERGING = (
     "elementwise", "both sides", "weights and a diagonal", "turning", "pairs", "turning and erase", "dense, drawing", "dense, value side",
-    "two erasures", "vector, dense",
+    "two erasures", "vector, dense", "three", "a chain",
 )  # fmt: skip
 
 
@@ -435,7 +443,7 @@ def test_solutions_converge_on_a_structure(structure, method):
     declared, value = STRUCTURES[structure]
     step = STEPS[method].replace("dt", "dt / 16").replace("lam", "1/2")
     read = "  output y = q . S'\n" if structure.startswith("vector") else READ
-    one = spec_of(f"{declared}  dynamics dS/dt = {value}\n  discretize {step}\n{read}")
+    one = spec_of(f"{declared}  dynamics dS/dt = {value}\n{FED.get(structure, '')}  discretize {step}\n{read}")
     derived, env = derive(one), environment(one)
     env.previous, order = env.names, [s.name for s in one.states]
     a, b = ev.linear_part(one, env)

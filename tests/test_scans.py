@@ -232,6 +232,18 @@ recurrence modes {
   discretize zoh(step)
   output y = Re(c * z') + Im(z')
 }""",
+    "exponentials of three states in a row, the last of which the older write enters": """
+recurrence chain {
+  dim    N = 3, P = 2
+  input  u : [P]; c, r : [N] <= 0; step : scalar in (0, 1)
+  param  B : [N, P] per head; a : [N] per head
+  state  x, y, z : real [N]
+  dynamics   dx/dt = -x + a * y
+             dy/dt = r * y + z + c
+             dz/dt = -2 * z + B u
+  discretize exp_trapezoid(step, 1/3)
+  output o = x' + y'
+}""",
     "functions of matrices as they are written": """
 recurrence written {
   dim    N = 3

@@ -35,7 +35,7 @@ from ..spec import (
     Skew,
     Transpose,
 )
-from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, SQUARE_FUNCTIONS, SQUARE_PARTS, identifier
+from .torch_text import AXIS_FUNCTIONS, ENTRY_FUNCTIONS, FUNCTIONS, OF_TENSORS, SQUARE_FUNCTIONS, SQUARE_PARTS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
 """Binding strengths of Python's operators."""
@@ -305,7 +305,7 @@ class Printer:
             return Text("math.pi", ATOM, NUMBER)
         if name == "at_row":
             return self._rows((expr,))
-        if name in SQUARE_FUNCTIONS or name in SQUARE_PARTS:
+        if name in SQUARE_FUNCTIONS or name in SQUARE_PARTS or name in ENTRY_FUNCTIONS:
             return self._of_matrix(expr)
         args = [self.print(a) for a in expr.args]
         place = _joined(args)
@@ -348,6 +348,10 @@ class Printer:
         finally:
             self.is_exact = outer
         place = _joined(parts)
+        if expr.function in ENTRY_FUNCTIONS:
+            entries = ", ".join(self._adapt(part, place) for part in parts[2:])
+            whole = SQUARE_FUNCTIONS[ENTRY_FUNCTIONS[expr.function]](f"_entries({entries})")
+            return Text(f"{whole}[..., {parts[0].text}, {parts[1].text}]", ATOM, place)
         if expr.function in SQUARE_FUNCTIONS:
             return Text(SQUARE_FUNCTIONS[expr.function](parts[0].text), ATOM, place)
         name, attribute = SQUARE_PARTS[expr.function]

@@ -99,6 +99,9 @@ SQUARE_FUNCTIONS: dict[str, Callable[[str], str]] = {
 }
 """Functions of a square matrix as a whole; rows and columns are the last two axes."""
 
+ENTRY_FUNCTIONS = {"entries_exp": "matrix_exp", "entries_phi1": "matrix_phi1"}
+"""Functions of a small matrix at every entry, by that of the matrix."""
+
 SQUARE_PARTS = {f"{name}_{part}": (name, attribute) for name in SQUARE_FUNCTIONS for part, attribute in (("re", "real"), ("im", "imag"))}
 """The parts of those of a complex matrix, from its own: the function, and which part it is."""
 
@@ -115,6 +118,14 @@ def _phi_matrix(z: Tensor) -> Tensor:
 def _matrix_exp(z: Tensor) -> Tensor:
     """The exponential; torch takes its argument as it lies in memory, one row behind the other."""
     return torch.matrix_exp(z.contiguous())
+''',
+    "_entries": '''\
+def _entries(*entries: Tensor | float) -> Tensor:
+    """A small matrix at every place from its entries, row after row; its own axes are the last two."""
+    like = next(entry for entry in entries if isinstance(entry, Tensor))
+    size = round(len(entries) ** 0.5)
+    entries = [entry if isinstance(entry, Tensor) else like.new_tensor(entry) for entry in entries]
+    return torch.stack(torch.broadcast_tensors(*entries), -1).unflatten(-1, (size, size))
 ''',
     "_exact": '''\
 def _exact(x: Tensor) -> Tensor:

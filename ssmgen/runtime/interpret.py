@@ -611,10 +611,10 @@ def _held(a, b, state, previous, dt):
     import torch
 
     n, p = a.shape[-1], b.shape[-1]
-    a, b = a.expand(*b.shape[:-2], n, n), b.expand(*b.shape[:-1], p)
-    top = torch.cat([a, b.to(a.dtype)], dim=-1)
-    whole = torch.cat([top, torch.zeros_like(top[..., :1, :]).expand(*top.shape[:-2], p, n + p)], dim=-2)
-    step = torch.matrix_exp(dt * whole)
+    a, b = dt * a, dt * b
+    many = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    top = torch.cat([a.expand(*many, n, n), b.expand(*many, n, p).to(a.dtype)], dim=-1)
+    step = torch.matrix_exp(torch.cat([top, torch.zeros_like(top[..., :1, :]).expand(*many, p, n + p)], dim=-2))
     return step[..., :n, :n] @ state.to(step.dtype) + step[..., :n, n:]
 
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
 from ..diagnostics import Diagnostic, Label, Severity
-from ..expressions import is_full_product, is_matrix_function, is_state, nodes
+from ..expressions import is_full_product, is_made_outside, is_state, nodes
 from ..identities.complex_pairs import over_pairs
 from ..identities.scans_written import equations_of
 from ..plan import Classified, Scan, Walk
@@ -52,7 +52,7 @@ def core_of(classified: Classified) -> Classified:
 def unmade(classified: Classified) -> Diagnostic | None:
     """Why there is no package: a function of a whole matrix that does not stand outside. None where all do."""
     hoisted = (node for _, value in classified.recurrence.hoisted for node in nodes(value))
-    found = next(filter(is_matrix_function, (*all_nodes(classified.recurrence.spec), *hoisted)), None)
+    found = next(filter(is_made_outside, (*all_nodes(classified.recurrence.spec), *hoisted)), None)
     core = None if found is None else apart(classified) if classified.scan is None else core_of(classified)
     if core is None or core.recurrence.dense is not None:
         return None
@@ -136,7 +136,7 @@ class _Apart:
 
         def product(node: Expr) -> Expr | None:
             value = self.definitions.get(node.name, node) if isinstance(node, Ref) else node
-            if is_matrix_function(value) and not self._reads_state(value):
+            if is_made_outside(value) and not self._reads_state(value):
                 return self._input(node)
             if not is_full_product(node, self.states) or self._reads_state(node):
                 return None
@@ -151,7 +151,7 @@ class _Apart:
             place = self.printer.place(product)
             own = next((s.per for s in self.spec.states if s.per == "channel"), "head")
             per = {"h": own, "g": "group", "": "layer"}[place.level]
-            words = [product.function] if is_matrix_function(product) else []
+            words = [product.function] if is_made_outside(product) else []
             words += dict.fromkeys(n.name.removesuffix("[-1]") for n in nodes(product) if isinstance(n, (Ref, Delayed)))
             # what has a name keeps it
             name = product.name if isinstance(product, Ref) else self._fresh("_".join(words[:MOST]) or "product")

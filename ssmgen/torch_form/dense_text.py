@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .. import algebra
 from ..backends.torch_pointwise import ATOM, Place, Text
 from ..backends.torch_text import identifier
-from ..expressions import is_matrix_function, nodes
+from ..expressions import is_made_outside, nodes
 from ..plan import Classified
 from ..spec import Add, Expr, MatMul, Neg, Ref, Transpose
 from .tokens import Line, Returned, TokenFunction, TokenWriter
@@ -46,7 +46,7 @@ def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseTe
         exact = [name in dense.bent or _is_of_matrix_function(p, outer) for name, p in dense.before]
         returns = [Returned(_exact(outer.printer.text(p), e), identifier(name)) for (name, p), e in zip(dense.before, exact, strict=True)]
         before = outer.assemble("_products", "Products of matrices that the operator takes, of all tokens at once.", (), [], returns)
-        before = replace(_once(before), is_single=len(names) == 1)
+        before = replace(_shared(_once(before)), is_single=len(names) == 1)
     behind = _behind(outer, dense.reads, like) if dense.outputs else NOTHING
     calls = [_calls(outer, function) for function in (before, behind)]
     return DenseText(
@@ -69,6 +69,21 @@ def _once(function: TokenFunction) -> TokenFunction:
     return replace(function, lines=(*(Line("", name, f"_exact({name})") for name in read), *function.lines))
 
 
+def _shared(function: TokenFunction) -> TokenFunction:
+    """The function with a matrix of which several entries are read made once."""
+    known: dict[str, str] = {}
+    lines: list[Line] = []
+    for line in function.lines:
+        whole, bracket, entry = line.text.rpartition("[..., ")
+        if "_entries(" in whole:
+            if whole not in known:
+                known[whole] = f"matrices{len(known) + 1}"
+                lines.append(Line("", known[whole], whole))
+            line = replace(line, text=f"{known[whole]}{bracket}{entry}")
+        lines.append(line)
+    return replace(function, lines=tuple(lines))
+
+
 def _parts(function: TokenFunction) -> tuple[Line | Returned, ...]:
     return (*function.lines, *function.returns)
 
@@ -76,7 +91,7 @@ def _parts(function: TokenFunction) -> tuple[Line | Returned, ...]:
 def _is_of_matrix_function(product: Expr, outer: TokenWriter) -> bool:
     """Whether a function of a whole matrix is in a product, perhaps under a name."""
     found = (outer.definitions.get(node.name, node) if isinstance(node, Ref) else node for node in nodes(product))
-    return any(map(is_matrix_function, found))
+    return any(map(is_made_outside, found))
 
 
 def _calls(outer: TokenWriter, function: TokenFunction) -> tuple[str, str]:
