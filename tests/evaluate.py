@@ -82,9 +82,9 @@ def apply(name: str, args: list[np.ndarray], expr: spec.Apply, env: Env) -> np.n
         case "matrix_phi1":
             return phi_one(x)
         case "entries_exp" | "entries_phi1":
-            function, size = expm if name == "entries_exp" else phi_one, math.isqrt(len(args) - 2)
+            function, count = expm if name == "entries_exp" else phi_one, math.isqrt(len(args) - 2)
             (i, j), entries = (int(arg[0, 0]) for arg in args[:2]), np.broadcast_arrays(*args[2:])
-            matrices = np.stack(entries, -1).reshape(-1, size, size)
+            matrices = np.stack(entries, -1).reshape(-1, count, count)
             return np.array([function(matrix)[i, j] for matrix in matrices]).reshape(entries[0].shape)
         case "matrix_inverse":
             return np.linalg.inv(x)
