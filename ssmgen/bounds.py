@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import product
 
 from . import intervals, spec
+from .expressions import OF_ENTRIES
 from .functions import FUNCTIONS
 from .intervals import UNIT_BALL, WHOLE, Interval, closed
 
@@ -125,6 +126,8 @@ class Bounds:
                     return intervals.NONNEGATIVE if name == "abs" else WHOLE
                 if name == "rope" and self.is_unit(args[0]):
                     return UNIT_BALL
+                if name in OF_ENTRIES:
+                    return WHOLE
                 return FUNCTIONS[name].transfer(*[self.of(a) for a in args])
             case spec.Add(terms=terms):
                 total = self.of(terms[0])

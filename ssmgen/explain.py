@@ -16,7 +16,7 @@ from .plan_text import axis_rows, columns, cost_rows, form_words, frame_lines, w
 from .recurrence_text import equations
 from .response_text import convolution_lines
 from .source import Source
-from .spec import Recurrence
+from .spec import Recurrence, Ref
 from .spec_text import expr_text, number_text
 from .stability import Stability, stability
 from .torch_form.dense import core_of
@@ -151,8 +151,12 @@ def _how(plan: Plan, kernels) -> list[str]:
 
 
 def _scan(kernels) -> list[str]:
-    program, dense = kernels.scan, kernels.plan.classified.recurrence.dense
+    recurrence = kernels.plan.classified.recurrence
+    program, dense = kernels.scan, recurrence.dense
     before, behind = ([], []) if dense is None else (dense.before, dense.outputs)
+    # a function of a matrix is shown as what it is, not by the name that it has already
+    known = {} if dense is None else dict(recurrence.unturned.hoisted) | {s.name: s.definition for s in recurrence.unturned.spec.symbols}
+    before = [(name, known[value.name] if isinstance(value, Ref) else value) for name, value in before]
     forward, gradient = scan_text.forward_lines(program), scan_text.gradient_lines(program)
     lines = [
         "a token" if program.mixes or program.blocks else "a token, every entry of the state by itself",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
+from .functions import names as names_of
 from .source import NOWHERE, Span
 from .spec import (
     Add,
@@ -32,6 +33,12 @@ from .spec import (
     Transpose,
     Type,
 )
+
+OF_MATRICES = names_of("square")
+"""Functions of a square matrix as a whole. Those of a complex one have parts, as `matrix_exp_re(X, Y)` of X + i Y."""
+
+OF_ENTRIES = ("entries_exp", "entries_phi1")
+"""Functions of a small matrix at every entry: `entries_exp(i, j, ...)` is entry (i, j), from 0, of that of the entries that follow."""
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +77,17 @@ def _is_full_matrix(expr: Expr, states: Collection[str]) -> bool:
     names = [n for n in nodes(expr) if isinstance(n, (Ref, StateRef))]
     if type.is_scalar or type.is_column or type.is_row or any(is_state(n, states) for n in names):
         return False
-    return any(n.type in shapes for n in names)
+    return any(n.type in shapes for n in names) or any(is_matrix_function(n) and n.type in shapes for n in nodes(expr))
+
+
+def is_matrix_function(expr: Expr) -> bool:
+    """A function of a square matrix as a whole."""
+    return isinstance(expr, Apply) and expr.function.removesuffix("_re").removesuffix("_im") in OF_MATRICES
+
+
+def is_made_outside(expr: Expr) -> bool:
+    """A function of a matrix, whole or at every entry, which stands before the recurrence."""
+    return is_matrix_function(expr) or (isinstance(expr, Apply) and expr.function in OF_ENTRIES)
 
 
 def is_state(node: Expr, states: Collection[str]) -> bool:

@@ -19,7 +19,8 @@ class Function:
     """One function.
 
     kind: 'pointwise' (entry by entry), 'column' (over the rows of a column), 'complex' (between the fields), 'matrix'
-    (`diag`, `rot`, `I`: nodes of their own in the spec), 'constant' (`pi`, `i`: no argument), 'init' (initial values).
+    (`diag`, `rot`, `I`: nodes of their own in the spec), 'square' (of a square matrix as a whole), 'constant' (`pi`, `i`: no argument),
+    'init' (initial values).
     arity: the least and the greatest number of arguments.
     result: 'same' (the type of the arguments, scalars broadcast), 'scalar', 'real' (same shape over the reals), 'complex'
     (same shape, complex), 'pairs' (a column twice as long).
@@ -277,6 +278,10 @@ _TABLE = (
     Function("diag", "matrix", (1, 1), "the diagonal matrix of a column", lambda a: a.hull(closed(0.0, 0.0))),
     Function("rot", "matrix", (1, 1), "2 x 2 rotations on pairs (2j, 2j+1), from M angles", _bounded_wave),
     Function("I", "matrix", (0, 0), "the identity matrix", lambda: closed(0.0, 1.0)),
+    # of a square matrix
+    Function("matrix_exp", "square", (1, 1), "the exponential of a square matrix", lambda a: WHOLE),
+    Function("matrix_phi1", "square", (1, 1), "the sum of A^j / (j + 1)! of a square matrix, (exp(A) - I) A^-1", lambda a: WHOLE),
+    Function("matrix_inverse", "square", (1, 1), "the inverse of a square matrix", lambda a: WHOLE),
     # constants
     Function(
         "pi",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from .bounds import bounds_of
 from .diagnostics import SpecError
-from .expressions import nodes
+from .expressions import is_made_outside, is_matrix_function, nodes
+from .features._facts import Facts
 from .identities.complex_pairs import over_pairs
 from .identities.member_program import forward_program
 from .identities.time_invariance import convolution_of, obstacle
@@ -18,7 +19,7 @@ from .scan_cost import scan_cost
 from .small import all_nodes
 from .spec import ONE, Add, Apply, Delayed, Dim, Div, Expr, MatMul, Mul, Neg, Ref
 from .stability import stability
-from .torch_form.dense import core_of
+from .torch_form.dense import core_of, unmade
 
 CHUNK = 64
 """Rows a chunk: the C^2 products inside then cost about what the products with a state of width 64 to 128 do."""
@@ -45,6 +46,9 @@ def schedule(classified: Classified) -> Plan:
     """
     if classified.refusals:
         raise SpecError(classified.recurrence.spec.source, classified.refusals)
+    missing = unmade(classified)
+    if missing is not None:
+        raise SpecError(classified.recurrence.spec.source, (missing,))
     if classified.scan is not None:
         return _scan(classified)
     rows = max(len(walk.rows) for walk in classified.walks)
@@ -74,6 +78,7 @@ def _scan(classified: Classified) -> Plan:
     convolution, outruns_kernels, words = _convolution(classified)
     reasons = [f"{axis.axis}: {axis.sentence}" for axis in classified.axes if axis.axis in ("decay", "normaliser", "form")]
     reasons.append("factors are multiplied, never divided by nor taken the logarithm of: 0 and negative ones are safe")
+    reasons += _matrix_functions(classified)
     if classified.scan.obstacle:
         reasons.append(f"no chunks: states feed each other, and {classified.scan.obstacle}")
     if classified.scan.mixes:
@@ -92,6 +97,20 @@ def _scan(classified: Classified) -> Plan:
         classified, "scan", chunk, classified.recurrence.spec.time == "reversed", False,
         _uses_position(classified), (*reasons, *words), cost, convolution=convolution, outruns_kernels=outruns_kernels,
     )  # fmt: skip
+
+
+def _matrix_functions(classified: Classified) -> list[str]:
+    """What is said of functions of whole matrices: they stand before the scan, where torch makes them."""
+    spec = classified.recurrence.spec
+    definitions = [(s.name, s.definition) for s in spec.symbols if s.definition is not None] + [*classified.recurrence.hoisted]
+    facts, reasons = Facts(classified.recurrence, tuple(s.name for s in spec.states)), []
+    for name, value in definitions:
+        if is_matrix_function(value):
+            count = "one a head, the same for every token" if facts.is_static(value) else "one a token and head"
+            reasons.append(f"`{name}` is a function of a whole matrix: torch makes it before the scan, {count}")
+    if any(is_made_outside(value) and not is_matrix_function(value) for _, value in definitions):
+        reasons.append("of states that feed each other exponentials are those of a small matrix at every entry: torch makes them before")
+    return reasons
 
 
 def _convolution(classified: Classified) -> tuple[Convolution | None, bool, tuple[str, ...]]:

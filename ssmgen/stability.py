@@ -86,6 +86,10 @@ def _of_state(recurrence: Recurrence, state: str) -> Stability:
     others = sorted({t.source for _, t in terms} - {state})
     if others:
         return _joint(recurrence, state, others) or Stability(state, None, _fed(recurrence, state, others))
+    if recurrence.discrete is not None and state in recurrence.discrete.contracting and any(map(_is_dense, (t for _, t in terms))):
+        method = recurrence.discrete.method
+        words = f"no step lengthens the state: A + A^H <= 0 is proved of its rate A, and `{method}` keeps that"
+        return Stability(state, None, words, is_contraction=True)
     if any(all(_mixes(t) for s, t in terms if s is step) for step in recurrence.steps if any(s is step for s, _ in terms)):
         return Stability(state, None, _matrices(recurrence, [t for _, t in terms]))
     forgetting = [[t for s, t in terms if s is step and not _mixes(t)] for step in recurrence.steps]
@@ -262,6 +266,10 @@ def _with_named(recurrence: Recurrence, bounds: Bounds) -> Bounds:
 
 def _mixes(term: Transition) -> bool:
     return any(g.kind not in _FORGETTING for g in term.left + term.right)
+
+
+def _is_dense(term: Transition) -> bool:
+    return any(g.kind == "dense" for g in term.left + term.right)
 
 
 def _product(steps: list[list[Transition]], recurrence: Recurrence, bounds: Bounds, keeps_sign: bool = False) -> Interval:

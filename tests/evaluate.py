@@ -77,6 +77,17 @@ def apply(name: str, args: list[np.ndarray], expr: spec.Apply, env: Env) -> np.n
             return np.concatenate([a * np.cos(angles) - b * np.sin(angles), a * np.sin(angles) + b * np.cos(angles)])[:, None]
         case "pairs":
             return np.repeat(x, 2, axis=0)
+        case "matrix_exp":
+            return expm(x)
+        case "matrix_phi1":
+            return phi_one(x)
+        case "entries_exp" | "entries_phi1":
+            function, count = expm if name == "entries_exp" else phi_one, math.isqrt(len(args) - 2)
+            (i, j), entries = (int(arg[0, 0]) for arg in args[:2]), np.broadcast_arrays(*args[2:])
+            matrices = np.stack(entries, -1).reshape(-1, count, count)
+            return np.array([function(matrix)[i, j] for matrix in matrices]).reshape(entries[0].shape)
+        case "matrix_inverse":
+            return np.linalg.inv(x)
         case "Re":
             return x.real
         case "Im":

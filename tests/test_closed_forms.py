@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 from built import write
+from evaluate import expm
 
 torch = pytest.importorskip("torch")
 
@@ -70,6 +71,79 @@ def test_a_leaky_integrator_driven_by_a_chirp_and_by_a_step(name, tmp_path):
         assert coarse < 1e-14
     else:
         assert math.log2(coarse / fine) == pytest.approx(order.held, abs=0.15)
+
+
+FULL = """
+recurrence full {{
+  dim        N = 3, P = 2
+  input      u : [P]; dt : scalar > 0
+  param      A : [N, N] per head; rate : [N] per head; B : [N, P] per head
+  state      x : real [N]
+  dynamics   dx/dt = (A - A^T) x - diag(exp(rate)) x + B u
+  discretize {method}({args})
+  output     y = x'
+}}
+"""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_full_matrix_driven_by_a_chirp_and_by_a_step(name, tmp_path):
+    """The order of every method, against the exponential of a matrix: of an input that stays, and by Gauss's rule of one that moves."""
+    method, draw = METHODS[name], np.random.default_rng(0)
+    args = ", ".join(["dt", *("1/2" for _ in method.parameters[1:])])
+    made = load(write(FULL.format(method=name, args=args), tmp_path)[0])
+    A, rate, B = draw.normal(size=(3, 3)), 0.3 * draw.normal(size=3), draw.normal(size=(3, 2))
+    whole, start = A - A.T - np.diag(np.exp(rate)), np.ones(3)
+    push = B @ np.array([1.0, -0.5])
+
+    def wanted(drive) -> np.ndarray:
+        nodes, weights = np.polynomial.legendre.leggauss(40)
+        times = (nodes + 1) / 2
+        return expm(whole) @ start + sum(w / 2 * float(drive(t)) * expm(whole * (1 - t)) @ push for t, w in zip(times, weights))
+
+    def miss(drive, steps: int) -> float:
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        column = torch.tensor([1.0, -0.5], dtype=torch.float64)
+        inputs = torch.stack([drive(each) * column for each in t])
+        fields = {"x": torch.from_numpy(start)[None, None]}
+        fields |= {part: torch.from_numpy(B @ inputs[0].numpy())[None, None] for part in made.State._fields if part not in fields}
+        given = (inputs[1:][None, :, None], torch.full((1, steps, 1), 1 / steps, dtype=torch.float64))
+        y = made.full(*given, *(torch.from_numpy(x)[None] for x in (A, rate, B)), initial_state=made.State(**fields)).y
+        return float(np.abs(y[0, -1, 0].numpy() - wanted(drive)).max())
+
+    order = order_of(method, {p: Fraction(1, 2) for p in method.parameters[1:]})
+    coarse, fine = (miss(lambda t: chirp(torch.as_tensor(t)), steps) for steps in (64, 128))
+    assert math.log2(coarse / fine) == pytest.approx(order.smooth, abs=0.2)
+    coarse, fine = (miss(lambda t: torch.ones(()), steps) for steps in (16, 32))
+    if order.held is None:
+        assert coarse < 1e-13
+    else:
+        assert math.log2(coarse / fine) == pytest.approx(order.held, abs=0.2)
+
+
+NILPOTENT = """
+recurrence nilpotent {
+  dim        N = 2
+  input      u : [N]
+  param      A : [N, N] per head
+  state      x : real [N]
+  dynamics   dx/dt = A x + u
+  discretize zoh(1/2)
+  output     y = x'
+}
+"""
+
+
+def test_a_matrix_without_an_inverse_is_held_exactly(tmp_path):
+    """x1' = x2 + u1, x2' = u2: A^2 = 0, so that exp(A / 2) = I + A / 2 and phi1(A / 2) = I + A / 4."""
+    made = load(write(NILPOTENT, tmp_path)[0])
+    A = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    u, start = torch.tensor([[[[0.3, 0.8]]]], dtype=torch.float64), torch.tensor([[[1.0, 2.0]]], dtype=torch.float64)
+    y = made.nilpotent(u, A, initial_state=made.State(start)).y
+    torch.testing.assert_close(y[0, 0, 0], torch.tensor([1 + 1 + 0.15 + 0.1, 2 + 0.4], dtype=torch.float64), rtol=1e-14, atol=0)
+    (slope,) = torch.autograd.grad(y[..., 1].sum(), A)
+    # of x2 by A_21, at which every power of A has a share: x1 / 2 + x2 / 8 + u1 / 8 + u2 / 48
+    assert slope[0, 1, 0].item() == pytest.approx(0.5 + 2 / 8 + 0.3 / 8 + 0.8 / 48, rel=1e-13)
 
 
 def phi(z: float, k: int) -> float:

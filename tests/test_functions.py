@@ -68,7 +68,7 @@ def test_the_slope_of_an_odd_part(x, d):
 def test_the_table_is_closed_and_consistent():
     for name, function in FUNCTIONS.items():
         assert function.name == name and function.doc and function.arity[0] <= function.arity[1]
-        assert function.kind in ("pointwise", "column", "complex", "matrix", "constant", "init")
+        assert function.kind in ("pointwise", "column", "complex", "matrix", "square", "constant", "init")
         assert function.result in ("same", "scalar", "real", "complex", "pairs")
         assert function.monotone in ("", "increasing", "decreasing")
         args = [Interval(1.0, 2.0)] * function.arity[0]

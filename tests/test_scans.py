@@ -200,6 +200,60 @@ recurrence modes {
   output y = Re(c * x') + Im(c * s')
   time   reversed
 }""",
+    "a whole matrix of a token on the value side, beside its erasures, and one of all tokens": """
+recurrence whole {
+  dim    N = 3, P = 4
+  input  q, k : [N]; v : [P]; e : [P] unit; step : scalar in (0, 1)
+  param  F : [P, P] per head; rate : [P] per group
+  state  S : real [N, P]; h : real [P]
+  dynamics   dS/dt = S (F - F^T) - S diag(exp(rate)) - (S e) e^T + k v^T
+             dh/dt = -F (F^T h) - h + v
+  discretize trapezoid(step)
+  output y = S'^T q + h'
+}""",
+    "an exponential of pairs that turn beside an erasure, with the older write": """
+recurrence turned {
+  dim    N = 4, P = 3
+  input  q, k : [N]; v : [P]; step : scalar in (0, 1); raw : scalar
+  param  w : [N/2] per head
+  gate   lam in (0, 1) = sigmoid(raw)
+  state  S : complex [N, P], rotates first N rows
+  dynamics   dS/dt = (-1 + i * w) S - k (k^T S) + k v^T
+  discretize exp_trapezoid(step, lam)
+  output y = S'^T q
+}""",
+    "an exponential of a complex matrix, held": """
+recurrence modes {
+  dim    N = 3, P = 2
+  input  u : [P]; c : [N]; step : scalar in (0, 1)
+  param  A : complex [N, N] per head; B : [N, P] per head; g : [N] per head
+  state  z : complex [N]
+  dynamics   dz/dt = (A - A^H) z - z + i * g * z + B u
+  discretize zoh(step)
+  output y = Re(c * z') + Im(z')
+}""",
+    "exponentials of three states in a row, the last of which the older write enters": """
+recurrence chain {
+  dim    N = 3, P = 2
+  input  u : [P]; c, r : [N] <= 0; step : scalar in (0, 1)
+  param  B : [N, P] per head; a : [N] per head
+  state  x, y, z : real [N]
+  dynamics   dx/dt = -x + a * y
+             dy/dt = r * y + z + c
+             dz/dt = -2 * z + B u
+  discretize exp_trapezoid(step, 1/3)
+  output o = x' + y'
+}""",
+    "functions of matrices as they are written": """
+recurrence written {
+  dim    N = 3
+  input  u : [N]; s : scalar in (0, 1)
+  param  A : [N, N] per head
+  let    M : [N, N] = s * (A - A^T) / 2
+  state  x : real [N]
+  update x' = 0.9 * matrix_exp(M) x + matrix_phi1(-M) (matrix_inverse(I + A A^T) u)
+  output y = matrix_inverse(I - M)^T x'
+}""",
     "a state that drops everything, names that the package uses": """
 recurrence forgetful {
   dim    P = 4

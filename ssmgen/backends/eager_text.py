@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from .. import spec
 from ..spec import ONE, Dim, Expr
-from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, identifier
+from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, SQUARE_FUNCTIONS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
 
@@ -83,14 +83,6 @@ def _beside(a: Tensor, b: Tensor) -> Tensor:
     """What acts on a column above its conjugate, where a s + conj(b s) acts on the column s."""
     a, b = torch.broadcast_tensors(a, b)
     return torch.cat([torch.cat([a, b.conj()], -1), torch.cat([b, a.conj()], -1)], -2)
-''',
-    "_phi_matrix": '''\
-def _phi_matrix(z: Tensor) -> Tensor:
-    """The sum of z^k / (k + 1)!, which is (exp(z) - I) z^-1 where z has an inverse: a corner of exp([[z, I], [0, 0]])."""
-    size = z.shape[-1]
-    corner = torch.eye(size, dtype=z.dtype, device=z.device).expand(z.shape)
-    top, bottom = torch.cat([z, corner], -1), torch.zeros_like(torch.cat([z, z], -1))
-    return torch.matrix_exp(torch.cat([top, bottom], -2))[..., :size, size:]
 ''',
 }
 """Values of two dimensions that take more than one call."""
@@ -339,6 +331,8 @@ def _apply(expr: spec.Apply, names: Names) -> Text:
         return Text(f"{_MATH[expr.function]}({', '.join(arg.text for arg in args)})", is_number=True)
     if expr.function == "rope":
         return Text(f"_rope({_tensor(args[0])}, {names.position}, {axis_of(expr.args[0])})")
+    if expr.function in SQUARE_FUNCTIONS:
+        return Text(SQUARE_FUNCTIONS[expr.function](args[0].text))
     if expr.function in INTERNAL:
         return Text(INTERNAL[expr.function](*(arg.text for arg in args), names=names, axis=axis_of(expr.args[0])))
     if expr.function in AXIS_FUNCTIONS:

@@ -12,10 +12,30 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from ..algebra import neg, regrouped
-from ..expressions import half
+from ..expressions import half, nodes
 from ..source import NOWHERE
-from ..spec import ONE, Add, Apply, Const, Delayed, Diag, Div, Element, Expr, MatMul, Mul, Neg, Pow, Ref, Rot, SizeOf, Transpose
-from .torch_text import AXIS_FUNCTIONS, FUNCTIONS, OF_TENSORS, identifier
+from ..spec import (
+    ONE,
+    Add,
+    Apply,
+    Const,
+    Delayed,
+    Diag,
+    Div,
+    Element,
+    Expr,
+    Identity,
+    MatMul,
+    Mul,
+    Neg,
+    Pow,
+    Ref,
+    Rot,
+    SizeOf,
+    Skew,
+    Transpose,
+)
+from .torch_text import AXIS_FUNCTIONS, ENTRY_FUNCTIONS, FUNCTIONS, OF_TENSORS, SQUARE_FUNCTIONS, SQUARE_PARTS, identifier
 
 SUM, PRODUCT, SIGN, POWER, ATOM = range(5)
 """Binding strengths of Python's operators."""
@@ -53,6 +73,8 @@ class Place:
 
 
 NUMBER = Place(is_number=True)
+FULL = Place(has_vector=True, has_rows=True)
+"""Of a matrix of numbers, which has no axis but its own."""
 POSITION = Place(has_time=True)
 INDICES = {"head": Place(level="h"), "channel": Place(level="h"), "position": POSITION}
 """Places of the built-in indices; `heads`, `channels`, `layer` and `layers` are numbers."""
@@ -80,6 +102,9 @@ class Printer:
         self.places = dict(places)
         self.sizes = sizes
         self.texts: dict[str, str] = {}
+        self.definitions: Mapping[str, Expr] = MappingProxyType({})
+        self.is_exact = False  # whether arguments are read in float32 at least, and what is made of them is opened
+        self.like = ""  # the tensor whose type an identity has
 
     def place(self, expr: Expr) -> Place:
         """Where the value of `expr` lives."""
@@ -105,17 +130,21 @@ class Printer:
                 return _number(expr.value)
             case SizeOf():
                 return size_text(expr.size)
+            case Ref() if self.is_exact and expr.name in self.definitions:
+                return self._whole(self.definitions[expr.name])
             case Ref():
                 place = self.places.get(expr.name) or INDICES.get(expr.name)
                 if place is None:
                     raise UnsupportedOperand(f"no place for `{expr.name}`")
                 text = self.texts.get(expr.name) or (expr.name if expr.name in BUILT_IN else identifier(expr.name))
-                return Text(text, ATOM, place)
+                return Text(text if place.is_number or not self.is_exact else f"_exact({text})", ATOM, place)
             case Delayed():
                 name = f"{expr.name}[-1]"
-                return Text(identifier(name), ATOM, self.places[name])
+                return Text(f"_exact({identifier(name)})" if self.is_exact else identifier(name), ATOM, self.places[name])
             case Transpose():
-                return self.print(expr.operand)
+                inner = self.print(expr.operand)
+                # a row lies as the column does
+                return Text(f"{inner.at(ATOM)}.mT", ATOM, inner.place) if inner.place.width == 2 else inner
             case Neg():
                 inner = self.print(expr.operand)
                 # a sign in front of a power reads as if it belonged to the base
@@ -221,7 +250,7 @@ class Printer:
 
     def _scaled(self, factors: Expr, matrix: Expr, *, is_row: bool) -> Text:
         """A matrix with a factor for every row, or for every column."""
-        by, x = self.print(factors), self.print(matrix)
+        by, x = self.print(factors), self._stored(matrix)
         # the stored matrix of a transpose has its rows as columns
         if is_row != (isinstance(matrix, Transpose) and x.place.has_rows):
             by = replace(by, place=replace(by.place, has_rows=True, has_vector=False))
@@ -230,7 +259,7 @@ class Printer:
 
     def _dense_product(self, left: Expr, right: Expr) -> Text:
         """A product of matrices, or of a matrix and a column or a row, for all tokens and heads at once."""
-        a, b = self.print(left), self.print(right)
+        a, b = self._stored(left), self._stored(right)
         if not (a.place.has_rows or b.place.has_rows):
             raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
         if {a.place.level, b.place.level} == {"g", "h"}:
@@ -243,6 +272,10 @@ class Printer:
         sides = [f"{'...' * x.place.has_time}{x.place.level and 'h'}{own}" for x, own in ((a, first), (b, second))]
         equation = f"{','.join(sides)}->{'...' * place.has_time}{place.level and 'h'}{result}"
         return Text(f'_product("{equation}", {a.text}, {b.text})', ATOM, place)
+
+    def _stored(self, expr: Expr) -> Text:
+        """A value, or what it is the transpose of."""
+        return self.print(expr.operand if isinstance(expr, Transpose) else expr)
 
     @staticmethod
     def _per_head(value: Text) -> Text:
@@ -272,6 +305,8 @@ class Printer:
             return Text("math.pi", ATOM, NUMBER)
         if name == "at_row":
             return self._rows((expr,))
+        if name in SQUARE_FUNCTIONS or name in SQUARE_PARTS or name in ENTRY_FUNCTIONS:
+            return self._of_matrix(expr)
         args = [self.print(a) for a in expr.args]
         place = _joined(args)
         if place.is_number:
@@ -302,6 +337,88 @@ class Printer:
         if name in INTERNAL:
             return Text(INTERNAL[name](*texts), ATOM, place)
         return Text(FUNCTIONS[name](*texts), ATOM, place)
+
+    # --- whole matrices ---
+
+    def _of_matrix(self, expr: Apply) -> Text:
+        """A function of a whole matrix, which is made in float32 at least."""
+        outer, self.like, self.is_exact = self.is_exact, self._tensor_in(expr), True
+        try:
+            parts = [self._whole(arg) for arg in expr.args]
+        finally:
+            self.is_exact = outer
+        place = _joined(parts)
+        if expr.function in ENTRY_FUNCTIONS:
+            entries = ", ".join(self._adapt(part, place) for part in parts[2:])
+            whole = SQUARE_FUNCTIONS[ENTRY_FUNCTIONS[expr.function]](f"_entries({entries})")
+            return Text(f"{whole}[..., {parts[0].text}, {parts[1].text}]", ATOM, place)
+        if expr.function in SQUARE_FUNCTIONS:
+            return Text(SQUARE_FUNCTIONS[expr.function](parts[0].text), ATOM, place)
+        name, attribute = SQUARE_PARTS[expr.function]
+        real, imaginary = (self._adapt(part, place) for part in parts)
+        return Text(f"{SQUARE_FUNCTIONS[name](f'torch.complex({real}, {imaginary})')}.{attribute}", ATOM, place)
+
+    def _whole(self, expr: Expr) -> Text:
+        """A matrix of which the last two axes are all rows and columns."""
+        if expr.type.is_scalar or expr.type.is_column or expr.type.is_row:
+            return self.print(expr)
+        rows = size_text(expr.type.rows).text
+        match expr:
+            case Identity():
+                return self._eye(rows)
+            case Diag():
+                column = self.print(expr.operand)
+                if not column.place.has_vector:
+                    return self._entrywise("*", column, self._eye(rows))
+                return Text(f"torch.diag_embed({column.text})", ATOM, replace(column.place, has_rows=True))
+            case Skew():
+                rate = self.print(expr.operand)
+                place = replace(rate.place, has_vector=True)
+                shared = f"{rate.at(ATOM)}[..., None].expand(*{rate.at(ATOM)}.shape, {size_text(half(expr.type.rows)).text})"
+                text = rate.text if rate.place.has_vector else shared
+                return Text(f"_skew_matrix({text}, {rows})", ATOM, replace(place, has_rows=True))
+            case Transpose():
+                return Text(f"{self._whole(expr.operand).at(ATOM)}.mT", ATOM, self._whole(expr.operand).place)
+            case Neg():
+                inner = self._whole(expr.operand)
+                return Text(f"-{inner.at(PRODUCT)}", SIGN, inner.place)
+            case Add():
+                return self._whole_sum(expr)
+            case Mul() | Div():
+                return self._entrywise("*" if isinstance(expr, Mul) else "/", self._whole(expr.left), self._whole(expr.right))
+            case MatMul(left=left, right=right) if left.type.is_column and right.type.is_row:
+                column, row = self.print(left), self.print(right)
+                return self._entrywise("*", replace(column, place=replace(column.place, has_rows=True, has_vector=False)), row)
+            case MatMul():
+                a, b = self._whole(expr.left), self._whole(expr.right)
+                place = a.place.join(b.place)
+                return Text(f"{self._operand(a, place, PRODUCT)} @ {self._operand(b, place, SIGN)}", PRODUCT, place)
+        return self.print(expr)
+
+    def _tensor_in(self, expr: Expr) -> str:
+        """The text of some tensor that an expression is made of."""
+        found = (self.print(n) for n in nodes(expr) if isinstance(n, (Ref, Delayed)))
+        return next((text.text for text in found if not text.place.is_number), "")
+
+    def _eye(self, rows: str) -> Text:
+        """The identity, of the type and on the device of what stands beside it."""
+        if not self.like:
+            raise UnsupportedOperand("a function of a matrix of numbers alone")
+        return Text(f"torch.eye({rows}, dtype={self.like}.dtype, device={self.like}.device)", ATOM, FULL)
+
+    def _entrywise(self, operator: str, a: Text, b: Text) -> Text:
+        place = a.place.join(b.place)
+        return Text(f"{self._operand(a, place, PRODUCT)} {operator} {self._operand(b, place, SIGN)}", PRODUCT, place)
+
+    def _whole_sum(self, expr: Add) -> Text:
+        parts = [(isinstance(t, Neg), self._whole(t.operand if isinstance(t, Neg) else t)) for t in expr.terms]
+        place = _joined([part for _, part in parts])
+        parts.sort(key=lambda part: part[0])
+        (is_negative, first), *others = parts
+        text = f"-{self._operand(first, place, PRODUCT)}" if is_negative else self._operand(first, place, SUM)
+        for is_negative, part in others:
+            text += f" {'-' if is_negative else '+'} {self._operand(part, place, PRODUCT)}"
+        return Text(text, SUM, place)
 
     # --- axes ---
 

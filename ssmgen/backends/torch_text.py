@@ -92,7 +92,53 @@ AXIS_FUNCTIONS: dict[str, Callable[[str, str], str]] = {
 }
 """Functions over the entries of a column; `axis` is the text of the axis that holds them."""
 
+SQUARE_FUNCTIONS: dict[str, Callable[[str], str]] = {
+    "matrix_exp": _call("_matrix_exp"),
+    "matrix_phi1": _call("_phi_matrix"),
+    "matrix_inverse": _call("torch.linalg.inv"),
+}
+"""Functions of a square matrix as a whole; rows and columns are the last two axes."""
+
+ENTRY_FUNCTIONS = {"entries_exp": "matrix_exp", "entries_phi1": "matrix_phi1"}
+"""Functions of a small matrix at every entry, by that of the matrix."""
+
+SQUARE_PARTS = {f"{name}_{part}": (name, attribute) for name in SQUARE_FUNCTIONS for part, attribute in (("re", "real"), ("im", "imag"))}
+"""The parts of those of a complex matrix, from its own: the function, and which part it is."""
+
 HELPERS: dict[str, str] = {
+    "_phi_matrix": '''\
+def _phi_matrix(z: Tensor) -> Tensor:
+    """The sum of z^k / (k + 1)!, which is (exp(z) - I) z^-1 where z has an inverse: a corner of exp([[z, I], [0, 0]])."""
+    size = z.shape[-1]
+    corner = torch.eye(size, dtype=z.dtype, device=z.device).expand(z.shape)
+    top, bottom = torch.cat([z, corner], -1), torch.zeros_like(torch.cat([z, z], -1))
+    return torch.matrix_exp(torch.cat([top, bottom], -2))[..., :size, size:]
+''',
+    "_matrix_exp": '''\
+def _matrix_exp(z: Tensor) -> Tensor:
+    """The exponential; torch takes its argument as it lies in memory, one row behind the other."""
+    return torch.matrix_exp(z.contiguous())
+''',
+    "_entries": '''\
+def _entries(*entries: Tensor | float) -> Tensor:
+    """A small matrix at every place from its entries, row after row; its own axes are the last two."""
+    like = next(entry for entry in entries if isinstance(entry, Tensor))
+    size = round(len(entries) ** 0.5)
+    entries = [entry if isinstance(entry, Tensor) else like.new_tensor(entry) for entry in entries]
+    return torch.stack(torch.broadcast_tensors(*entries), -1).unflatten(-1, (size, size))
+''',
+    "_exact": '''\
+def _exact(x: Tensor) -> Tensor:
+    """In float32 at least, as what a function of a whole matrix is made of."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+''',
+    "_skew_matrix": '''\
+def _skew_matrix(rate: Tensor, size: int) -> Tensor:
+    """The size x size matrix with blocks [[0, -w], [w, 0]] for rates [..., M]; zero beyond them."""
+    beside = torch.stack([rate, torch.zeros_like(rate)], -1).flatten(-2)
+    beside = torch.cat([beside, beside.new_zeros(*beside.shape[:-1], size - beside.shape[-1])], -1)[..., :-1]
+    return torch.diag_embed(beside, -1) - torch.diag_embed(beside, 1)
+''',
     "_product": '''\
 def _product(equation: str, left: Tensor, right: Tensor, is_exact: bool = False) -> Tensor:
     """A product of all tokens at once. What is longer than its other side, in half precision, is the sum of two that are as short:

@@ -2,7 +2,7 @@
 
 A formula f(dt A) is evaluated on the structure of A: entry by entry on scalars, diagonals and full weights; through
 f(c u w^T) = f(0) + (f(c w.u) - f(0)) / (w.u) u w^T on a rank-one matrix; as a rotation when the formula is the exponential
-of a rate of turning; and a polynomial formula on anything at all.
+of a rate of turning; a polynomial formula on anything at all; and on the rest as a function of a whole matrix.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from ..discretizations._method import Formula, Method
 from ..expressions import children, constant, half, key
 from ..recurrence import DiscreteForm, MicroStep, Write
 from ..source import NOWHERE, Span
-from ..spec import ONE, Apply, Dim, Dynamics, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
+from ..spec import ONE, Apply, Dim, Expr, Recurrence, Ref, Rot, Skew, State, StateRef, Type
 from . import entrywise
 from .chains import Chain, Factor, Polynomial, Refusal, chain, collect, elementwise, product, scale, substitute, weigh
+from .continuous import as_dynamics, unprimed
 from .entrywise import System
 from .expand import Expander
 from .formula_values import Formulas, depends_on_z
+from .full_matrices import Full, full_of, has_full
 from .step_reports import report_singular, warn_growing, warn_unstable
 from .structure import NoClosedForm, Structure, spread, structure_of
 from .terms import micro_step, write
@@ -62,6 +64,7 @@ class _Discretizer:
         self.contracting: list[str] = []
         self.joint: list[tuple[str, ...]] = []
         self.is_of_two = False  # whether an exponential of two states is written out
+        self.is_full = False  # whether a function of a whole matrix is taken
 
     # --- the step ------------------------------------------------------------------------------------------------
 
@@ -71,9 +74,9 @@ class _Discretizer:
         for dynamics in self.spec.dynamics:
             spans[dynamics.state] = dynamics.span
             try:
-                derivatives[dynamics.state] = self.expander.expand(_unprimed(dynamics))
+                derivatives[dynamics.state] = self.expander.expand(unprimed(dynamics))
             except Refusal as refusal:
-                report_refusal(_as_dynamics(refusal), self.spec, self.report)
+                report_refusal(as_dynamics(refusal), self.spec, self.report)
         if self.report.has_errors:
             return ()
         values: dict[str, Polynomial] = {}
@@ -256,12 +259,17 @@ class _Discretizer:
 
     # --- the structure of A --------------------------------------------------------------------------------------
 
-    def _sorted(self, state: State, linear: Polynomial, span: Span) -> Structure:
+    def _sorted(self, state: State, linear: Polynomial, span: Span) -> Structure | Full:
         try:
             found = structure_of(state, linear, span, _has_inverses(self.method))
         except NoClosedForm as obstacle:
+            full = self._full_of(state, linear, span)
+            if full is not None and has_full(self.method):
+                return self._full(state, full)
             title, help = f"`{self.name}` has no closed form for this transition", self._alternatives(state, linear, span)
-            raise self._undefined(state, obstacle.span, title, obstacle.label, help) from None
+            both = any(item.left for item in linear) and any(item.right for item in linear)
+            label = f"{obstacle.label}, and not on one side alone" if both and full is None else obstacle.label
+            raise self._undefined(state, obstacle.span, title, label, help) from None
         self.rates.append(found.rate(state.type))
         side = self._side_of_step(state.type.rows, state.type.cols)
         if (side and found.turning is not None) or (side in ("right", "whole") and found.rank_one):
@@ -270,6 +278,19 @@ class _Discretizer:
         if self._contracts(state, found):
             self.contracting.append(state.name)
         return found
+
+    def _full_of(self, state: State, linear: Polynomial, span: Span) -> Full | None:
+        return full_of(state, linear, span, self.formulas, lambda what, value: self._named(state, what, value))
+
+    def _full(self, state: State, full: Full) -> Full:
+        if not self.dt.type.is_scalar:
+            title = f"`{self.name}` has no closed form for this transition"
+            raise self._undefined(state, self.dt.span, title, "a step size an entry, and a full matrix", _FOR_ROWS)
+        self.rates.append(full.matrix)
+        self.is_full = True
+        if full.draws and self._keeps_left():
+            self.contracting.append(state.name)
+        return full
 
     def _contracts(self, state: State, found: Structure) -> bool:
         """Whether A + A^H <= 0 is proved and the method maps such rates to contractions (von Neumann's inequality).
@@ -291,12 +312,14 @@ class _Discretizer:
     def _alternatives(self, state: State, linear: Polynomial, span: Span) -> str:
         """The methods that have a closed form where this one has none."""
 
+        full = self._full_of(state, linear, span)
+
         def has(method: Method) -> bool:
             try:
                 if not _is_polynomial(method) or any(map(_turns, linear)):
                     structure_of(state, linear, span, _has_inverses(method))
             except NoClosedForm:
-                return False
+                return full is not None and has_full(method)
             return True
 
         return self._alternatives_of(has)
@@ -320,17 +343,21 @@ class _Discretizer:
 
     # --- formulas on a structure ---------------------------------------------------------------------------------
 
-    def _of_state(self, state: State, found: Structure, span: Span) -> Polynomial:
+    def _of_state(self, state: State, found: Structure | Full, span: Span) -> Polynomial:
         ref = StateRef(state.type, span, state.name, False)
         itself = chain(algebra.UNIT, (Factor("state", ref),), state.type.rows, state.type.cols, span=span)
+        if isinstance(found, Full):
+            return found.applied(self.formulas, self.method.transition, itself)
         if found.turning is not None and not found.rank_one:
             return self._turned(state, found, itself)
         return self._applied(state, found, itself, self.method.transition, step=None)
 
-    def _weighted(self, state: State, found: Structure, item: Chain, formula: Formula) -> Polynomial:
+    def _weighted(self, state: State, found: Structure | Full, item: Chain, formula: Formula) -> Polynomial:
         """`dt * formula(dt A) * item` for an input."""
         if not depends_on_z(formula):
             return (scale(self._stepped(item), self.formulas.expr(formula, algebra.ZERO)),)
+        if isinstance(found, Full):
+            return found.applied(self.formulas, formula, self._stepped(item))
         if found.turning is not None and not found.rank_one:
             return (self._turned_input(state, found, item, formula),)
         return self._applied(state, found, item, formula, step=self.dt)
@@ -534,6 +561,8 @@ class _Discretizer:
             quotient = f"{formulas.text(method.write, names)} = (exp({step}*{name}) - 1) / ({step}*{name})"
             pairs = f"{quotient} of pairs, {name} = a + i w: over a^2 + w^2, with expm1({step}*a) and sin({step}*w/2)^2 above"
             singular = pairs if self.hoisted else f"{quotient}, its series near 0 and 1 there"
+        if self.is_full and _removable(method.write):
+            singular = f"of a full matrix a corner of exp([[{step}*{name}, I], [0, 0]]), where nothing is divided by"
         if self.is_of_two:
             parts = "f = e + o (z - m), e and o the even and odd part in s of f(m + s): 2 m the trace of z, s^2 = m^2 - its determinant"
             singular = f"z = {step}*{name} of two states: {parts}, of either sign; series near s = 0"
@@ -606,29 +635,3 @@ def _is_paired(column: Expr) -> bool:
         return False
     operands = children(column)
     return bool(operands) and all(_is_paired(operand) for operand in operands)
-
-
-def _unprimed(dynamics: Dynamics) -> Expr:
-    def old(node: Expr) -> Expr | None:
-        return StateRef(node.type, node.span, node.name, False) if isinstance(node, StateRef) and node.primed else None
-
-    return algebra.rewrite(dynamics.value, old)
-
-
-_IN_DYNAMICS = ("nonlinear-state", "state-inside-function", "two-states-multiplied")
-
-
-def _as_dynamics(refusal: Refusal) -> Refusal:
-    """The same fact about continuous time, under its own slug."""
-    if refusal.slug not in _IN_DYNAMICS:
-        return refusal
-    name = refusal.states[0]
-    return Refusal(
-        "dynamics-not-affine",
-        f"the dynamics are not affine in `{name}`",
-        refusal.span,
-        refusal.label,
-        note="a discretization steps `dS/dt = A S + B`, with A and B functions of the token",
-        help="linearise: let the other factor depend on the token alone, or write the discrete update and `form sequential`",
-        states=refusal.states,
-    )

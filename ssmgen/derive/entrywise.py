@@ -12,7 +12,7 @@ Of two states an entire f, as exp, is closed as well. With m half the trace of Z
     f(Z) = e + o (Z - m),    f(m + s) = e + s o  and  f(m - s) = e - s o  where s^2 = d
 
 e and o are entire functions of m and d: there is nothing to divide by, whether the states fade (d > 0), swing (d < 0) or the roots are
-one.
+one. Of more states it is the function of a small matrix at every entry, made before the recurrence.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from itertools import combinations
 from .. import algebra
 from ..discretizations import _method as formulas
 from ..discretizations._method import Formula, Method
+from ..expressions import widest
 from ..source import Span
 from ..spec import Expr, State
 from .chains import Polynomial
@@ -77,17 +78,15 @@ class System:
     def lacks(self, method: Method) -> str | None:
         """Why a formula of the method is not closed here; None where all of them are."""
         used = (f for f in (method.transition, method.write, method.older) if f is not None and depends_on_z(f))
-        entire = [core for _, core in map(_weighed, used) if not _has_inverse(core)]
+        entire = [core for _, core in map(weighed, used) if not has_inverse(core)]
         if all(core in _ENTIRE for core in entire):
-            if not entire or (len(self.states) == 2 and self.is_real):
-                return None
-            count = len(self.states)
-            return f"{count} states feed each other, and an exponential of two is written out" if count > 2 else "a rate is complex"
+            return None if not entire or self.is_real else "a rate is complex"
         return f"`{self.fed[1].name}` enters the dynamics of `{self.fed[0].name}`"
 
     def uses_exponentials(self, method: Method) -> bool:
-        """Whether an entire function is written out for the method."""
-        return any(f is not None and _weighed(f)[1] in _ENTIRE for f in (method.transition, method.write, method.older))
+        """Whether an entire function of two states is written out for the method."""
+        used = (f for f in (method.transition, method.write, method.older) if f is not None)
+        return len(self.states) == 2 and any(weighed(f)[1] in _ENTIRE for f in used)
 
     @property
     def is_real(self) -> bool:
@@ -96,12 +95,12 @@ class System:
 
     def at(self, formula: Formula) -> Matrix:
         """`formula(dt A)`, entry by entry. What is divided by is noted where it may vanish."""
-        weight, core = _weighed(formula)
+        weight, core = weighed(formula)
         if weight is not None:
             factor = self.formulas.expr(weight, algebra.ZERO)
             return tuple(tuple(algebra.mul(factor, entry) for entry in row) for row in self.at(core))
         if core in _ENTIRE:
-            return self._of_two(_ENTIRE[core])
+            return self._of_two(_ENTIRE[core]) if len(self.states) == 2 else self._of_more(_ENTIRE[core])
         count = range(len(self.states))
         start = algebra.const(formulas.series(formula, 1, self.formulas.numbers())[0])
         slope, pole = formulas.slope_and_pole(formula)
@@ -120,6 +119,21 @@ class System:
         even, odd = (self.named(first, f"{name}_{part}", algebra.apply(f"{name}_{part}", middle, square)) for part in ("even", "odd"))
         change = algebra.mul(odd, apart)
         return (algebra.add(even, change), algebra.mul(odd, b)), (algebra.mul(odd, c), algebra.sub(even, change))
+
+    def _of_more(self, name: str) -> Matrix:
+        """An entire function of `dt A`, A of more states: at every entry that of a small matrix; 0 where one does not reach the other."""
+        count = range(len(self.states))
+        entries = tuple(algebra.mul(self.step, rate) for row in self.rates for rate in row)
+        type = widest(*(entry.type for entry in entries))
+        reaches = [{j for j in count if i == j or not algebra.is_zero(self.rates[i][j])} for i in count]
+        for _ in count:
+            reaches = [set().union(*(reaches[j] for j in found)) for found in reaches]
+
+        def entry(i: int, j: int) -> Expr:
+            value = algebra.apply(f"entries_{name}", algebra.const(i), algebra.const(j), *entries, type=type)
+            return self.named(self.states[i], f"{name}_from_{self.states[j].name}", value) if j in reaches[i] else algebra.ZERO
+
+        return tuple(tuple(entry(i, j) for j in count) for i in count)
 
     def _inverse(self, pole: Fraction) -> Matrix:
         """`(1 - pole dt A)^-1`, its entries named."""
@@ -196,7 +210,7 @@ _ENTIRE = {formulas.exp(formulas.Z): "exp", formulas.phi(1): "phi1"}
 """Formulas without a pole, by the function whose even and odd part they are made of."""
 
 
-def _weighed(formula: Formula) -> tuple[Formula | None, Formula]:
+def weighed(formula: Formula) -> tuple[Formula | None, Formula]:
     """A factor that is free of z, None where there is none, and what it multiplies."""
     match formula:
         case formulas.Product(weight, core) | formulas.Product(core, weight) if not depends_on_z(weight):
@@ -204,7 +218,7 @@ def _weighed(formula: Formula) -> tuple[Formula | None, Formula]:
     return None, formula
 
 
-def _has_inverse(formula: Formula) -> bool:
+def has_inverse(formula: Formula) -> bool:
     """Whether a formula is a quotient of linear ones with a pole."""
     return (found := formulas.slope_and_pole(formula)) is not None and found[1] != 0
 

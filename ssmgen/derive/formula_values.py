@@ -146,6 +146,12 @@ class Formulas:
             if found not in self.singular:
                 self.singular.append(found)
 
+    def may_vanish(self, divisor: Expr, span: Span, edit: str, fact: str) -> None:
+        """Note a division by what is no number, and of which nothing is proved."""
+        found = Singular(divisor, False, span, edit, fact)
+        if found not in self.singular:
+            self.singular.append(found)
+
     def is_positive(self, expr: Expr) -> bool:
         """Whether every entry is provably > 0."""
         return expr.type.field == "real" and self.bounds.of(expr).is_positive

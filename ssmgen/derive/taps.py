@@ -52,7 +52,9 @@ def _fold(step: MicroStep, spec: Recurrence) -> MicroStep:
     writes = list(step.writes)
     for state in spec.states:
         transitions = [t for t in step.transitions if t.target == state.name]
-        if not transitions or any(t.source != state.name for t in transitions):
+        # what enters a state before the transitions enters those that it feeds as well
+        feeds = any(t.source == state.name != t.target for t in step.transitions)
+        if not transitions or feeds or any(t.source != state.name for t in transitions):
             continue
         for first in tuple(w for w in writes if w.target == state.name and w.tap == 0 and _is_delayed(w)):
             if first not in writes:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .. import algebra
-from ..expressions import constant, key, nodes
+from ..expressions import OF_MATRICES, constant, key, nodes
 from ..plan import Classified, Scan, ScanStep
 from ..recurrence import Pair, Recurrence
 from ..source import NOWHERE
-from ..spec import Add, Apply, Const, Diag, Div, Expr, MatMul, Mul, Neg, Pow, Ref, Symbol, Transpose, Type
+from ..spec import Add, Apply, Const, Diag, Div, Expr, Identity, MatMul, Mul, Neg, Pow, Ref, Symbol, Transpose, Type
 from .named_rows import over_rows
 from .scans_written import equations_of
 
@@ -165,6 +165,8 @@ class _Pairs:
                 return self._quotient(expr)
             case Transpose() | Diag():
                 return self._factor(expr)
+            case Identity():
+                return replace(expr, type=_real(expr.type)), algebra.const(0, _real(expr.type))
             case Pow() if constant(expr.exponent) in range(1, LARGEST_POWER + 1):
                 base = total = self._factor(expr.base)
                 for _ in range(int(constant(expr.exponent)) - 1):
@@ -193,7 +195,7 @@ class _Pairs:
             isinstance(expr, Ref)
             or expr.type.field == "real"
             or self._reads_state(expr)
-            or any(isinstance(n, (Diag, MatMul)) for n in nodes(expr))
+            or any(isinstance(n, (Diag, Identity, MatMul)) for n in nodes(expr))
         ):
             return self._parts(expr)
         text = key(expr)
@@ -231,6 +233,9 @@ class _Pairs:
         if expr.function == "cis":
             angle = self._real(expr.args[0])
             return algebra.apply("cos", angle), algebra.apply("sin", angle)
+        if expr.function in OF_MATRICES:
+            parts = self._parts(expr.args[0])
+            return tuple(algebra.apply(f"{expr.function}_{part}", *parts, type=_real(expr.type)) for part in ("re", "im"))
         re, im = self._factor(expr.args[0])
         match expr.function:
             case "conj":

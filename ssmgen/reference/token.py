@@ -331,10 +331,19 @@ class TokenWriter:
                 lines += self.scope.assign(self.scope.writes[item.state], rate.write, self.names)
             if item.before is not None:
                 lines += self.scope.assign(self.scope.last_writes[item.state], item.before, self.names)
+            if rate.kind != "elementwise" and rate.conjugates is None and recurrence.state(item.state).type.field == "complex":
+                lines += self._as_complex(item, rate)
             lines += self._step(item.state, rate.kind, rate.write is not None, rate.conjugates is not None)
         for item in recurrence.dynamics:
             self._assigned(item.state)
         return lines
+
+    def _as_complex(self, item: spec.Dynamics, rate: Rate) -> list[str]:
+        """What is real beside a complex state, and meets it in products of matrices."""
+        scope = self.scope
+        parts = ((scope.rates, rate.rate), (scope.writes, rate.write), (scope.last_writes, item.before))
+        own = [names[item.state] for names, value in parts if value is not None and value.type.field == "real"]
+        return [f"{name} = _complex({name})" for name in own]
 
     def _feed_each_other(self) -> bool:
         """Whether the rate of a state reads another one."""

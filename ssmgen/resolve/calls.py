@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .. import syntax
-from ..functions import FUNCTIONS, Function
+from ..functions import FUNCTIONS, Function, names
 from ..source import Span
 from ..spec import ONE, Apply, Dim, Expr, Rot, Type
 from . import building, products
@@ -195,7 +195,7 @@ def _needs_real(function: Function, operand: Expr, node: syntax.Call, scope: Sco
     return Unresolved()
 
 
-_OF_COMPLEX = ("exp", "abs", "square", "Re", "Im", "conj", "zeros", "ones", "pairs")
+_OF_COMPLEX = ("exp", "abs", "square", "Re", "Im", "conj", "zeros", "ones", "pairs", *names("square"))
 
 
 def apply(function: Function, args: list[Expr], node: syntax.Call, scope: Scope) -> Expr:
@@ -203,6 +203,8 @@ def apply(function: Function, args: list[Expr], node: syntax.Call, scope: Scope)
     for argument in args:
         if argument.type.field == "complex" and function.name not in _OF_COMPLEX:
             raise _needs_real(function, argument, node, scope)
+    if function.kind == "square":
+        return _of_square(function, args[0], node, scope)
     if function.kind == "column" and function.name != "cumsum":
         argument = building.as_column(args[0])
         if argument.type.is_scalar:
@@ -229,6 +231,21 @@ def apply(function: Function, args: list[Expr], node: syntax.Call, scope: Scope)
     elif function.result == "complex":
         type = replace(type, field="complex")
     return Apply(type, node.span, function.name, tuple(args))
+
+
+def _of_square(function: Function, argument: Expr, node: syntax.Call, scope: Scope) -> Expr:
+    """A function of a square matrix as a whole."""
+    type = argument.type
+    if type.is_scalar or type.rows != type.cols:
+        scope.report.error(
+            "shape-mismatch",
+            f"`{function.name}` takes a square matrix; `{scope.report.source.slice(argument.span)}` is {scope.shape(type)}",
+            argument.span,
+            scope.shape(type),
+            help="entry by entry it is another function: `exp(x)`, `phi1(x)`, `1 / x`",
+        )
+        raise Unresolved
+    return Apply(type, node.span, function.name, (argument,))
 
 
 def _column_result(function: Function, argument: Expr, node: syntax.Call, scope: Scope) -> Type:

@@ -33,7 +33,7 @@ recurrence turning {
   output o = S'^T q
 }
 """
-_MATRIX_DYNAMICS = _CONTINUOUS.replace("A : scalar < 0", "A : [N, N]").replace("A * S", "A S").replace("zoh", "rk4")
+_MATRIX_DYNAMICS = _CONTINUOUS.replace("A : scalar < 0", "A : [N, N]; F : [P, P]").replace("A * S", "A S + S F").replace("zoh", "rk4")
 
 RULES = (
     Rule(
@@ -159,10 +159,11 @@ RULES = (
     Rule(
         "discretization-undefined",
         "A discretization without a closed form here",
-        "The method needs a function of the matrix that acts on the state, and this matrix has none that the language can write.",
-        "An exponential or an inverse has a closed form on scalars, diagonals, one rank-one term and rates of turning, and an inverse on "
-        "a rank-one term beside a diagonal or beside pairs that turn, and of states that feed each other entry by entry. Methods that "
-        "are polynomials (`euler`, `rk4`) are defined for every matrix, but `rk4` not for a rank-one term beside pairs that turn.",
+        "The method needs a function of what acts on the state, and this has none.",
+        "An exponential or an inverse has a closed form on scalars, diagonals, one rank-one term and rates of turning, an inverse also on "
+        "a rank-one term beside a diagonal or beside pairs that turn, and on states that feed each other entry by entry. Anything else "
+        "that acts on one side of a state is a matrix, of which torch makes the exponential or the inverse before the recurrence. Matrices "
+        "on both sides, and matrices between states that feed each other, leave the methods that are polynomials: `euler` and `rk4`.",
         _MATRIX_DYNAMICS.replace("rk4", "zoh"),
         _MATRIX_DYNAMICS,
     ),

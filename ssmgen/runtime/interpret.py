@@ -437,6 +437,8 @@ class _Walk:
         args = [self._value(token, arg) for arg in expr.args]
         if expr.function == "rope":
             return _rope(args[0], token.position, _entries(expr.args[0]))
+        if expr.function in _SQUARE:
+            return _SQUARE[expr.function](args[0])
         if expr.function in _ALONG:
             return _ALONG[expr.function](args[0], _entries(expr.args[0]))
         return POINTWISE[expr.function](*args)
@@ -576,6 +578,13 @@ _ALONG: dict[str, Callable] = {
 }
 
 
+_SQUARE: dict[str, Callable] = {
+    "matrix_exp": _named("matrix_exp"),
+    "matrix_phi1": lambda z: _held(z, z.new_ones(z.shape[-1]).diag().expand(z.shape), 0 * z, None, 1.0),
+    "matrix_inverse": _named("inverse"),
+}
+
+
 def _rope(x, position, axis: int):
     """(x_j + i x_{j + N/2}) exp(i position 10000^(-2j/N))."""
     import torch
@@ -602,10 +611,10 @@ def _held(a, b, state, previous, dt):
     import torch
 
     n, p = a.shape[-1], b.shape[-1]
-    a, b = a.expand(*b.shape[:-2], n, n), b.expand(*b.shape[:-1], p)
-    top = torch.cat([a, b.to(a.dtype)], dim=-1)
-    whole = torch.cat([top, torch.zeros_like(top[..., :1, :]).expand(*top.shape[:-2], p, n + p)], dim=-2)
-    step = torch.matrix_exp(dt * whole)
+    a, b = dt * a, dt * b
+    many = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    top = torch.cat([a.expand(*many, n, n), b.expand(*many, n, p).to(a.dtype)], dim=-1)
+    step = torch.matrix_exp(torch.cat([top, torch.zeros_like(top[..., :1, :]).expand(*many, p, n + p)], dim=-2))
     return step[..., :n, :n] @ state.to(step.dtype) + step[..., :n, n:]
 
 

@@ -15,11 +15,13 @@ from fractions import Fraction
 
 from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
-from ..expressions import is_full_product, is_state, nodes
+from ..diagnostics import Diagnostic, Label, Severity
+from ..expressions import is_full_product, is_made_outside, is_state, nodes
 from ..identities.complex_pairs import over_pairs
 from ..identities.scans_written import equations_of
 from ..plan import Classified, Scan, Walk
 from ..recurrence import Dense, Recurrence
+from ..small import all_nodes
 from ..source import NOWHERE
 from ..spec import Apply, Delayed, Dim, Div, Expr, MatMul, MicroLoop, Pow, Ref, Symbol
 from ..spec import Recurrence as Spec
@@ -45,6 +47,25 @@ def apart(classified: Classified) -> Classified:
 def core_of(classified: Classified) -> Classified:
     """A classified scan over single rows and over reals, with its products outside."""
     return apart(over_pairs(classified))
+
+
+def unmade(classified: Classified) -> Diagnostic | None:
+    """Why there is no package: a function of a whole matrix that does not stand outside. None where all do."""
+    hoisted = (node for _, value in classified.recurrence.hoisted for node in nodes(value))
+    found = next(filter(is_made_outside, (*all_nodes(classified.recurrence.spec), *hoisted)), None)
+    core = None if found is None else apart(classified) if classified.scan is None else core_of(classified)
+    if core is None or core.recurrence.dense is not None:
+        return None
+    name = classified.recurrence.spec.name
+    return Diagnostic(
+        "unsupported-lowering",
+        Severity.ERROR,
+        f"no package for `{name}`: a function of a whole matrix beside what runs before the states",
+        Label(found.span if found.span != NOWHERE else classified.recurrence.written.span, "a function of a whole matrix"),
+        (),
+        "such a function is made outside of the operator, and so are running maxima, angles of rows that turn and what looks a token ahead",
+        "give the matrix as an input or param, or write the recurrence without those",
+    )
 
 
 class _Apart:
@@ -114,6 +135,9 @@ class _Apart:
         """The expression with every product that reads no state as an input."""
 
         def product(node: Expr) -> Expr | None:
+            value = self.definitions.get(node.name, node) if isinstance(node, Ref) else node
+            if is_made_outside(value) and not self._reads_state(value):
+                return self._input(node)
             if not is_full_product(node, self.states) or self._reads_state(node):
                 return None
             # arguments are columns
@@ -127,8 +151,10 @@ class _Apart:
             place = self.printer.place(product)
             own = next((s.per for s in self.spec.states if s.per == "channel"), "head")
             per = {"h": own, "g": "group", "": "layer"}[place.level]
-            words = list(dict.fromkeys(n.name for n in nodes(product) if isinstance(n, (Ref, Delayed))))
-            name = self._fresh("_".join(words[:MOST]) or "product")
+            words = [product.function] if is_made_outside(product) else []
+            words += dict.fromkeys(n.name.removesuffix("[-1]") for n in nodes(product) if isinstance(n, (Ref, Delayed)))
+            # what has a name keeps it
+            name = product.name if isinstance(product, Ref) else self._fresh("_".join(words[:MOST]) or "product")
             symbol = Symbol(name, "input" if place.has_time else "param", product.type, per, NOWHERE, static=not place.has_time)
             self.made[text] = symbol, product
         return Ref(product.type, NOWHERE, self.made[text][0].name)
@@ -170,7 +196,8 @@ class _Apart:
 
     def _recurrence(self, spec: Spec, left: list[Expr], outputs: tuple[tuple[str, Expr], ...], behind) -> Recurrence:
         """The recurrence of what is left: the names that it still needs, and those that are made."""
-        renewed = self.renewed
+        named = {product.name for _, product in self.made.values() if isinstance(product, Ref)}
+        renewed = {name: value for name, value in self.renewed.items() if name not in named}
         waiting, needed = [*left], set()
         while waiting:
             for node in nodes(waiting.pop()):
@@ -179,7 +206,8 @@ class _Apart:
                     name = name.removesuffix("[-1]")
                     needed.add(name)
                     waiting += [renewed[name]] if name in renewed else []
-        own = [s if s.definition is None else replace(s, definition=renewed[s.name]) for s in self.spec.symbols if s.name in needed]
+        kept = [s for s in self.spec.symbols if s.name in needed - named]
+        own = [s if s.definition is None else replace(s, definition=renewed[s.name]) for s in kept]
         made = [(symbol, product) for symbol, product in self.made.values() if symbol.name in needed]
         if behind is not None:
             several = len(outputs) > 1
@@ -188,7 +216,7 @@ class _Apart:
         return replace(
             self.recurrence,
             spec=replace(spec, symbols=(*own, *(symbol for symbol, _ in made))),
-            hoisted=tuple((n, renewed[n]) for n, _ in self.recurrence.hoisted if n in needed),
+            hoisted=tuple((n, renewed[n]) for n, _ in self.recurrence.hoisted if n in needed - named),
             outputs=outputs,
             whole=self.recurrence.written,
             dense=Dense(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .. import algebra
 from ..backends.torch_pointwise import ATOM, Place, Text
 from ..backends.torch_text import identifier
-from ..expressions import nodes
+from ..expressions import is_made_outside, nodes
 from ..plan import Classified
 from ..spec import Add, Expr, MatMul, Neg, Ref, Transpose
 from .tokens import Line, Returned, TokenFunction, TokenWriter
@@ -43,9 +43,10 @@ def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseTe
     names = [identifier(name) for name, _ in dense.before]
     before = NOTHING
     if names:
-        returns = [Returned(_exact(outer.printer.text(p), name in dense.bent), identifier(name)) for name, p in dense.before]
+        exact = [name in dense.bent or _is_of_matrix_function(p, outer) for name, p in dense.before]
+        returns = [Returned(_exact(outer.printer.text(p), e), identifier(name)) for (name, p), e in zip(dense.before, exact, strict=True)]
         before = outer.assemble("_products", "Products of matrices that the operator takes, of all tokens at once.", (), [], returns)
-        before = replace(before, is_single=len(names) == 1)
+        before = replace(_shared(_once(before)), is_single=len(names) == 1)
     behind = _behind(outer, dense.reads, like) if dense.outputs else NOTHING
     calls = [_calls(outer, function) for function in (before, behind)]
     return DenseText(
@@ -54,9 +55,43 @@ def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseTe
     )  # fmt: skip
 
 
-def _exact(text: str, is_bent: bool) -> str:
-    """The text of a product, which is not rounded to half precision where a function is taken of it."""
-    return f"{text[:-1]}, is_exact=True)" if is_bent else text
+def _exact(text: str, is_exact: bool) -> str:
+    """The text of a product, which is not rounded to half precision where a function is taken of it, or of a matrix in it."""
+    return f"{text[:-1]}, is_exact=True)" if is_exact and text.startswith("_product(") else text
+
+
+def _once(function: TokenFunction) -> TokenFunction:
+    """The function with what it reads in float32 at least read so once, in front: a gradient is rounded once then."""
+    read = [name for name in function.arguments.split(", ") if any(f"_exact({name})" in part.text for part in _parts(function))]
+    for name in read:
+        plain = lambda part, name=name: replace(part, text=part.text.replace(f"_exact({name})", name))  # noqa: E731
+        function = replace(function, lines=tuple(map(plain, function.lines)), returns=tuple(map(plain, function.returns)))
+    return replace(function, lines=(*(Line("", name, f"_exact({name})") for name in read), *function.lines))
+
+
+def _shared(function: TokenFunction) -> TokenFunction:
+    """The function with a matrix of which several entries are read made once."""
+    known: dict[str, str] = {}
+    lines: list[Line] = []
+    for line in function.lines:
+        whole, bracket, entry = line.text.rpartition("[..., ")
+        if "_entries(" in whole:
+            if whole not in known:
+                known[whole] = f"matrices{len(known) + 1}"
+                lines.append(Line("", known[whole], whole))
+            line = replace(line, text=f"{known[whole]}{bracket}{entry}")
+        lines.append(line)
+    return replace(function, lines=tuple(lines))
+
+
+def _parts(function: TokenFunction) -> tuple[Line | Returned, ...]:
+    return (*function.lines, *function.returns)
+
+
+def _is_of_matrix_function(product: Expr, outer: TokenWriter) -> bool:
+    """Whether a function of a whole matrix is in a product, perhaps under a name."""
+    found = (outer.definitions.get(node.name, node) if isinstance(node, Ref) else node for node in nodes(product))
+    return any(map(is_made_outside, found))
 
 
 def _calls(outer: TokenWriter, function: TokenFunction) -> tuple[str, str]:

@@ -58,6 +58,7 @@ class TokenWriter:
         self.symbols = {s.name: s for s in self.spec.symbols}
         self.counts = sizes_of(self.spec)
         self.printer = Printer(self._places(), self.counts)
+        self.printer.definitions = self.definitions
         # a whole number behind a division would take the default type's precision, whatever that of the others
         self.printer.texts["position"] = f"position.to({identifier(self.arguments[0].name)}.dtype)"
 

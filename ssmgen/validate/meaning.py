@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from ..expressions import factors, nodes
+from ..expressions import factors, is_matrix_function, nodes
 from ..spec import (
     Add,
     Apply,
@@ -29,6 +29,7 @@ from ..spec import (
     Ref,
     Rot,
     SizeOf,
+    Skew,
     StateRef,
     SumOver,
     Transpose,
@@ -317,6 +318,12 @@ class Meaning:
                 return [[x if i == j else Fraction(0) for j in range(len(column))] for i, x in enumerate(column)]
             case Rot():
                 return self._rotation(expr)
+            case Skew():
+                size, rates = self._shape(expr)[0], [row[0] for row in self.matrix(expr.operand)]
+                matrix = [[Fraction(0)] * size for _ in range(size)]
+                for j, rate in enumerate(rates * (size // 2) if expr.operand.type.is_scalar else rates):
+                    matrix[2 * j][2 * j + 1], matrix[2 * j + 1][2 * j] = -rate, rate
+                return matrix
             case Identity():
                 rows, cols = self._shape(expr)
                 return [[Fraction(int(i == j)) for j in range(cols)] for i in range(rows)]
@@ -387,6 +394,8 @@ class Meaning:
             return [self._along(name, [row])[0] for row in args[0]]
         if name in ("unit", "rmsnorm", "softmax", "rope", "norm"):
             return self._along(name, args[0])
+        if is_matrix_function(expr):
+            return self._of_matrix(name, args)
         if name == "pairs":
             return [row for row in args[0] for _ in range(2)]
         if name == "sum":
@@ -399,6 +408,22 @@ class Meaning:
             [self.functions.apply(name, [m[i % len(m)][j % len(m[0])] for m in args]) for j in range(len(widest[0]))]
             for i in range(len(widest))
         ]
+
+    def _of_matrix(self, name: str, args: list[Matrix]) -> Matrix:
+        """Of exact numbers there is no exponential: any matrix, the same for the same one; of a complex one its parts, or both."""
+        size, base = range(len(args[0])), name.removesuffix("_re").removesuffix("_im")
+        is_complex = len(args) == 2 or any(isinstance(x, Complex) for row in args[0] for x in row)
+        numbers = [x for arg in args for row in arg for x in row]
+        if is_complex and len(args) == 1:
+            both = [x if isinstance(x, Complex) else Complex(x) for x in numbers]
+            numbers = [x.re for x in both] + [x.im for x in both]
+
+        def drawn(part: str) -> Matrix:
+            return [[self.functions.draw((base, part, tuple(numbers), i, j)) for j in size] for i in size]
+
+        if not is_complex or len(args) == 2:
+            return drawn(name.removeprefix(base))
+        return _zip(drawn("_re"), drawn("_im"), Complex)
 
     def _along(self, name: str, given: Matrix) -> Matrix:
         """A function over the entries of a column, or of one that lies down."""
