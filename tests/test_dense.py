@@ -104,11 +104,8 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ["lru", "s5", "linoss"])
-def test_copies_around_products(name, tmp_path, monkeypatch):
-    """Around the kernels no more is read and written than a few times the values: of shapes alone, in bfloat16 beside float32."""
-    package, spec = example(name, tmp_path)
-    op = importlib.import_module(f"{package.__name__}.op")
+def answering(op, monkeypatch):
+    """The operator as if its kernels ran, and answered with new memory."""
 
     class Kernels:
         gates_shape = staticmethod(lambda *operands: (0,))
@@ -118,6 +115,15 @@ def test_copies_around_products(name, tmp_path, monkeypatch):
     monkeypatch.setattr(op, "_kernels", lambda: Kernels)
     monkeypatch.setattr(op, "_is_fused", lambda *operands: True)
     monkeypatch.setattr(op, "_is_direct", lambda *operands: True)
+
+
+@pytest.mark.parametrize("name", ["lru", "s5", "linoss"])
+def test_copies_around_products(name, tmp_path, monkeypatch):
+    """Around the kernels no more is read and written than a few times the values: of shapes alone, in bfloat16 beside float32."""
+    package, spec = example(name, tmp_path)
+    op = importlib.import_module(f"{package.__name__}.op")
+
+    answering(op, monkeypatch)
     sizes = {dim: 32 for dim, _ in spec.dims}
     case = draw(spec, Shape(1, 1, 4, 1, sizes), device="cpu").to(torch.bfloat16, params_dtype=torch.float32)
     arguments = [x.to("meta") for x in case.arguments]
@@ -132,3 +138,19 @@ def test_copies_around_products(name, tmp_path, monkeypatch):
     unit = leaves[0].nbytes
     assert 3 <= forward.bytes / unit < 3.5
     assert 11 <= backward.bytes / unit < 11.5
+
+
+def test_strided_inputs_are_copied_once(tmp_path, monkeypatch):
+    """Backward is given the copies that forward made for the kernels: of both halves of a projection here."""
+    package, _ = example("hgrn", tmp_path)
+    answering(importlib.import_module(f"{package.__name__}.op"), monkeypatch)
+    projected = torch.randn(2, 9, 10, device="meta", requires_grad=True)
+    gamma = torch.randn(5, device="meta", requires_grad=True)
+    with Traffic() as forward:
+        y = package.hgrn(*projected.split(5, -1), gamma).y
+    halves = torch.empty_like(projected), torch.empty_like(projected)
+    assert forward.bytes == sum(each.nbytes for each in halves)
+    with Traffic() as backward:
+        torch.autograd.grad(y, (projected, gamma), torch.empty_like(y))
+    # the gradient of the projection is both of its halves side by side
+    assert backward.bytes == sum(each.nbytes for each in halves)
