@@ -68,6 +68,19 @@ def test_gradients_of_short_values(op):
         assert (gradient - expected).square().mean() < (2**-8) ** 2 * expected.square().mean()
 
 
+def test_second_derivatives(op):
+    """Products and sums are differentiated twice, as torch's own are."""
+    matrices, x = [torch.randn(2, 3, 4).double().requires_grad_() for _ in range(2)], torch.randn(5, 2, 4).double().requires_grad_()
+    y, d = torch.randn(5, 2, 4).double().requires_grad_(), torch.randn(2, 4).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda *given: op._mapped_together(given[:2], given[2]), (*matrices, x))
+    assert torch.autograd.gradgradcheck(op._added, (y, d, x))
+    # where one of the results is not used
+    d_one, d_x = torch.autograd.grad(op._mapped_together(tuple(matrices), x)[0].square().sum(), (matrices[0], x), create_graph=True)
+    expected = torch.autograd.grad((matrices[0] @ x[..., None]).square().sum(), (matrices[0], x), create_graph=True)
+    found = torch.autograd.grad((d_one.sum() + d_x.square().sum()), (matrices[0], x))
+    torch.testing.assert_close(found, torch.autograd.grad(expected[0].sum() + expected[1].square().sum(), (matrices[0], x)))
+
+
 def test_one_pass_adds(op):
     """y + d * x in the type of x, rounded once; gradients in float64."""
     y, d, x = torch.randn(2, 9, 3, 4).double(), torch.randn(3, 4).double(), torch.randn(2, 9, 3, 4).double()

@@ -151,9 +151,11 @@ class _Mapped(torch.autograd.Function):
         return tuple(_Mapped.sum(each, x.new_empty(*x.shape[:-1], matrix.shape[-2])) for each, matrix in zip(terms, matrices))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
         x, *matrices = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            equation = "hnm,...hm->...hn" if matrices[0].dim() == 3 else "nm,...m->...n"
+            return _graphed([_product(equation, matrix, x) for matrix in matrices], ctx.saved_tensors, ctx.needs_input_grad, gradients)
         d_x, d_matrices = None, [None] * len(matrices)
         asked = [(dy, _Mapped.parts(matrix, x.dtype)) for dy, matrix in zip(gradients, matrices) if dy is not None]
         if ctx.needs_input_grad[0] and asked:
@@ -190,6 +192,14 @@ class _Mapped(torch.autograd.Function):
             torch.baddbmm(place, _Mapped.rows(x, heads), matrix, out=place)
         return y
 ''',
+    "_graphed": '''\
+def _graphed(values, operands, needed, gradients) -> tuple[Tensor | None, ...]:
+    """Gradients of the operands which can be differentiated themselves."""
+    values, gradients = zip(*((value, gradient) for value, gradient in zip(values, gradients) if gradient is not None))
+    wanted = [operand for operand, is_needed in zip(operands, needed) if is_needed]
+    found = iter(torch.autograd.grad(values, wanted, gradients, create_graph=True, allow_unused=True))
+    return tuple(next(found) if is_needed else None for is_needed in needed)
+''',
     "_added": '''\
 def _added(y: Tensor, factor: Tensor, x: Tensor) -> Tensor:
     """y + factor * x in the type of x."""
@@ -206,9 +216,10 @@ class _Added(torch.autograd.Function):
         return torch.addcmul(y, factor, x, out=torch.empty_like(x, memory_format=torch.contiguous_format))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
         (factor, x), (d_factor, d_x) = ctx.saved_tensors, (None, None)
+        if torch.is_grad_enabled():
+            return dy.to(ctx.kind), (dy * x).sum_to_size(factor.shape).to(factor.dtype), (dy * factor).to(x.dtype)
         if ctx.needs_input_grad[1]:
             # products of short values are sums of float32 as they stand
             zero = factor.new_zeros(1, dtype=torch.promote_types(factor.dtype, torch.float32))
