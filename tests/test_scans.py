@@ -446,7 +446,7 @@ def test_products_of_matrices_stand_outside_of_the_scan(tmp_path):
     folder, _ = write((ROOT / "examples" / "lru.ssm").read_text(encoding="utf-8"), tmp_path)
     op, kernels = ((folder / name).read_text(encoding="utf-8") for name in ("op.py", "kernels.py"))
     assert "_run(B_re_u, B_im_u, nu, theta, gamma_log, x_re, x_im, cu_seqlens, chunk)" in op
-    assert '_product("hnm,...hm->...hn", torch.cat([C_re, -C_im], -1), y.flatten(-2)) + D * u' in op
+    assert "_added(_mapped(torch.cat([C_re, -C_im], -1), y.flatten(-2)), D, u)" in op
     assert "C_re" not in kernels and "p_y_2 = " in (folder / "decode.py").read_text(encoding="utf-8")
 
 

@@ -262,6 +262,9 @@ class Printer:
         a, b = self._stored(left), self._stored(right)
         if not (a.place.has_rows or b.place.has_rows):
             raise UnsupportedOperand(f"a product of {left.type} and {right.type} in a token-wise expression")
+        mapped = self.mapped(left, right)
+        if mapped is not None:
+            return Text(f"_mapped({mapped[0]}, {mapped[1].text})", ATOM, mapped[1].place)
         if {a.place.level, b.place.level} == {"g", "h"}:
             a, b = (self._per_head(x) if x.place.level == "g" else x for x in (a, b))
         first = "m" if left.type.is_row else "mn" if isinstance(left, Transpose) else "nm"
@@ -276,6 +279,19 @@ class Printer:
     def _stored(self, expr: Expr) -> Text:
         """A value, or what it is the transpose of."""
         return self.print(expr.operand if isinstance(expr, Transpose) else expr)
+
+    def mapped(self, left: Expr, right: Expr) -> tuple[str, Text] | None:
+        """(a matrix that all tokens share, the tokens' values) where a product is that of the one and the others."""
+        a, b = self._stored(left), self._stored(right)
+        is_left = right.type.is_column
+        matrix, values, written = (a, b, left) if is_left else (b, a, right)
+        if not (right.type.is_column or left.type.is_row) or not matrix.place.has_rows or matrix.place.has_time:
+            return None
+        if values.place != Place(True, values.place.level, True) or matrix.place.level not in ("", values.place.level):
+            return None
+        # the stored matrix of a transpose, or of a product from the right, leads the other way
+        is_turned = isinstance(written, Transpose) == is_left
+        return (f"{matrix.at(ATOM)}.mT" if is_turned else matrix.text), values
 
     @staticmethod
     def _per_head(value: Text) -> Text:

@@ -154,6 +154,126 @@ def _product(equation: str, left: Tensor, right: Tensor, is_exact: bool = False)
     rest = (left - first if is_left else right - second).detach().to(dtype)
     return torch.einsum(equation, first, second) + torch.einsum(equation, *((rest, second) if is_left else (first, rest)))
 ''',
+    "_mapped": '''\
+def _mapped(matrix: Tensor, x: Tensor, is_exact: bool = False) -> Tensor:
+    """What a matrix [heads, n, m] or [n, m] that tokens share makes of their values [..., heads, m]."""
+    return _mapped_together((matrix,), x, is_exact)[0]
+''',
+    "_mapped_together": '''\
+def _mapped_together(matrices: tuple[Tensor, ...], x: Tensor, is_exact: bool = False) -> tuple[Tensor, ...]:
+    """What matrices [heads, n, m] or [n, m] that tokens share make of the same values [..., heads, m], in the types of `_product`."""
+    kinds = {matrix.dtype for matrix in matrices}
+    kind = matrices[0].dtype
+    lengths = kind.itemsize, x.dtype.itemsize
+    if not _is_eager(x, *matrices) or len(kinds) > 1 or (not is_exact and lengths[0] == 2 < lengths[1]):
+        equation = "hnm,...hm->...hn" if matrices[0].dim() == 3 else "nm,...m->...n"
+        return tuple(_product(equation, matrix, x, is_exact) for matrix in matrices)
+    is_summed = not is_exact and lengths[1] == 2 < lengths[0]
+    dtype = torch.promote_types(kind, x.dtype)
+    dtype = x.dtype if is_summed else torch.promote_types(dtype, torch.float32) if is_exact else dtype
+    return _Mapped.apply(x.to(dtype), *(matrix if is_summed else matrix.to(dtype) for matrix in matrices))
+''',
+    "_is_eager": '''\
+def _is_eager(*tensors: Tensor) -> bool:
+    """Whether nothing but autograd follows what is computed, so that it may be written into memory of its own."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._get_tracing_state() is None
+        and forward_ad._current_level < 0
+        and {Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
+    )
+''',
+    "_Mapped": '''\
+class _Mapped(torch.autograd.Function):
+    """Products with matrices that tokens share, each written where it stays, the heads of a token side by side: batches of products
+    leave the tokens of a head side by side, and every use of these would copy them. A sum of products is added up in place."""
+
+    @staticmethod
+    def forward(ctx, x, *matrices):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *matrices)
+        terms = [[(x, part.mT) for part in _Mapped.parts(matrix, x.dtype)] for matrix in matrices]
+        return tuple(_Mapped.sum(each, x.new_empty(*x.shape[:-1], matrix.shape[-2])) for each, matrix in zip(terms, matrices))
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        x, *matrices = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            equation = "hnm,...hm->...hn" if matrices[0].dim() == 3 else "nm,...m->...n"
+            return _graphed([_product(equation, matrix, x) for matrix in matrices], ctx.saved_tensors, ctx.needs_input_grad, gradients)
+        d_x, d_matrices = None, [None] * len(matrices)
+        asked = [(dy, _Mapped.parts(matrix, x.dtype)) for dy, matrix in zip(gradients, matrices) if dy is not None]
+        if ctx.needs_input_grad[0] and asked:
+            # small parts of all matrices come first
+            terms = [(dy, parts[i]) for i in range(len(asked[0][1])) for dy, parts in asked]
+            d_x = _Mapped.sum(terms, torch.empty_like(x, memory_format=torch.contiguous_format))
+        for i, (dy, matrix) in enumerate(zip(gradients, matrices)):
+            if ctx.needs_input_grad[1 + i] and dy is not None:
+                heads = matrix.shape[0] if matrix.dim() == 3 else 1
+                found = torch.bmm(_Mapped.rows(dy, heads).mT, _Mapped.rows(x, heads))
+                d_matrices[i] = found.view(matrix.shape).to(matrix.dtype)
+        return d_x, *d_matrices
+
+    @staticmethod
+    def rows(x: Tensor, heads: int) -> Tensor:
+        """Values as [heads, tokens, m]; beside one matrix for all heads these are tokens too."""
+        return x.reshape(-1, heads, x.shape[-1]).transpose(0, 1)
+
+    @staticmethod
+    def parts(matrix: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """A matrix as a sum of matrices of a shorter type, the small one first, which so is not rounded beside the other."""
+        matrix = matrix if matrix.dim() == 3 else matrix[None]
+        first = matrix.to(dtype)
+        return [first] if matrix.dtype == dtype else [(matrix - first).to(dtype), first]
+
+    @staticmethod
+    def sum(terms: list[tuple[Tensor, Tensor]], y: Tensor) -> Tensor:
+        """The sum of values times matrices [heads, m, n], put into y."""
+        (x, matrix), *others = terms
+        heads = matrix.shape[0]
+        place = _Mapped.rows(y, heads)
+        torch.bmm(_Mapped.rows(x, heads), matrix, out=place)
+        for x, matrix in others:
+            torch.baddbmm(place, _Mapped.rows(x, heads), matrix, out=place)
+        return y
+''',
+    "_graphed": '''\
+def _graphed(values, operands, needed, gradients) -> tuple[Tensor | None, ...]:
+    """Gradients of the operands which can be differentiated themselves."""
+    values, gradients = zip(*((value, gradient) for value, gradient in zip(values, gradients) if gradient is not None))
+    wanted = [operand for operand, is_needed in zip(operands, needed) if is_needed]
+    found = iter(torch.autograd.grad(values, wanted, gradients, create_graph=True, allow_unused=True))
+    return tuple(next(found) if is_needed else None for is_needed in needed)
+''',
+    "_added": '''\
+def _added(y: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+    """y + factor * x in the type of x."""
+    return _Added.apply(y, factor, x) if _is_eager(y, factor, x) else (y + factor * x).to(x.dtype)
+''',
+    "_Added": '''\
+class _Added(torch.autograd.Function):
+    """y + factor * x in one pass: neither the product nor the sum is written in a longer type."""
+
+    @staticmethod
+    def forward(ctx, y, factor, x):
+        ctx.save_for_backward(factor, x)
+        ctx.kind = y.dtype
+        return torch.addcmul(y, factor, x, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx, dy):
+        (factor, x), (d_factor, d_x) = ctx.saved_tensors, (None, None)
+        if torch.is_grad_enabled():
+            return dy.to(ctx.kind), (dy * x).sum_to_size(factor.shape).to(factor.dtype), (dy * factor).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            # products of short values are sums of float32 as they stand
+            zero = factor.new_zeros(1, dtype=torch.promote_types(factor.dtype, torch.float32))
+            d_factor = torch.addcmul(zero, dy, x).sum_to_size(factor.shape).to(factor.dtype)
+        if ctx.needs_input_grad[2]:
+            d_x = torch.mul(dy, factor, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+        return dy.to(ctx.kind), d_factor, d_x
+''',
     "_inv_softplus": '''\
 def _inv_softplus(x: Tensor) -> Tensor:
     """The inverse of softplus, for x > 0."""
@@ -347,7 +467,7 @@ def called_in(text: str, table: Mapping[str, str] = HELPERS) -> tuple[str, ...]:
     waiting = [text]
     while waiting:
         said = waiting.pop()
-        called = [name for name in table if name not in found and f"{name}(" in said]
+        called = [name for name in table if name not in found and (f"{name}(" in said or f"{name}.apply(" in said)]
         found.update(called)
         waiting += [table[name] for name in called]
     return tuple(sorted(found))

@@ -12,7 +12,8 @@ from ..backends.torch_pointwise import ATOM, Place, Text
 from ..backends.torch_text import identifier
 from ..expressions import is_made_outside, nodes
 from ..plan import Classified
-from ..spec import Add, Expr, MatMul, Neg, Ref, Transpose
+from ..recurrence import Dense
+from ..spec import Add, Const, Expr, MatMul, Mul, Neg, Ref, Transpose
 from .tokens import Line, Returned, TokenFunction, TokenWriter
 
 
@@ -40,13 +41,12 @@ def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseTe
     dense = classified.recurrence.dense
     if dense is None:
         return None
-    names = [identifier(name) for name, _ in dense.before]
+    returns = _made(outer, dense)
+    names = [returned.comment for returned in returns]
     before = NOTHING
     if names:
-        exact = [name in dense.bent or _is_of_matrix_function(p, outer) for name, p in dense.before]
-        returns = [Returned(_exact(outer.printer.text(p), e), identifier(name)) for (name, p), e in zip(dense.before, exact, strict=True)]
         before = outer.assemble("_products", "Products of matrices that the operator takes, of all tokens at once.", (), [], returns)
-        before = replace(_shared(_once(before)), is_single=len(names) == 1)
+        before = replace(_shared(_once(before)), is_single=len(dense.before) == 1)
     behind = _behind(outer, dense.reads, like) if dense.outputs else NOTHING
     calls = [_calls(outer, function) for function in (before, behind)]
     return DenseText(
@@ -55,9 +55,28 @@ def dense_text(classified: Classified, outer: TokenWriter, like: str) -> DenseTe
     )  # fmt: skip
 
 
+def _made(outer: TokenWriter, dense: Dense) -> list[Returned]:
+    """What is made before the operator; what several matrices make of the same values together."""
+    together: dict[tuple[str, bool], list[tuple[str, str]]] = {}
+    returns: list[Returned] = []
+    for name, product in dense.before:
+        is_exact = name in dense.bent or _is_of_matrix_function(product, outer)
+        mapped = outer.printer.mapped(product.left, product.right) if isinstance(product, MatMul) else None
+        if mapped is None:
+            returns.append(Returned(_exact(outer.printer.text(product), is_exact), identifier(name)))
+        else:
+            together.setdefault((mapped[1].text, is_exact), []).append((mapped[0], identifier(name)))
+    for (values, is_exact), own in together.items():
+        matrices, names = (", ".join(each) for each in zip(*own, strict=True))
+        text = f"*_mapped_together(({matrices}), {values})" if len(own) > 1 else f"_mapped({matrices}, {values})"
+        returns.append(Returned(_exact(text, is_exact), names))
+    return returns
+
+
 def _exact(text: str, is_exact: bool) -> str:
     """The text of a product, which is not rounded to half precision where a function is taken of it, or of a matrix in it."""
-    return f"{text[:-1]}, is_exact=True)" if is_exact and text.startswith("_product(") else text
+    is_product = text.startswith(("_product(", "_mapped(", "*_mapped_together("))
+    return f"{text[:-1]}, is_exact=True)" if is_exact and is_product else text
 
 
 def _once(function: TokenFunction) -> TokenFunction:
@@ -111,16 +130,47 @@ def _behind(outer: TokenWriter, reads: tuple[str, ...], like: str) -> TokenFunct
             outer.printer.texts[name] = "y"
         else:
             lines.append(Line("", identifier(name), f"y[..., {number}, :]"))
-    values = [_joined(outer, value, reads) for _, value in outer.outputs]
+    values = [_scaled(outer, _joined(outer, value, reads)) for _, value in outer.outputs]
     place = Place(True, "h", not values[0].type.is_scalar)
     texts = [outer.printer.placed(value, place) for value in values]
     text = f"torch.stack([{', '.join(texts)}], {-2 if place.has_vector else -1})" if outer.has_rows else outer.printer.text(values[0])
-    function = outer.assemble("_output", "The output from what the operator gives.", ("y",), lines, [Returned(text, "")])
+    added = None if outer.has_rows else _added(outer, values[0], like)
     # the type is that of an argument which the text may not read
-    result = function.returns[0].text
+    returned = Returned(f"({text}).to({like}.dtype)" if added is None else added, "")
+    function = outer.assemble("_output", "The output from what the operator gives.", ("y",), lines, [returned])
     arguments = [a for a in function.arguments.split(", ") if a]
     arguments += [like] if like not in arguments else []
-    return replace(function, arguments=", ".join(arguments), returns=(Returned(f"({result}).to({like}.dtype)", ""),), is_single=True)
+    return replace(function, arguments=", ".join(arguments), is_single=True)
+
+
+def _added(outer: TokenWriter, value: Expr, like: str) -> str | None:
+    """A sum with the argument `like`, entry by entry times what all tokens share, as one pass; None where it is none."""
+    for term in value.terms if isinstance(value, Add) else ():
+        if not isinstance(term, Mul) or not isinstance(term.right, Ref) or identifier(term.right.name) != like:
+            continue
+        rest = algebra.add(*(t for t in value.terms if t is not term))
+        factor, place = outer.printer.print(term.left), outer.printer.place(term.right)
+        if outer.printer.place(rest) == place == outer.printer.place(value) and not (factor.place.has_time or factor.place.is_number):
+            return f"_added({outer.printer.text(rest)}, {outer.printer.adapted(factor, place)}, {like})"
+    return None
+
+
+def _scaled(outer: TokenWriter, value: Expr) -> Expr:
+    """The output with powers of two, times what a matrix makes, as what the matrix times that makes: the same to the last bit."""
+
+    def inside(expr: Expr) -> Expr | None:
+        if not isinstance(expr, Mul) or not isinstance(expr.left, Const) or not isinstance(expr.right, MatMul):
+            return None
+        factor, matrix = expr.left.value, expr.right.left
+        is_exact = abs(factor.numerator).bit_count() == factor.denominator.bit_count() == 1
+        if not is_exact or isinstance(matrix, Transpose) or outer.printer.mapped(matrix, expr.right.right) is None:
+            return None
+        printed = outer.printer.print(Mul(matrix.type, expr.span, expr.left, matrix))
+        name = f"scaled {printed.text}"
+        outer.printer.places[name], outer.printer.texts[name] = printed.place, printed.text
+        return replace(expr.right, left=Ref(matrix.type, expr.span, name))
+
+    return algebra.rewrite(value, inside)
 
 
 def _joined(outer: TokenWriter, value: Expr, reads: tuple[str, ...]) -> Expr:
