@@ -6,12 +6,11 @@ text. Simplifications hold for every value of the operands, with one licence tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from .bounds import Bounds, bounds_of
 from .expressions import children, constant, covering, factors, is_imaginary_unit, key, uses_index, widest
 from .source import NOWHERE, Span
 from .spec import (
@@ -40,7 +39,7 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
-    from .recurrence import Recurrence
+    pass
 
 SCALAR = Type()
 
@@ -528,73 +527,3 @@ def split_imaginary(expr: Expr) -> tuple[Expr, Expr]:
             if is_zero(d):
                 return div(a, c), div(b, c)
     return expr, ZERO
-
-
-# --- logarithms --------------------------------------------------------------------------------------------------
-
-
-def log_of(expr: Expr, recurrence: Recurrence) -> Expr | None:
-    """The logarithm of a provably positive real expression, in closed form where there is one; None when not provably positive.
-
-    A name is followed to its definition when that gives a closed form: with `f = sigmoid(x)`, log f is `logsigmoid(x)`.
-    Positivity comes from the intervals of the recurrence's symbols. `recurrence`: a derived recurrence.
-    """
-    definitions = {s.name: s.definition for s in recurrence.spec.symbols if s.definition is not None}
-    definitions.update(recurrence.hoisted)
-    return _log(expr, definitions, bounds_of(recurrence.spec))
-
-
-def _log(expr: Expr, definitions: Mapping[str, Expr], bounds: Bounds) -> Expr | None:
-    if expr.type.field == "complex":
-        return None
-    match expr:
-        case Const():
-            return apply("log", expr) if expr.value > 0 else None
-        case Apply(function="exp"):
-            return expr.args[0]
-        case Apply(function="sigmoid"):
-            return apply("logsigmoid", expr.args[0], span=expr.span)
-        case Apply(function="sqrt" | "rsqrt" as function):
-            inside = _log(expr.args[0], definitions, bounds)
-            half = const(Fraction(1 if function == "sqrt" else -1, 2))
-            return None if inside is None else mul(half, inside, span=expr.span)
-        case Apply(function="pairs"):
-            inside = _log(expr.args[0], definitions, bounds)
-            return None if inside is None else apply("pairs", inside, type=expr.type, span=expr.span)
-        case Mul() | Div():
-            left, right = (_log(side, definitions, bounds) for side in (expr.left, expr.right))
-            if left is not None and right is not None:
-                return add(left, right if isinstance(expr, Mul) else neg(right), span=expr.span)
-        case Pow():
-            base = _log(expr.base, definitions, bounds)
-            if base is not None:
-                return mul(expr.exponent, base, span=expr.span)
-        case Add():
-            complement = _complement(expr)
-            if complement is not None:
-                followed = definitions.get(complement.name) if isinstance(complement, Ref) else complement
-                if isinstance(followed, Apply) and followed.function == "sigmoid":
-                    return apply("logsigmoid", neg(followed.args[0]), span=expr.span)
-                if bounds.of(expr).is_positive:
-                    return apply("log1p", neg(complement), span=expr.span)
-        case Ref() if expr.name in definitions:
-            definition = definitions[expr.name]
-            closed = _log(definition, definitions, bounds)
-            if closed is not None and not (isinstance(closed, Apply) and closed.function == "log"):
-                return closed
-            if closed is None and bounds.of(expr).is_positive and isinstance(definition, Add):
-                # the declared domain proves what the definition alone does not
-                complement = _complement(definition)
-                if complement is not None:
-                    return apply("log1p", neg(complement), span=expr.span)
-            if closed is not None:
-                return apply("log", expr)
-    return apply("log", expr) if bounds.of(expr).is_positive else None
-
-
-def _complement(expr: Add) -> Expr | None:
-    """`p` of `1 - p`."""
-    ones = [t for t in expr.terms if constant(t) == 1]
-    if len(ones) != 1:
-        return None
-    return neg(add(*(t for t in expr.terms if t is not ones[0])))

@@ -404,13 +404,17 @@ _table = click.option(
 )  # fmt: skip
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, too.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes on a GPU, 2 to 3 GiB each (default: one a core, at most seven).")
+@click.option("--quick", "is_quick", is_flag=True, help="A few trials of the kernels alone: two dtypes, odd sizes, packed, in slices.")
+@click.option("--synchronize", "is_synchronised", is_flag=True, help="Wait for every launch: a fault on a GPU names the kernel it is in.")
 @_table
-def verify(file: Path, device: str | None, path: Path | None, jobs: int | None, table: Path | None) -> int:
+def verify(
+    file: Path, device: str | None, path: Path | None, jobs: int | None, is_quick: bool, is_synchronised: bool, table: Path | None
+) -> int:
     """Test a spec's package against two oracles and itself: values, gradients, invariances. Needs torch."""
     from .runtime import commands
 
     try:
-        return commands.verify(_read(file), device, path, table, jobs)
+        return commands.verify(_read(file), device, path, table, jobs, is_quick, is_synchronised)
     except (commands.TableError, commands.DeviceError) as error:
         raise UserError(str(error)) from None
 
@@ -435,15 +439,26 @@ class _Shape(click.ParamType):
 @click.option("--peer", type=click.Path(path_type=Path),
               help="An adapter to another implementation, or a folder with NAME.py for NAME.ssm (default: peers/ beside it).")  # fmt: skip
 @click.option("--first-call/--no-first-call", "first", default=None, help="Time the first call, nothing cached (default: on a GPU).")
+@click.option("--kernels", "is_profiled", is_flag=True, help="On a GPU: also every kernel's time, launches and share, of a profiled run.")
+@click.option("--only", type=click.Choice(["operator", "decode", "first-call"]),
+              help="Forward and backward, or one token at a time, or first calls (default: all).")  # fmt: skip
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the measurements here, too.")
 @_table
 def bench(
     files: tuple[Path, ...], dims: tuple[tuple[str, int], ...], shapes: tuple[tuple[int, int, int], ...], device: str | None,
-    peer: Path | None, first: bool | None, path: Path | None, table: Path | None,
+    peer: Path | None, first: bool | None, is_profiled: bool, only: str | None, path: Path | None, table: Path | None,
 ) -> int:  # fmt: skip
     """Time specs' ops against the floor of the device, their sequential references, a hand-written form, their peers. Needs torch."""
     from .runtime import commands, peers
+    from .runtime.bench_kernels import ProfileError
 
+    left_out = {
+        "decode": {"--kernels": is_profiled, "--first-call": first, "--no-first-call": first is False, "--peer": peer is not None},
+        "first-call": {"--kernels": is_profiled, "--no-first-call": first is False},
+    }
+    for option, given in left_out.get(only or "", {}).items():
+        if given:
+            raise UserError(f"`{option}` is about what `--only {only}` leaves out: take one of them away")
     paths = _expand(files)
     if peer is not None and not peer.is_dir() and len(paths) > 1:
         raise UserError(f"{peer}: an adapter is for one spec, and there are {len(paths)}; name the folder that holds theirs")
@@ -452,8 +467,9 @@ def bench(
     adapters = [peer if folder is not peer else None if str(path) == "-" else peers.beside(_find(path), folder) for path in paths]
     try:
         jobs = list(zip(sources, _own_dims(sources, dict(dims)), adapters, strict=True))
-        return commands.bench(jobs, device, shapes, first, path, table)
-    except (peers.AdapterError, commands.TableError) as error:
+        parts = ("operator", "decode") if only is None else (only,)
+        return commands.bench(jobs, device, shapes, first, path, table, (*parts, "kernels") if is_profiled else parts)
+    except (peers.AdapterError, commands.TableError, commands.DeviceError, ProfileError) as error:
         raise UserError(str(error)) from None
 
 

@@ -17,6 +17,7 @@ from ssmgen.algebra import add, apply, const, div, inner, matmul, mul, neg, powe
 from ssmgen.derive import derive
 from ssmgen.expressions import factors, key, references, same
 from ssmgen.intervals import Interval
+from ssmgen.logarithm import log_of
 from ssmgen.parse import parse
 from ssmgen.resolve import resolve
 from ssmgen.source import NOWHERE, Source, Span
@@ -207,7 +208,7 @@ POSITIVE = Interval(0.0)
 
 
 def logarithm(expr: spec.Expr, *symbols: spec.Symbol) -> str | None:
-    found = algebra.log_of(expr, with_symbols(*symbols))
+    found = log_of(expr, with_symbols(*symbols))
     return None if found is None else expr_text(found)
 
 
@@ -228,6 +229,23 @@ def test_logarithms_in_closed_form():
     assert logarithm(const(Fraction(1, 2)), *known) == "log(1/2)"
     assert logarithm(power(P, const(2)), *known) == "2 * log(p)"
     assert logarithm(apply("sqrt", apply("exp", X)), *known) == "1/2 * x"
+
+
+def test_a_row_of_a_gate_has_the_logarithm_of_its_row():
+    x = symbol("x", type=column("n"))
+    a = symbol("a", type=column("n"), kind="gate", definition=apply("sigmoid", ref_of(x)), interval=OPEN_UNIT)
+    assert logarithm(spec.Element(spec.Type(), NOWHERE, ref_of(a), 2), x, a) == "logsigmoid(x[2])"
+
+
+def test_a_decay_of_an_exponential_is_held_where_nothing_is_left():
+    x, p = symbol("x"), symbol("p", kind="param")
+    near = symbol("near", interval=Interval(-5.0, 5.0))
+    g = symbol("g", kind="gate", definition=neg(apply("exp", ref_of(x))), interval=Interval(-float("inf"), 0.0))
+    decay = lambda log: apply("exp", log)  # noqa: E731
+    assert logarithm(decay(neg(apply("exp", ref_of(x)))), x) == logarithm(decay(ref_of(g)), x, g) == "-exp(min(x, 12))"
+    # of the token alone, and where it has no bound
+    assert logarithm(decay(neg(apply("exp", ref_of(p)))), x, p) == "-exp(p)"
+    assert logarithm(decay(neg(apply("exp", ref_of(near)))), near) == "-exp(near)"
 
 
 def test_no_logarithm_of_what_may_vanish():
@@ -257,6 +275,6 @@ def test_decays_of_the_examples_have_logarithms(name, root):
     env = ev.Env({n: {"N": 4, "P": 3}.get(n, d) for n, d in one.dims} | dict(one.counts), {})
     env.names = ev.random_names(one, env, np.random.default_rng(0))
     for term in derived.steps[0].transitions:
-        found = algebra.log_of(term.coefficient, derived)
+        found = log_of(term.coefficient, derived)
         assert found is not None
         np.testing.assert_allclose(np.exp(ev.evaluate(found, env)), ev.evaluate(term.coefficient, env), rtol=1e-10)

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from ssmgen.runtime import (  # noqa: E402
     bench_clock,
     bench_decode,
     bench_first,
+    bench_kernels,
     bench_report,
     bench_table,
     bench_yardstick,
@@ -240,9 +242,65 @@ def test_the_first_call_happens_in_a_process_of_its_own(tmp_path):
     calls = bench.first_calls(subject(found), (1, 64, 2), tmp_path / "kernels")
     assert set(calls) == {"op", "loop, right", "loop, wrong"}
     assert all(0 < call["seconds"] < 60 and call["failure"] == "" for call in calls.values())
+    assert all(call["compiled"] == {"kernels": 0, "seconds": 0, "longest": 0} for call in calls.values()), "on a processor"
     broken = peers.load(adapter(tmp_path / "b", PEER.replace("    q, k", '    raise RuntimeError("no")\n    q, k', 1)))[0]
-    assert bench_first.first_call(subject(), (1, 64, 2), tmp_path, broken) == {"seconds": None, "failure": "RuntimeError: no"}
+    assert bench_first.first_call(subject(), (1, 64, 2), tmp_path, broken) == {
+        "seconds": None, "failure": "RuntimeError: no", "compiled": None,
+    }  # fmt: skip
     assert "within 0 s" in bench_first.first_call(subject(), (1, 64, 2), tmp_path, longest=0.01)["failure"]
+
+
+def test_every_first_call_begins_with_empty_caches(tmp_path, monkeypatch):
+    """One process after the other, each with a folder of its own for all that is compiled; what they leave is kept for what follows."""
+    found, seen = peers.load(adapter(tmp_path)), []
+    reply = {"seconds": 1.5, "failure": "", "compiled": {"kernels": 2, "seconds": 1.0, "longest": 0.75}}
+
+    def run(command, *, input, env, timeout, **_):
+        cache = Path(env["TRITON_CACHE_DIR"])
+        inside = {name: Path(env[name]) for name in ("TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")}
+        assert command[1:] == ["-m", "ssmgen.runtime.bench_first"] and timeout == bench_first.LONGEST
+        assert list(cache.iterdir()) == [] and all(cache in path.parents for path in inside.values()) and len(set(inside.values())) == 2
+        name = json.loads(input)["peer"]
+        (cache / f"kernel_{len(seen)}").write_text("machine code")
+        seen.append(name and name[1])
+        return subprocess.CompletedProcess(command, 0, "what a library prints\n" + json.dumps(reply), "")
+
+    monkeypatch.setattr(bench_first.subprocess, "run", run)
+    calls = bench.first_calls(subject(found), (1, 64, 2), tmp_path / "kernels")
+    assert seen == [None, "loop, right", "loop, wrong"] and calls == dict.fromkeys(("op", "loop, right", "loop, wrong"), reply)
+    assert sorted(path.name for path in (tmp_path / "kernels").iterdir()) == ["kernel_0", "kernel_1", "kernel_2"]
+
+
+def test_what_triton_compiles_in_a_first_call_is_counted():
+    knobs = pytest.importorskip("triton").knobs
+    with bench_first._listening() as taken:
+        for total, cache_hit in ((2_000_000, False), (9_000_000, True), (500_000, False)):
+            knobs.compilation.listener(
+                src=None, metadata={}, metadata_group={}, times=types.SimpleNamespace(total=total), cache_hit=cache_hit
+            )
+    assert taken == pytest.approx([2.0, 0.5]) and knobs.compilation.listener is None
+
+
+def test_first_calls_alone(tmp_path, monkeypatch, capfd):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(floors, "rates", lambda device: RATES)
+    monkeypatch.setattr(bench, "measure", lambda *given: pytest.fail("nothing else is timed"))
+    monkeypatch.setattr(bench_decode, "decode", lambda *given: pytest.fail("nothing else is timed"))
+    replies = {
+        "op": {"seconds": 12.34, "failure": "", "compiled": {"kernels": 6, "seconds": 9.87, "longest": 2.1}},
+        "loop": {"seconds": None, "failure": "no first call within 600 s", "compiled": None},
+    }
+    monkeypatch.setattr(bench, "first_calls", lambda subject, shape, folder: replies)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "kept.ssm", "--only", "first-call", "--shape", "2,64,3", "--device", "cpu", "--json", "first.json"])
+    out = capfd.readouterr().out
+    assert stop.value.code == 0 and "kept: B=2, T=64, H=3, the first forward + backward of a process, nothing cached" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("│ op"))
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["op", "12.3", "6", "9.9", "2.1"] and "no first call within 600 s" in out
+    report = json.loads((tmp_path / "first.json").read_text())
+    about = {"recurrence": "kept", "dtype": "float32", "sizes": {"N": 8, "P": 4}, "shape": {"batch": 2, "tokens": 64, "heads": 3}}
+    assert report["first_calls"] == [{**about, "what": what, **reply} for what, reply in replies.items()] and report["runs"] == []
 
 
 # --- a GPU that is not there -------------------------------------------------------------------------------------
@@ -313,12 +371,158 @@ def test_a_gpu_is_measured_from_end_to_end(tmp_path, short, pretended, monkeypat
     monkeypatch.setattr(floors, "ENTRIES", {"cuda": 1 << 12})
     monkeypatch.setattr(floors, "WIDTH", {"cuda": 64})
     monkeypatch.setattr(bench, "SHAPES", {"cuda": ((2, 64, 2), (1, 128, 2))})
-    monkeypatch.setattr(bench_ahead, "compiled", lambda built, shapes, say: None)  # which compiles for the GPU that is here
+    monkeypatch.setattr(bench_ahead, "compiled", lambda built, shapes, parts, say: None)  # which compiles for the GPU that is here
     path = tmp_path / "times.json"
     assert commands.bench([(Source("kept.ssm", SPEC), {}, None)], "cuda", (), False, path) == 0
     report = json.loads(path.read_text())
     assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128] and len(report["decode"]) == 6
     assert report["device"]["copy_bytes_per_second"] > 0 and report["runs"][0]["rows"][0]["peak_bytes"] == 512
+
+
+class _Profile:
+    """torch's profiler where there is no GPU: `ran` is what it says of each run, in turn."""
+
+    ran: tuple = ()
+    begun = 0
+
+    def __init__(self, activities, acc_events):
+        assert activities == [torch.profiler.ProfilerActivity.CUDA] and acc_events
+
+    def __enter__(self):
+        self.number = _Profile.begun
+        _Profile.begun += 1
+        return self
+
+    def __exit__(self, *given):
+        pass
+
+    def events(self):
+        from torch.autograd import DeviceType
+
+        launched = _Profile.ran[self.number % len(_Profile.ran)]
+        device, note = DeviceType.CUDA, DeviceType.CUDA
+        found = [(name, device, False, us) for name, us in launched]
+        found += [("cudaLaunchKernel", DeviceType.CPU, False, 900.0), ("a region of a user", note, True, 900.0)]
+        return [
+            types.SimpleNamespace(
+                name=name, device_type=where, is_user_annotation=is_note,
+                time_range=types.SimpleNamespace(elapsed_us=lambda us=us: us),
+            )
+            for name, where, is_note, us in found
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def profiler(monkeypatch):
+    _Profile.ran, _Profile.begun = (), 0
+    monkeypatch.setattr(torch.profiler, "profile", _Profile)
+    return _Profile
+
+
+def test_the_kernels_of_a_run_are_counted_and_summed():
+    work, rates = floors.Work(bytes=4e6, flops=1e9), floors.Rates(copy=2e11, product=1e13)
+    measured = bench_clock.spread([1e-3])
+    launched = [("b", 1e-4), ("a", 2e-4), ("b", 3e-4), ("Memset (Device)", 2e-4)]
+    found = bench_kernels.breakdown(launched, measured, 5e-4, work, rates)
+    assert [(row["name"], row["launches"]) for row in found["kernels"]] == [("b", 2), ("a", 1), ("Memset (Device)", 1)]
+    assert [row["seconds"] for row in found["kernels"]] == pytest.approx([4e-4, 2e-4, 2e-4])
+    assert [row["share"] for row in found["kernels"]] == pytest.approx([0.5, 0.25, 0.25])
+    assert (
+        found["kernel_seconds"] == pytest.approx(8e-4) and found["beside_seconds"] == pytest.approx(2e-4) and found["host_seconds"] == 5e-4
+    )
+    assert found["floor"] == {"seconds": 1e-4, "bytes_seconds": 2e-5, "bytes": 4e6, "flops": 1e9}
+    assert found["kernels_over_bytes"] == pytest.approx(40.0) and found["measured"] is measured
+    run = {"recurrence": "kept", "shape": {"batch": 4, "tokens": 8192, "heads": 16}, "kernels": {"forward": found}}
+    text = shown(bench_table.kernel_table(run, "forward"))
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in text.splitlines() if line.startswith(("│", "┃"))]
+    assert cells == [
+        ["kernel", "launches", "us", "share"], ["b", "2", "400.0", "50.0%"], ["a", "1", "200.0", "25.0%"],
+        ["Memset (Device)", "1", "200.0", "25.0%"], ["4 launches, in all", "", "800.0", "100.0%"],
+    ]  # fmt: skip
+    words = " ".join(text.split())
+    assert "kept: B=4, T=8192, H=16, forward, kernel by kernel" in words
+    assert (
+        "measured 1.000 ms: kernels 0.800, 40.00 times the bytes that must move (4 MiB, 0.020 ms; floor 0.100 ms); beside kernels" in words
+    )
+    assert "beside kernels 0.200; the host hands a run over in 0.500 ms" in words
+
+
+def test_a_run_is_profiled_in_each_direction(pretended, short, profiler, monkeypatch):
+    """Of several profiled runs the middle one counts, behind one that only starts the profiler; what the host does is no kernel."""
+    sums = (99.0, 30.0, 10.0, 50.0, 20.0, 40.0)
+    profiler.ran = tuple([("walk_kernel", us), ("sum_kernel", 2.0)] for us in sums)
+    calls, flushed = [], []
+    monkeypatch.setattr(bench_clock, "on_gpu", lambda run: calls.append(run) or [1e-3])
+    monkeypatch.setattr(bench_kernels, "host", lambda run: 7e-4)
+    monkeypatch.setattr(bench_kernels, "_flush", lambda: lambda: flushed.append(profiler.begun))
+    one = subject(device="cuda")
+    found = bench_kernels.kernels(one, (2, 64, 2), RATES)
+    assert list(found) == ["forward", "backward"] and len(calls) == 2 and profiler.begun == 2 * (1 + bench_kernels.RUNS)
+    assert flushed == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11], "before each that counts"
+    for each in found.values():
+        assert [(row["name"], row["launches"]) for row in each["kernels"]] == [("walk_kernel", 1), ("sum_kernel", 1)]
+        assert each["kernels"][0]["seconds"] == pytest.approx(30e-6) and each["kernel_seconds"] == pytest.approx(32e-6)
+        assert each["beside_seconds"] == pytest.approx(1e-3 - 32e-6) and each["measured"]["median"] == 1e-3
+    # in bfloat16: q and k [2, 64, 2, 8], v and y [2, 64, 2, 4], raw [2, 64, 2]
+    arguments, output = 2 * 2 * 64 * 2 * (8 + 8 + 4 + 1), 2 * 2 * 64 * 2 * 4
+    assert found["forward"]["floor"]["bytes"] == arguments + output and found["backward"]["floor"]["bytes"] == 2 * arguments + output
+    assert found["backward"]["floor"]["flops"] == 2 * found["forward"]["floor"]["flops"] > 0
+    assert found["forward"]["kernels_over_bytes"] == pytest.approx(32e-6 / ((arguments + output) / RATES.copy))
+    json.dumps(found, allow_nan=False)
+
+
+def test_what_is_profiled_computes(pretended, profiler, monkeypatch):
+    """Forward is a call without a graph, backward the gradients of every argument, again and again."""
+    profiler.ran = ([("walk_kernel", 1.0)],)
+    runs = []
+    monkeypatch.setattr(bench_clock, "on_gpu", lambda run: runs.append(run) or [1e-3])
+    plain, graphs, asked = torch.autograd.grad, [], []
+    one = subject(device="cuda")
+    own = type(one).op
+    monkeypatch.setattr(type(one), "op", lambda self, *given: graphs.append(torch.is_grad_enabled()) or own(self, *given))
+
+    def grad(y, leaves, *given, **more):
+        found = plain(y, leaves, *given, **more)
+        if more == {"retain_graph": True, "allow_unused": True}:  # the op's own backward asks as well
+            asked.append(found)
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    found = bench_kernels.kernels(one, (1, 64, 2), RATES)
+    often = 1 + 2 * bench_kernels.RUNS  # starting the profiler, profiled, the host's part
+    assert graphs == [True] + [False] * often and len(asked) == often and len(runs) == 2
+    assert all(len(given) == 4 and all(torch.equal(a, b) for a, b in zip(given, asked[0], strict=True)) for given in asked)
+    assert all(0 < each["host_seconds"] < 60 for each in found.values())
+
+
+def test_a_profile_without_kernels_says_what_to_do(pretended, profiler):
+    profiler.ran = ([],)
+    with pytest.raises(bench_kernels.ProfileError, match="saw no kernel of a run: let it, by `NVreg_RestrictProfilingToAdminUsers=0` or"):
+        bench_kernels.profiled(lambda: None)
+
+
+def test_the_command_profiles_a_gpu(tmp_path, short, pretended, profiler, monkeypatch, capfd):
+    monkeypatch.setattr(floors, "ENTRIES", {"cuda": 1 << 12})
+    monkeypatch.setattr(floors, "WIDTH", {"cuda": 64})
+    monkeypatch.setattr(bench_ahead, "compiled", lambda built, shapes, parts, say: asked.append(parts))
+    asked: list = []
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", "kept.ssm", "--kernels", "--only", "operator", "--no-first-call", "--shape", "1,64,2", "--json", "times.json"]
+    for launched, code in (([("forward_kernel", 80.0), ("an extremely " + "long " * 30 + "name", 20.0)], 0), ([], 1)):
+        profiler.ran = (launched,)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == code
+        out, err = capfd.readouterr()
+        if launched:
+            (run,) = json.loads((tmp_path / "times.json").read_text())["runs"]
+            rows = [(row["name"], row["launches"], row["share"]) for row in run["kernels"]["backward"]["kernels"]]
+            assert rows == [(name, 1, pytest.approx(us / 100)) for name, us in launched]
+            assert "forward, kernel by kernel" in out and "backward, kernel by kernel" in out and "of one profiled run, the cache" in out
+            assert f"{launched[1][0][:81]}..." in out and "one token" not in out
+    assert asked == [("operator", "kernels")] * 2
+    assert "Error: torch's profiler saw no kernel of a run: let it" in err and "a bug in ssmgen" not in err
 
 
 def test_what_is_timed_is_compiled_before(tmp_path, monkeypatch):
@@ -333,7 +537,13 @@ def test_what_is_timed_is_compiled_before(tmp_path, monkeypatch):
     wide = SPEC.replace("N = 8, P = 4", "N = 64, P = 64")
     one = subject(device="cuda", text=wide)
     with launches._gpu(TARGETS["sm_90"], None), launches._pretence(sys.modules[f"{one.package.__name__}.op"].NAMESPACE):
-        bench_ahead.compiled([one], ((4, 8192, 16), (1, 32768, 16)), lambda words: None)
+        bench_ahead.compiled([one], ((4, 8192, 16), (1, 32768, 16)), ("operator", "decode"), lambda words: None)
+        only, compiled[:] = list(compiled), []
+        bench_ahead.compiled([one], ((4, 8192, 16),), ("decode",), lambda words: None)
+        assert {launch.name for launch in compiled} == {"gates_kernel", "forward_kernel", "step_kernel"}, (
+            "the state that a token leaves, and its step"
+        )
+        compiled[:] = only
     names = {launch.name for launch in compiled}
     assert {"forward_kernel", "states_kernel", "gradients_kernel", "step_kernel"} <= names
     assert {launch.configuration["H"] for launch in compiled} == {16, bench_accuracy.HEADS}
@@ -362,7 +572,7 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(words in done.stdout for words in ("B=1, T=64", "B=2, T=128", "x floor", "ratio to op", "first call s", "max error", "loop"))
     report = json.loads((tmp_path / "times.json").read_text())
-    assert set(report) == {"format", "device", "versions", "runs", "decode", "accuracy"}
+    assert set(report) == {"format", "device", "versions", "runs", "decode", "accuracy", "first_calls"}
     assert {"torch", "ssmgen", "math"} <= set(report["versions"]) and report["device"]["kind"] == "cpu"
     assert [run["shape"]["tokens"] for run in report["runs"]] == [64, 128]
     (first, second) = ({row["what"]: row for row in run["rows"]} for run in report["runs"])
@@ -376,9 +586,9 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
     assert ssmgen("report", "times.json", "--into", "document.md", "--check", cwd=tmp_path).returncode == 1
     assert ssmgen("report", "times.json", "--into", "document.md", cwd=tmp_path).returncode == 0
     assert ssmgen("report", "times.json", "--into", "document.md", "--check", cwd=tmp_path).returncode == 0
-    head, *rows, foot = document.read_text().split("\n| ")
-    assert head.startswith("above\n<!-- measured -->\n") and foot.endswith(" |\n<!-- /measured -->\nbelow\n") and "old" not in head
-    cells = [cell.strip() for cell in rows[-1].split("|")]
+    text = document.read_text()
+    assert text.startswith("above\n<!-- measured -->\n") and text.endswith(" |\n<!-- /measured -->\nbelow\n") and "old" not in text
+    cells = [cell.strip() for cell in next(line for line in text.splitlines() if line.startswith("| `kept`, (1, 64")).split("|")[1:]]
     assert cells[0] == "`kept`, (1, 64, 2), N=8, P=4, float32" and cells[1] == "decay scalar"
     took = 1e3 * first["op"]["forward"]["median"]
     assert float(cells[2].split()[0]) == pytest.approx(took, rel=0.01) and float(cells[5].split()[0]) > 0
@@ -411,7 +621,131 @@ def test_several_specs_in_one_process(tmp_path, short, monkeypatch, capfd):
     report = json.loads((tmp_path / "all.json").read_text())
     assert [(run["recurrence"], run["sizes"]) for run in report["runs"]] == [("kept", {"N": 6, "P": 4}), ("other", {"K": 8, "P": 4})]
     assert [run["rows"][-1]["kind"] == "peer" for run in report["runs"]] == [False, True]
-    assert bench_report.tables(bench_report.read([tmp_path / "all.json"])).count("| `") == 2
+    assert bench_report.tables(bench_report.read([tmp_path / "all.json"])).count("| `") == 2 + 2, "each forward, and one token"
+
+
+def test_one_token_of_several_specs_side_by_side(tmp_path, monkeypatch, capfd):
+    """`--only decode`: nothing else is timed, and the second is set beside the first."""
+    for name in ("kept", "wide"):
+        (tmp_path / f"{name}.ssm").write_text(SPEC.replace("kept", name))
+    (tmp_path / "back.ssm").write_text(SPEC.replace("kept", "back").replace("  output", "  time reversed\n  output"))
+    took = {"kept": 4e-5, "wide": 5e-5}
+    monkeypatch.setattr(floors, "rates", lambda device: RATES)
+    monkeypatch.setattr(bench, "measure", lambda *given: pytest.fail("forward and backward are left out"))
+
+    def decode(subject, heads, rates):
+        if subject.spec.name == "back":
+            return []
+        seconds = bench_clock.spread([took[subject.spec.name]])
+        row = {"batch": 32, "heads": heads, "launch": "graph", "floor": 2e-5, "failure": ""}
+        return [
+            {**row, "seconds": seconds, "over_floor": seconds["median"] / 2e-5},
+            {**row, "batch": 1, "seconds": None, "over_floor": None},
+        ]
+
+    monkeypatch.setattr(bench_decode, "decode", decode)
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", "kept.ssm", "wide.ssm", "back.ssm", "--only", "decode", "--shape", "1,1,6", "--device", "cpu", "--json", "steps.json"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    out = capfd.readouterr().out
+    assert stop.value.code == 0 and "back: has no step, and there is nothing to time" in out
+    (line,) = (line for line in out.splitlines() if "(1.25x)" in line)
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["32", "6", "graph", "40.0", "50.0 (1.25x)"]
+    report = json.loads((tmp_path / "steps.json").read_text())
+    assert report["runs"] == report["accuracy"] == [] and [row["recurrence"] for row in report["decode"]] == ["kept"] * 2 + ["wide"] * 2
+    assert bench_report.tables(bench_report.read([tmp_path / "steps.json"])).splitlines()[-4:] == [
+        "| recurrence | launch | B = 1 | B = 32 |",
+        "| --- | --- | --- | --- |",
+        "| `kept`, 6 heads, N=8, P=4, float32 | graph |  | 40.0 (2.0) |",
+        "| `wide`, 6 heads, N=8, P=4, float32 | graph |  | 50.0 (2.5) |",
+    ]
+
+
+def test_what_only_some_need_is_not_asked_of_others(tmp_path, monkeypatch, capfd):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    for only, *words in (
+        ("decode", "--kernels"), ("decode", "--first-call"), ("decode", "--no-first-call"), ("decode", "--peer", "."),
+        ("first-call", "--kernels"), ("first-call", "--no-first-call"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["bench", "kept.ssm", "--only", only, *words])
+        assert stop.value.code == 1
+        assert capfd.readouterr().err == f"Error: `{words[0]}` is about what `--only {only}` leaves out: take one of them away\n"
+
+
+@pytest.mark.parametrize(
+    ("is_here", "edit"), [(False, "run it where torch sees a GPU, or leave `--kernels` away"), (True, "leave `--device cpu` away")]
+)
+def test_on_a_processor_there_is_nothing_to_profile(tmp_path, monkeypatch, capfd, is_here, edit):
+    (tmp_path / "kept.ssm").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_here)
+    monkeypatch.setattr(floors, "rates", lambda device: pytest.fail("it says so before anything is measured"))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "kept.ssm", "--kernels", "--device", "cpu"])
+    said = "`--kernels` profiles a GPU's kernels, and on the processor there is nothing to profile"
+    assert stop.value.code == 1 and capfd.readouterr().err == f"Error: {said}: {edit}\n"
+
+
+def stored(**more) -> dict:
+    """A report of two recurrences on a GPU, its numbers chosen."""
+    about = {"kind": "cuda", "name": "Pretended", "copy_bytes_per_second": 4e12, "product_flops_per_second": 7e14}
+    versions = {"python": "3.12.3", "torch": "2.11.0", "ssmgen": "1", "cuda": "13.0", "triton": "3.6.0", "some_peer": "0.6.0"}
+
+    def row(kind, what, forward, both, ratio, **others):
+        times = {"forward": forward and bench_clock.spread([forward]), "both": both and bench_clock.spread([both])}
+        return {
+            "what": what, "kind": kind, "tokens": 64, "note": "", "failure": "", "accuracy": None, "peak_bytes": 3 << 29, **times,
+            "forward_over_floor": 2.04, "both_over_floor": both and 3.96, "forward_ratio": ratio, "both_ratio": both and ratio,
+            "first_call_seconds": None, **others,
+        }  # fmt: skip
+
+    def run(name, rows):
+        floor = {"seconds": 1e-4, "bytes": 4e8, "flops": 1e9}
+        return {
+            "recurrence": name, "axes": ["decay scalar"], "device": "cuda", "dtype": "bfloat16", "sizes": {"N": 8}, "rows": rows,
+            "shape": {"batch": 4, "tokens": 8192, "heads": 16}, "floors": {"forward": floor, "both": floor}, "kernels": None,
+        }  # fmt: skip
+
+    own = row("op", "op", 2.04e-4, 1.26e-3, 1.0, first_call_seconds=12.34)
+    rows = [own, row("peer", "some-peer slow", 9e-4, None, 4.41), row("peer", "some-peer chunk", 5.7e-4, 2.07e-3, 2.79)]
+    runs = [run("other", [row("op", "op", 0.123, 1.5, 1.0)]), run("kept", rows)]
+    return {"format": 3, "device": about, "versions": versions, "runs": runs, "decode": [], "accuracy": [], **more}
+
+
+def test_a_stored_report_becomes_the_tables_of_a_document(tmp_path, monkeypatch, capfd):
+    (tmp_path / "one.json").write_text(json.dumps(stored()))
+    (tmp_path / "README.md").write_text("# Title\n\n<!-- measured -->\n<!-- /measured -->\n\nlast words\n")
+    monkeypatch.chdir(tmp_path)
+
+    def code(*words) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["report", *words])
+        return stop.value.code
+
+    assert code("one.json", "--into", "README.md", "--check") == 1 and code("one.json", "--into", "README.md") == 0
+    expected = (
+        "# Title\n\n<!-- measured -->\n"
+        "Pretended; python 3.12.3, torch 2.11.0, triton 3.6.0; milliseconds, times the floor of the device in parentheses:\n\n"
+        "| recurrence, (B, T, H) | axes | forward | forward + backward | peak | first call | best peer of the same run |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        "| `kept`, (4, 8192, 16), N=8, bfloat16 | decay scalar | 0.204 (2.0) | 1.26 (4.0) | 1.50 GiB | 12.3 s "
+        "| some-peer chunk 0.6.0: 0.570 (2.79x), 2.07 (2.79x) |\n"
+        "| `other`, (4, 8192, 16), N=8, bfloat16 | decay scalar | 123 (2.0) | 1500 (4.0) | 1.50 GiB |  |  |\n"
+        "<!-- /measured -->\n\nlast words\n"
+    )
+    assert (tmp_path / "README.md").read_text() == expected
+    assert code("one.json", "--into", "README.md", "--check") == 0
+    step = {"recurrence": "kept", "batch": 1, "heads": 2, "launch": "eager", "seconds": bench_clock.spread([1e-4]), "over_floor": 3.0}
+    (tmp_path / "old.json").write_text(json.dumps(stored(format=2, decode=[step])))
+    assert code("old.json", "--into", "README.md", "--check") == 0, "steps of unknown sizes are left out"
+    capfd.readouterr()
+    (tmp_path / "plain.md").write_text("no place\n")
+    assert code("one.json", "--into", "plain.md") == 1
+    lines = "the lines `<!-- measured -->` and `<!-- /measured -->`, and it has none"
+    assert capfd.readouterr().err == f"Error: plain.md: tables go between {lines}\n"
 
 
 def test_the_command_says_what_is_wrong(tmp_path):

@@ -32,7 +32,7 @@ INSIDE = {
     "scan": ("expressions", "response", "spec", "scan_text"),
     "kernel": ("plan", "scan", "kernel_text"),
     "discretizations": ("_registry",),
-    "features": ("_registry", "algebra", "bounds", "expressions", "kernel", "recurrence", "source", "spec"),
+    "features": ("_registry", "algebra", "bounds", "expressions", "kernel", "logarithm", "recurrence", "source", "spec"),
     "rules": ("_registry",),
     "render": ("__init__", "diagnostics", "source", "rules"),
     "write": ("diagnostics", "source"),

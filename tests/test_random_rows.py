@@ -68,6 +68,15 @@ recurrence named {
   update S' = S rot(tanh(theta)) + v sequences^T
   output o = S' q
 }""",
+    # two rows a token are written, and one is read, before them
+    "one read of rows": """
+recurrence one_read(n = 2) {
+  dim    N = 4, P = 3
+  input  q : [N]; v : [P]; k : [n, N]; u : [n, P]; g : scalar <= 0; m : scalar per group
+  state  S : real [N, P]
+  update S' = exp(g) * S + sum r in 1..n: k[r] u[r]^T
+  output o = m * (S^T q) + v
+}""",
     # heads that share keys are taken in turn, and one counts with its number
     "counted heads": """
 recurrence counted_heads {
@@ -76,7 +85,7 @@ recurrence counted_heads {
   param  gamma : scalar per head = 1 - 2^(-5 - head)
   let    kn : [N] = unit(k)
   state  S : real [N, P]
-  update S' = gamma * S - kn (kn^T S) + kn v^T
+  update S' = gamma * S - gamma * kn (kn^T S) + kn v^T
   output o = S'^T q
 }""",
 }

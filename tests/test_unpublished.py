@@ -233,6 +233,28 @@ recurrence sizes_of_no_input {
   update h' = 0.9 * h + x
   output y = w * (h' . h')
 }""",
+    "gated_steps": """
+recurrence gated_steps(n = 2) {
+  dim N = 4, P = 3
+  input q : [N]; k : [n, N] unit; v : [n, P]; a_raw : [n]
+  gate a : [n] in (0, 1) = sigmoid(a_raw)
+  state S : real [N, P]; z : real [N]
+  update S' = S; z' = z
+         for j in 1..n: {
+           S' = a[j] * S' + k[j] v[j]^T
+           z' = a[j] * z' + k[j]
+         }
+  output o = S'^T q / max(abs(z'^T q), 1)
+}""",
+    "turning_entries": """
+recurrence turning_entries {
+  dim N = 4, P = 3
+  input q, k : [N] unit; v : [P]; th : [N]; a_raw : scalar
+  gate beta in (0, 1) = sigmoid(raw); g <= 0 = -softplus(a_raw)
+  state S : complex [N, P]
+  update S' = (I - beta * k k^H) (exp(g) * diag(cis(pi * tanh(th))) S) + beta * k v^T
+  output o = Re(S'^T q)
+}""",
 }
 
 

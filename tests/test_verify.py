@@ -142,7 +142,7 @@ def test_a_part_in_a_process_finds_what_it_does_here(tmp_path, monkeypatch):
     path = ROOT / "examples" / "echo.ssm"
     source = Source(path.name, path.read_text(encoding="utf-8"))
     (spec,) = compiler.check(source).after("resolve")[source.name].recurrences
-    monkeypatch.setattr(verify_apart, "parts", lambda cores, device: parts(cores)[:1])
+    monkeypatch.setattr(verify_apart, "parts", lambda cores, device, is_quick: parts(cores)[:1])
     shown = []
     apart = verify_apart.verify(source, spec, device="cpu", cores=2, jobs=2, shown=shown.append)
     here = verify_checks(jit.packages(source, {})[spec.name], spec, parts(2)[0])
@@ -156,7 +156,7 @@ def test_a_part_in_a_process_finds_what_it_does_here(tmp_path, monkeypatch):
 def test_kernels_are_verified_without_a_gpu(tmp_path, monkeypatch):
     """Both directions and the step, in a process of its own."""
     monkeypatch.setenv("SSMGEN_CACHE", str(tmp_path))
-    monkeypatch.setattr(verify_apart, "parts", lambda cores, device: parts(cores, device)[:1])
+    monkeypatch.setattr(verify_apart, "parts", lambda cores, device, is_quick: parts(cores, device)[:1])
     text = """recurrence leak {
   dim    N = 8, P = 8
   input  k, q : [N]; v : [P]; raw : scalar

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .. import algebra
 from ..expressions import key
 from ..features._facts import Facts
+from ..logarithm import log_of
 from ..plan import Member, Row
 from ..recurrence import Transition, Write
 
@@ -62,7 +63,7 @@ class _Members:
                 taken.append((self.names.index(term.source), term.coefficient))
         if own is None:
             raise NoMembers(f"nothing of `{name}` itself survives a token")
-        log = algebra.const(0) if algebra.is_one(own) else algebra.log_of(own, self.recurrence)
+        log = algebra.const(0) if algebra.is_one(own) else log_of(own, self.recurrence)
         if log is None:
             raise NoMembers(f"what a token keeps of `{name}` is not proved greater than 0")
         return Member(name, log, None if row is None else row[1], tuple(taken))

@@ -15,6 +15,7 @@ from ..delays import previous
 from ..diagnostics import Diagnostic, Label, Severity
 from ..expressions import constant, key, nodes, uses_index
 from ..features._facts import PURE, Facts
+from ..logarithm import log_of
 from ..plan import Row
 from ..recurrence import Generator, Recurrence, Transition, Write
 from ..source import Span
@@ -161,7 +162,7 @@ class _Rows:
         for decay, rows in groups:
             log = None
             if decay is not None and not algebra.is_one(decay):
-                log = algebra.log_of(decay, self.recurrence)
+                log = log_of(decay, self.recurrence)
                 if log is None:
                     return self._not_positive(decay)
                 if wide and log.type.is_scalar:

@@ -328,9 +328,12 @@ def _size_source(name: str, types: dict[str, Type]) -> str | None:
 
 
 def _identity_lines(scope: Scope, token: tuple[str, ...]) -> tuple[str, ...]:
-    like = identifier(scope.spec.states[0].name)
+    first = scope.spec.states[0]
+    like = identifier(first.name)
+    # a real matrix also beside a complex state
+    dtype = f"{like}.dtype.to_real()" if first.type.field == "complex" else f"{like}.dtype"
     return tuple(
-        f"{name} = torch.eye({eager_text.count_text(size)}, dtype={like}.dtype, device={like}.device)"
+        f"{name} = torch.eye({eager_text.count_text(size)}, dtype={dtype}, device={like}.device)"
         for size, name in scope.names.identities.items()
         if _mentions(token, name)
     )

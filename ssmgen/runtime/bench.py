@@ -1,7 +1,7 @@
 """`ssmgen bench`: a package's op beside its floor, its sequential reference, a hand-written chunked form and its peers.
 
-`measure` times one recurrence at one shape; `first_calls`, `bench_accuracy` and `bench_decode` fill in the rest of the report,
-which `describe` opens with the machine and the versions. Times are in seconds, memory in bytes.
+`measure` times one recurrence at one shape; `first_calls`, `bench_accuracy`, `bench_kernels` and `bench_decode` fill in the rest of the
+report, which `describe` opens with the machine and the versions. Times are in seconds, memory in bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .bench_first import first_call
 from .bench_subject import Contender, Subject, contenders
 from .peers import Peer, first_line
 
-FORMAT = 2
+FORMAT = 3
 """The number of the report's format."""
 
 SHAPES = {"cpu": ((1, 4096, 4),), "cuda": ((4, 8192, 16), (1, 32768, 16), (1, 4096, 16))}
@@ -42,7 +42,7 @@ def describe(device: str, rates: floors.Rates, peers: list[Peer]) -> dict:
         versions["triton"] = None
     for peer in peers:
         versions |= peer.versions
-    return {"format": FORMAT, "device": about, "versions": versions, "runs": [], "decode": [], "accuracy": []}
+    return {"format": FORMAT, "device": about, "versions": versions, "runs": [], "decode": [], "accuracy": [], "first_calls": []}
 
 
 def first_calls(subject: Subject, shape: tuple[int, int, int], folder: Path) -> dict[str, dict]:
@@ -89,6 +89,7 @@ def measure(subject: Subject, shape: tuple[int, int, int], rates: floors.Rates, 
         "recurrence": subject.spec.name, "axes": list(subject.axes), "device": subject.device, "dtype": str(subject.dtype).split(".")[-1],
         "shape": {"batch": batch, "tokens": tokens, "heads": heads}, "sizes": subject.sizes,
         "floors": {d: {"seconds": floor[d], "bytes": work[d].bytes, "flops": work[d].flops} for d in work}, "rows": rows,
+        "kernels": None,
     }  # fmt: skip
 
 

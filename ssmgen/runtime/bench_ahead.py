@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from .cross_compile import compile_ahead
 from .launches import Launch, has_kernels, recorded
 
 
-def compiled(subjects: Iterable[Subject], shapes: tuple[tuple[int, int, int], ...], say: Callable[[str], object]) -> None:
+def compiled(
+    subjects: Iterable[Subject], shapes: tuple[tuple[int, int, int], ...], parts: Collection[str], say: Callable[[str], object]
+) -> None:
     """Compile into Triton's cache what the ops launch at some shapes (batch, tokens, heads), where they are compared, and in steps.
 
-    What cannot be run or compiled is left: it says so where it is measured.
+    parts: of `commands.PARTS`, those that will be timed. What cannot be run or compiled is left: it says so where it is measured.
     """
     found: dict[tuple[str, str], Launch] = {}
     for subject in subjects if importlib.util.find_spec("triton") else ():
@@ -29,8 +31,9 @@ def compiled(subjects: Iterable[Subject], shapes: tuple[tuple[int, int, int], ..
             continue
         say(f"what {subject.spec.name} launches")
         compared = (1, min(shapes[0][1], TOKENS), min(shapes[0][2], HEADS))
-        whole = (compared, *shapes) if (folder / "kernels.py").exists() else ()  # the torch form would run, and launch nothing
-        for run in (*(_both(subject, shape) for shape in whole), *_steps(subject, shapes[0][2])):
+        is_whole = "operator" in parts and (folder / "kernels.py").exists()  # the torch form would run, and launch nothing
+        whole = [_both(subject, shape) for shape in (compared, *shapes) if is_whole]
+        for run in (*whole, *(_steps(subject, shapes[0][2]) if "decode" in parts else ())):
             with recorded({"dtype": "", "call": "", "is_packed": False}) as launches, suppress(Exception):
                 run()
             found = {**launches, **found}

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .bench_subject import Subject
@@ -22,9 +24,10 @@ LONGEST = 600.0
 
 
 def first_call(subject: Subject, shape: tuple[int, int, int], cache: Path, peer: Peer | None = None, longest: float = LONGEST) -> dict:
-    """`seconds` of the first forward + backward of the op, or of a peer; `failure` where there was none.
+    """`seconds` of the first forward + backward of the op, or of a peer; `failure` where there was none; `compiled`, what Triton did
+    in it: the number of kernels, seconds of them all, and of the one that took longest.
 
-    `cache` is an empty folder; compiled kernels are left in it.
+    `cache` is an empty folder: whatever is cached on the way to machine code, by Triton, torch or the driver, is left in it.
     """
     request = {
         "name": subject.source.name, "text": subject.source.text, "dims": dict(subject.dims), "recurrence": subject.spec.name,
@@ -32,17 +35,44 @@ def first_call(subject: Subject, shape: tuple[int, int, int], cache: Path, peer:
     }  # fmt: skip
     root = str(Path(__file__).resolve().parents[2])
     found = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": found}
+    environment = {**os.environ, **_caches(cache), "PYTHONPATH": found}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ssmgen.runtime.bench_first"], input=json.dumps(request), capture_output=True, text=True,
             env=environment, timeout=longest,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return {"seconds": None, "failure": f"no first call within {longest:.0f} s"}
+        return _failed(f"no first call within {longest:.0f} s")
     if done.returncode:
-        return {"seconds": None, "failure": (done.stderr.strip().splitlines() or ["no words"])[-1][:120]}
+        return _failed((done.stderr.strip().splitlines() or ["no words"])[-1][:120])
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """Where a process finds nothing that was compiled before."""
+    return {"TRITON_CACHE_DIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"), "CUDA_CACHE_PATH": str(folder / "driver")}
+
+
+def _failed(words: str) -> dict:
+    return {"seconds": None, "failure": words, "compiled": None}
+
+
+@contextmanager
+def _listening() -> Iterator[list[float]]:
+    """While inside, the seconds that Triton compiles each kernel, without those that a cache has; none without Triton."""
+    taken: list[float] = []
+    if not importlib.util.find_spec("triton"):
+        yield taken
+        return
+    from triton import knobs  # imported now: the package imports it at its first call, and a peer has it already
+
+    def told(*, times, cache_hit, **_) -> None:
+        if not cache_hit:
+            taken.append(times.total * 1e-6)
+
+    with knobs.compilation.scope():
+        knobs.compilation.listener = told
+        yield taken
 
 
 def answer(request: dict) -> dict:
@@ -53,8 +83,6 @@ def answer(request: dict) -> dict:
     from . import bench_clock, peers
     from .bench_subject import subjects
 
-    if importlib.util.find_spec("triton"):
-        import triton  # noqa: F401  (the package imports it at its first call; a peer has it already)
     device = request["device"]
     found = [] if request["peer"] is None else peers.load(Path(request["peer"][0]))
     (subject,) = (
@@ -71,16 +99,22 @@ def answer(request: dict) -> dict:
 
     torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)  # the device and its library of products are up
     bench_clock.wait(device)
-    begin = time.perf_counter()
-    y = call()
-    y.backward(torch.ones_like(y))
-    bench_clock.wait(device)
-    return {"seconds": time.perf_counter() - begin, "failure": ""}
+    with _listening() as taken:
+        begin = time.perf_counter()
+        y = call()
+        y.backward(torch.ones_like(y))
+        bench_clock.wait(device)
+        seconds = time.perf_counter() - begin
+    return {
+        "seconds": seconds,
+        "failure": "",
+        "compiled": {"kernels": len(taken), "seconds": sum(taken), "longest": max(taken, default=0.0)},
+    }
 
 
 if __name__ == "__main__":
     try:
         reply = answer(json.load(sys.stdin))
     except Exception as error:
-        reply = {"seconds": None, "failure": f"{type(error).__name__}: {first_line(error)}"}
+        reply = _failed(f"{type(error).__name__}: {first_line(error)}")
     print("\n" + json.dumps(reply))

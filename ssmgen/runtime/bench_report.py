@@ -1,12 +1,13 @@
-"""Reports of `ssmgen bench` as one Markdown table for each machine, and the place of such tables in a document.
+"""Reports of `ssmgen bench` as Markdown tables, two for each machine, and the place of such tables in a document.
 
-A row is a recurrence at a shape: its axes, its times and floors, and the fastest peer of the same run whose results were right.
+A row of the first is a recurrence at a shape: its axes, its times and floors, and the fastest peer of the same run whose results were
+right. A row of the second is a recurrence and a way of launching its step: a token's time by the number of sequences.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .bench_table import device
@@ -15,6 +16,10 @@ BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 """The lines of a document between which its tables stand."""
 
 HEAD = ("recurrence, (B, T, H)", "axes", "forward", "forward + backward", "peak", "first call", "best peer of the same run")
+
+
+SIZED = 3
+"""The format since which a step's row says of which sizes it is."""
 
 
 class ReportError(Exception):
@@ -27,20 +32,27 @@ def read(paths: Iterable[Path]) -> list[dict]:
     for path in paths:
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            found.append({key: report[key] for key in ("device", "versions", "runs")})
+            steps = report["decode"] if report["format"] >= SIZED else []
+            found.append({**{key: report[key] for key in ("device", "versions", "runs")}, "decode": steps})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ReportError(f"{path}: no report of `ssmgen bench --json`: {type(error).__name__}: {error}") from None
     return found
 
 
 def tables(reports: list[dict]) -> str:
-    """Markdown: a table for each machine and set of versions; peers' versions stand beside their names."""
-    machines: dict[str, list[str]] = {}
+    """Markdown: tables for each machine and set of versions; peers' versions stand beside their names."""
+    machines: dict[str, tuple[list[str], list[dict]]] = {}
     for report in reports:
-        machines.setdefault(_machine(report), []).extend(_row(run, report["versions"]) for run in report["runs"])
+        rows, steps = machines.setdefault(_machine(report), ([], []))
+        rows += [_row(run, report["versions"]) for run in report["runs"]]
+        steps += report["decode"]
     parts = []
-    for machine, rows in machines.items():
-        parts.append("\n".join([machine, "", _cells(HEAD), _cells(["---"] * len(HEAD)), *sorted(rows)]))
+    for machine, (rows, steps) in machines.items():
+        unit = "times the floor of the device in parentheses:"
+        if rows:
+            parts.append("\n".join([f"{machine}; milliseconds, {unit}", "", *_table(HEAD, sorted(rows))]))
+        if steps:
+            parts.append("\n".join([f"{machine}; one token, microseconds, {unit}", "", *_steps(steps)]))
     return "\n\n".join(parts)
 
 
@@ -60,13 +72,32 @@ def _machine(report: dict) -> str:
         for word in ("python", "torch", "triton")
         if versions.get(word) and (word, about["kind"]) != ("triton", "cpu")
     )
-    return f"{device(report)}; {own}; milliseconds, times the floor of the device in parentheses:"
+    return f"{device(report)}; {own}"
+
+
+def _steps(steps: list[dict]) -> list[str]:
+    """A row a recurrence and way of launching, a column a number of sequences."""
+    batches = sorted({step["batch"] for step in steps})
+    taken: dict[tuple[str, str], dict[int, str]] = {}
+    for step in steps:
+        name = f"`{step['recurrence']}`, {step['heads']} heads, {_sizes(step)}"
+        cell = "" if step["seconds"] is None else f"{step['seconds']['median'] * 1e6:.1f} ({step['over_floor']:.1f})"
+        taken.setdefault((name, step["launch"]), {})[step["batch"]] = cell
+    rows = [_cells([*place, *(cells.get(batch, "") for batch in batches)]) for place, cells in sorted(taken.items())]
+    return _table(["recurrence", "launch", *(f"B = {batch}" for batch in batches)], rows)
+
+
+def _table(head: Sequence[str], rows: list[str]) -> list[str]:
+    return [_cells(head), _cells(["---"] * len(head)), *rows]
+
+
+def _sizes(measured: dict) -> str:
+    return ", ".join([*(f"{name}={value:g}" for name, value in measured["sizes"].items()), measured["dtype"]])
 
 
 def _row(run: dict, versions: dict) -> str:
     shape, own = run["shape"], next(row for row in run["rows"] if row["kind"] == "op")
-    sizes = ", ".join(f"{name}={value:g}" for name, value in run["sizes"].items())
-    name = f"`{run['recurrence']}`, ({shape['batch']}, {shape['tokens']}, {shape['heads']}), {sizes}, {run['dtype']}"
+    name = f"`{run['recurrence']}`, ({shape['batch']}, {shape['tokens']}, {shape['heads']}), {_sizes(run)}"
     peak = "" if own["peak_bytes"] is None else f"{own['peak_bytes'] / 2**30:.2f} GiB"
     first = "" if own["first_call_seconds"] is None else f"{own['first_call_seconds']:.1f} s"
     return _cells([name, ", ".join(run["axes"]), _time(own, "forward"), _time(own, "both"), peak, first, _peer(run, versions)])

@@ -46,6 +46,34 @@ def shape_table(run: dict):
     return table
 
 
+NAME = 84
+"""Letters of a kernel's name in a table: those of torch's templates go on for lines."""
+
+
+def kernel_table(run: dict, direction: str):
+    """The kernels of one recurrence at one shape, forward or backward."""
+    from rich.table import Table
+
+    found, shape = run["kernels"][direction], run["shape"]
+    title = f"{run['recurrence']}: B={shape['batch']}, T={shape['tokens']}, H={shape['heads']}, {direction}, kernel by kernel"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    total = found["kernel_seconds"]
+    table.add_column("kernel", f"{sum(row['launches'] for row in found['kernels'])} launches, in all")
+    for column, foot in (("launches", ""), ("us", f"{1e6 * total:.1f}"), ("share", "100.0%")):
+        table.add_column(column, foot, justify="right")
+    for row in found["kernels"]:
+        name = row["name"] if len(row["name"]) <= NAME else f"{row['name'][: NAME - 3]}..."
+        table.add_row(_plain(name), str(row["launches"]), f"{1e6 * row['seconds']:.1f}", f"{100 * row['share']:.1f}%")
+    floor, wide = found["floor"], f"{found['kernels_over_bytes']:.2f} times"
+    table.caption = (
+        f"measured {_ms(found['measured']['median'])} ms: kernels {_ms(total)}, {wide} the bytes that must move "
+        f"({floor['bytes'] / 2**20:,.0f} MiB, {_ms(floor['bytes_seconds'])} ms; floor {_ms(floor['seconds'])} ms); beside kernels "
+        f"{_ms(found['beside_seconds'])}; the host hands a run over in {_ms(found['host_seconds'])} ms"
+    )
+    table.caption_justify = "left"
+    return table
+
+
 def decode_table(name: str, rows: list[dict]):
     """One token, by batch size and way of launching."""
     from rich.table import Table
@@ -65,14 +93,61 @@ def decode_table(name: str, rows: list[dict]):
     return table
 
 
+def first_table(name: str, rows: list[dict]):
+    """The first call of an op and of its peers."""
+    from rich.table import Table
+
+    shape = "B={batch}, T={tokens}, H={heads}".format(**rows[0]["shape"])
+    table = Table(title=f"{name}: {shape}, the first forward + backward of a process, nothing cached", title_justify="left")
+    table.add_column("")
+    for column in ("s", "kernels of Triton", "compiled in s", "the longest s"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        what = f"{row['what']}\n  [dim]{_plain(row['failure'])}[/]" if row["failure"] else row["what"]
+        done = row["compiled"] or {"kernels": None, "seconds": None, "longest": None}
+        numbers = (_number(done["kernels"], 1, ".0f"), _number(done["seconds"], 1, ".1f"), _number(done["longest"], 1, ".1f"))
+        table.add_row(what, _number(row["seconds"], 1, ".1f"), *numbers)
+    return table
+
+
+def steps_table(rows: list[dict]):
+    """One token of several recurrences side by side, each also as a multiple of the first."""
+    from rich.table import Table
+
+    names, places = (list(dict.fromkeys(map(key, rows))) for key in (lambda row: row["recurrence"], _place))
+    table = Table(title="one token, us, and times the first", title_justify="left")
+    for column in ("batch", "H", "launch", *names):
+        table.add_column(column, justify="left" if column == "launch" else "right")
+    for place in places:
+        taken = {row["recurrence"]: row["seconds"]["median"] for row in rows if _place(row) == place and row["seconds"]}
+        cells = [f"{1e6 * taken[name]:.1f}{_beside(taken, name, names[0])}" if name in taken else "-" for name in names]
+        table.add_row(*map(str, place), *cells)
+    return table
+
+
+def _place(row: dict) -> tuple:
+    return row["batch"], row["heads"], row["launch"]
+
+
+def _beside(taken: dict[str, float], name: str, first: str) -> str:
+    return "" if name == first or first not in taken else f" ({taken[name] / taken[first]:.2f}x)"
+
+
 def legend(report: dict) -> list[str]:
     """What the columns mean."""
-    lines = [
-        "medians; floor: bytes that must move / copy rate, or operations / product rate if longer; ratio to op: forward, fwd+bwd",
+    lines = ["medians; floor: bytes that must move / copy rate, or operations / product rate if longer"]
+    if not report["runs"]:
+        return lines
+    lines += [
+        "ratio to op: forward, fwd+bwd",
         "max error: root mean square, relative, of the output or the worst gradient against the reference in float64, on a small shape",
     ]
     if any(row["first_call_seconds"] for run in report["runs"] for row in run["rows"]):
         lines.append("first call: forward + backward in a fresh process, no kernel cached; at the first shape only")
+    if any(run["kernels"] for run in report["runs"]):
+        lines.append(
+            "kernel by kernel: of one profiled run, the cache flushed before it; backward: gradients of all arguments, without forward"
+        )
     if any((row["accuracy"] or {}).get("known") for run in report["runs"] for row in run["rows"]):
         lines.append("*: gradients known to be wrong on this machine; the time is what they cost")
     return lines

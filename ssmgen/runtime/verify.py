@@ -20,7 +20,7 @@ from . import interpreter
 from .doctor import examine
 from .load import load
 from .verify_checks import OP_CHECKS, REFERENCE_CHECKS, Check, Row
-from .verify_kernels import SLACK, compilation, decode, kernels
+from .verify_kernels import QUICK, SLACK, compilation, decode, kernels
 from .verify_modules import layers, module
 from .verify_subject import Subject
 
@@ -36,31 +36,43 @@ CHECKS = {
 """Every check, in order, by the name that progress shows."""
 
 
-def parts(cores: int, device: str = "cuda") -> tuple[Mapping[str, Check], ...]:
+def parts(cores: int, device: str = "cuda", is_quick: bool = False) -> tuple[Mapping[str, Check], ...]:
     """The checks in parts that need nothing of each other, each for a process: what a part launches it compiles first, those of one
-    dtype by their share of the cores. Where kernels are interpreted, those of the kernels alone."""
-    if device == interpreter.DEVICE:
-        return tuple({"kernels": partial(kernels, dtypes=(t,)), "decode kernel": partial(decode, dtypes=(t,))} for t in SLACK)
-    share = max(1, cores // len(SLACK))
+    dtype by their share of the cores. Where kernels are interpreted, or quickly compared, those of the kernels alone."""
+    dtypes = QUICK if is_quick else tuple(SLACK)
+    share = max(1, cores // len(dtypes))
+    of_kernels = [_of_kernels((dtype,), share, is_quick) for dtype in dtypes]
+    if device == interpreter.DEVICE:  # nothing is compiled
+        return tuple({name: check for name, check in part.items() if name != "compilation"} for part in of_kernels)
+    if is_quick:
+        return tuple(of_kernels)
     small = partial(compilation, dtypes=(), workers=share)
-    found: list[Mapping[str, Check]] = [REFERENCE_CHECKS]
-    found += [{"compilation": small, **dict(list(OP_CHECKS.items())[half::2])} for half in range(2)]
-    for dtype in SLACK:
-        own = {"dtypes": (dtype,)}
-        compiled = partial(compilation, **own, is_small=False, workers=share)
-        found.append({"compilation": compiled, "kernels": partial(kernels, **own), "decode kernel": partial(decode, **own)})
-    return (*found, {"module": module, "layers": layers})
+    halves = [{"compilation": small, **dict(list(OP_CHECKS.items())[half::2])} for half in range(2)]
+    return (REFERENCE_CHECKS, *halves, *of_kernels, {"module": module, "layers": layers})
+
+
+def quick(cores: int) -> Mapping[str, Check]:
+    """The checks of a quick comparison, for one process."""
+    return _of_kernels(QUICK, cores, True)
+
+
+def _of_kernels(dtypes: tuple[str, ...], workers: int, is_quick: bool) -> Mapping[str, Check]:
+    own = {"dtypes": dtypes, "is_quick": is_quick}
+    compiled = partial(compilation, **own, is_small=False, workers=workers)
+    return {"compilation": compiled, "kernels": partial(kernels, **own), "decode kernel": partial(decode, **own)}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on one package, in order. known_bad: what is publicly reported of this GPU's compiler."""
+    """What was measured on one package, in order. known_bad: what is publicly reported of this GPU's compiler. is_quick: a few trials
+    of the kernels, and none of the other checks."""
 
     name: str
     device: str
     rows: tuple[Row, ...]
     seconds: float
     known_bad: tuple[str, ...] = ()
+    is_quick: bool = False
 
     @property
     def passed(self) -> bool:
@@ -76,14 +88,15 @@ class Report:
         """The report as JSON; an infinite error is the string "inf"."""
         rows = [{**asdict(row), "error": row.error if row.error < float("inf") else "inf", "passed": row.passed} for row in self.rows]
         report = {"name": self.name, "device": self.device, "passed": self.passed, "seconds": round(self.seconds, 3), "rows": rows}
-        return json.dumps({**report, "known_bad": list(self.known_bad)}, indent=2)
+        return json.dumps({**report, "known_bad": list(self.known_bad), "is_quick": self.is_quick}, indent=2)
 
     def table(self):
         """The report as a rich table."""
         from rich.table import Table
 
         caption = "\n".join(self.known_bad) or None
-        table = Table(title=f"{self.name} on {self.device}", title_justify="left", caption=caption, caption_justify="left")
+        title = f"{self.name} on {self.device}{', quickly: a few trials of its kernels' if self.is_quick else ''}"
+        table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         for heading, justify in (
             ("check", "left"),
             ("compared", "left"),
@@ -124,8 +137,10 @@ def verify_checks(
     device: str = "cpu",
     progress: Callable[[str], None] = lambda words: None,
     shown: Callable[[Row], None] = lambda row: None,
+    is_quick: bool = False,
 ) -> Report:
-    """As `verify`, for some of `CHECKS`: `REFERENCE_CHECKS` need no more of the package than `reference.py`."""
+    """As `verify`, for some of `CHECKS`: `REFERENCE_CHECKS` need no more of the package than `reference.py`. is_quick: what the report
+    says of them."""
     module = package if isinstance(package, ModuleType) else load(package)
     start = time.perf_counter()
     subject = Subject(module, recurrence, device, progress)
@@ -135,7 +150,7 @@ def verify_checks(
         for row in _rows(name, check, subject):
             rows.append(row)
             shown(row)
-    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, known_bad(device))
+    return Report(recurrence.name, device, tuple(rows), time.perf_counter() - start, known_bad(device), is_quick)
 
 
 def known_bad(device: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from .. import compiler, spec
 from ..source import Source
 from . import commands, interpreter, jit
+from .synchronised import synchronised
 from .verify import Report, known_bad, parts, verify_checks
 from .verify_checks import Row
 
@@ -39,15 +40,18 @@ def verify(
     progress: Callable[[str], None] = lambda words: None,
     shown: Callable[[Row], None] = lambda row: None,
     program: tuple[str, ...] = WORKER,
+    is_quick: bool = False,
+    is_synchronised: bool = False,
 ) -> Report:
     """As `verify.verify`, of the package that a source builds, by at most `jobs` processes, which compile on all `cores`.
 
-    table: of configurations.
+    table: of configurations. is_quick: a few trials of the kernels alone. is_synchronised: every launch is waited for.
     """
     start = time.perf_counter()
     request = {"name": source.name, "text": source.text, "recurrence": recurrence.name, "device": device, "cores": cores}
+    request |= {"is_quick": is_quick, "is_synchronised": is_synchronised}
     request["table"] = None if table is None else str(table.resolve())
-    waiting = list(enumerate(parts(cores, device)))[::-1]
+    waiting = list(enumerate(parts(cores, device, is_quick)))[::-1]
     rows: list[list[Row]] = [[] for _ in waiting]
     answers: queue.Queue[tuple[int, str]] = queue.Queue()
     running: dict[int, _Process] = {}
@@ -72,7 +76,8 @@ def verify(
     finally:
         for process in running.values():
             process.end()
-    return Report(recurrence.name, device, tuple(row for part in rows for row in part), time.perf_counter() - start, known_bad(device))
+    found = tuple(row for part in rows for row in part)
+    return Report(recurrence.name, device, found, time.perf_counter() - start, known_bad(device), is_quick)
 
 
 class _Process:
@@ -123,10 +128,10 @@ def main(request: dict) -> None:
     commands.tuned([package], None if request["table"] is None else Path(request["table"]))
     recurrences = compiler.check(source).after("resolve")[source.name].recurrences
     device = request["device"]
-    with interpreter.acting() if device == interpreter.DEVICE else nullcontext():
+    with interpreter.acting() if device == interpreter.DEVICE else synchronised() if request["is_synchronised"] else nullcontext():
         verify_checks(
             package, next(each for each in recurrences if each.name == request["recurrence"]),
-            parts(request["cores"], device)[request["part"]], device=device,
+            parts(request["cores"], device, request["is_quick"])[request["part"]], device=device,
             progress=lambda words: _say({"words": words}), shown=lambda row: _say({"row": asdict(row)}),
         )  # fmt: skip
 

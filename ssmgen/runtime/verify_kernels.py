@@ -31,6 +31,9 @@ Twice the error of the eager reference in the same dtype is allowed as well, whe
 itself a thousand times, a quotient by what nearly vanishes, or a sum that cancels, no program keeps more digits.
 """
 
+QUICK = ("bfloat16", "float32")
+"""Dtypes of a quick comparison: that of training, and the one whose roundings hide least."""
+
 CANCELLED = {"float32": 2e-4, "float16": 8e-3, "bfloat16": 6e-2}
 """The same of a gate's gradient, which is a difference of sums over the sequence."""
 
@@ -96,33 +99,34 @@ class Measured:
         return self.error / self.tolerance if self.tolerance else self.error
 
 
-def trials(subject: Subject) -> tuple[Trial, ...]:
+def trials(subject: Subject, is_quick: bool = False) -> tuple[Trial, ...]:
     """What reaches every choice of the launchers: the spec's own sizes and others, few programs and many, one chunk and several
-    segments, packed documents of which some are empty; small ones where kernels are interpreted."""
+    segments, packed documents of which some are empty; small ones where kernels are interpreted.
+
+    is_quick: a handful of them, at the spec's own sizes and at odd ones, in segments, in slices, and packed.
+    """
     own = own_sizes(subject)
     odd = sizes_near(subject, ODD)
     if subject.is_interpreted:
         narrow = sizes_near(subject, WIDTHS[0])
-        return (
-            Trial(1, 37, HEADS, narrow),
-            Trial(1, 150, 2, odd, segments=3),
-            Trial(2, 1, 2, odd),
-            Trial(1, 37, 2, odd, (0, 2, 2, 36, 37), segments=2),
-            Trial(2, 134, 2, narrow, is_bare=True, segments=2),
+        quick = (Trial(1, 150, 2, odd, segments=3), Trial(1, 37, 2, odd, (0, 2, 2, 36, 37), segments=2))
+        others = (Trial(1, 37, HEADS, narrow), Trial(2, 1, 2, odd), Trial(2, 134, 2, narrow, is_bare=True, segments=2))
+    else:
+        quick = (
+            Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
+            Trial(2, 1157, HEADS, own, is_bare=True, is_sliced=True),
+            Trial(2, 533, HEADS, odd),
+            Trial(1, 1100, HEADS, odd, (7, 7, 39, 1060, 1100, 1100)),
         )
-    found = (
-        Trial(1, 1157, HEADS, own),
-        Trial(1, 1157, HEADS, own, (0, 200, 200, 201, 1157)),
-        Trial(16, 131, HEADS, own),
-        Trial(2, 1157, HEADS, own, is_bare=True, is_sliced=True),
-        Trial(1, 1601, HEADS, odd, is_sliced=True),
-        Trial(1, 131, HEADS, own, (0, 100, 131), is_bare=True),
-        Trial(2, 533, HEADS, odd),
-        Trial(1, 1100, HEADS, odd, (7, 7, 39, 1060, 1100, 1100)),
-        Trial(3, 1, HEADS, odd),
-        *(Trial(2, 200, HEADS, sizes_near(subject, widths)) for widths in WIDTHS),
-    )
-    return tuple({t.words: t for t in found}.values())
+        others = (
+            Trial(1, 1157, HEADS, own),
+            Trial(16, 131, HEADS, own),
+            Trial(1, 1601, HEADS, odd, is_sliced=True),
+            Trial(1, 131, HEADS, own, (0, 100, 131), is_bare=True),
+            Trial(3, 1, HEADS, odd),
+            *(Trial(2, 200, HEADS, sizes_near(subject, widths)) for widths in WIDTHS),
+        )
+    return tuple({t.words: t for t in (*quick, *(() if is_quick else others))}.values())
 
 
 def own_sizes(subject: Subject) -> dict[str, int]:
@@ -138,17 +142,21 @@ def sizes_near(subject: Subject, widths: tuple[int, ...]) -> dict[str, int]:
     return {**sizes, **dict(subject.recurrence.counts)}
 
 
-def step_trials(subject: Subject) -> tuple[Trial, ...]:
+def step_trials(subject: Subject, is_quick: bool = False) -> tuple[Trial, ...]:
     """The same of the kernel for one token."""
     if subject.is_reversed:
         return ()
     batches = (1, 3) if subject.is_interpreted else (1, 33, 128)
-    return tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own_sizes(subject), sizes_near(subject, ODD)) for batch in batches)
+    own, odd = own_sizes(subject), sizes_near(subject, ODD)
+    found = tuple(Trial(batch, STEPS, HEADS, sizes) for sizes in (own, odd) for batch in batches)
+    return (found[1], found[len(batches)]) if is_quick else found  # a batch at the spec's own sizes, one sequence at odd ones
 
 
-def compilation(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_small: bool = True, workers: int = 0) -> Iterator[Row]:
+def compilation(
+    subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_small: bool = True, workers: int = 0, is_quick: bool = False
+) -> Iterator[Row]:
     """Everything that the checks below launch in some dtypes, and, when `is_small`, those of the operator, compiled now, several at a
-    time: `workers` or one a core. On the processor nothing is.
+    time: `workers` or one a core. On the processor nothing is. is_quick: as of the checks below.
 
     What fails is remembered in `subject.uncompiled`, by the call that needs it: it is not run.
     """
@@ -157,13 +165,14 @@ def compilation(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_small
         return
     calls = []
     if fused:
-        calls += [(f"{dtype}, {trial.words}", differentiated(trial, dtype)) for dtype in dtypes for trial in trials(subject)]
+        calls += [(f"{dtype}, {trial.words}", differentiated(trial, dtype)) for dtype in dtypes for trial in trials(subject, is_quick)]
     if fused and is_small:
         calls += [
             ("small sizes", _small(dtype, start)) for dtype, start in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16",) * 2)
         ]
     if single:
-        calls += [(f"{dtype}, {trial.words}, a step", _stepped(trial, dtype)) for dtype in dtypes for trial in step_trials(subject)]
+        steps = step_trials(subject, is_quick)
+        calls += [(f"{dtype}, {trial.words}, a step", _stepped(trial, dtype)) for dtype in dtypes for trial in steps]
     launches, users = {}, {}
     for words, run in calls:
         subject.say(f"what is launched for {words}")
@@ -215,11 +224,12 @@ def _small(dtype: str, states: str):
     return run
 
 
-def kernels(subject: Subject, dtypes: Iterable[str] = tuple(SLACK)) -> Iterator[Row]:
-    """Every configuration of the chunked kernels, both directions. On the processor nothing is launched."""
+def kernels(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_quick: bool = False) -> Iterator[Row]:
+    """Every configuration of the chunked kernels, both directions, or those that few trials reach. On the processor nothing is launched."""
     module = subject.kernels("_kernels")
     if module is not None:
-        yield from _measured("kernels", subject, trials(subject), dtypes, "", lambda trial, dtype: compare(subject, module, trial, dtype))
+        chosen = trials(subject, is_quick)
+        yield from _measured("kernels", subject, chosen, dtypes, "", lambda trial, dtype: compare(subject, module, trial, dtype))
 
 
 def _measured(
@@ -241,11 +251,11 @@ def _measured(
         yield from (*rows(check, found), *failed)
 
 
-def decode(subject: Subject, dtypes: Iterable[str] = tuple(SLACK)) -> Iterator[Row]:
-    """Every configuration of the kernel for one token. On the processor nothing is launched."""
+def decode(subject: Subject, dtypes: Iterable[str] = tuple(SLACK), is_quick: bool = False) -> Iterator[Row]:
+    """Every configuration of the kernel for one token, or those that few trials reach. On the processor nothing is launched."""
     module = subject.kernels("_decode")
     if module is not None:
-        trials = step_trials(subject)
+        trials = step_trials(subject, is_quick)
         yield from _measured(
             "decode kernel", subject, trials, dtypes, ", a step", lambda trial, dtype: compare_steps(subject, module, trial, dtype)
         )

@@ -74,6 +74,7 @@ class Columns:
             kernel=kernel,
             shared=shared,
             takes_turns=takes_turns,
+            sharers="H // G" if group else "H",
             fewest=fewest,
             fewest_in_gradients="2" if summed else fewest,
             stores=stores,

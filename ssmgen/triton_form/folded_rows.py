@@ -14,6 +14,7 @@ from .. import algebra
 from ..backends.torch_pointwise import UnsupportedOperand
 from ..expressions import factors, key, nodes
 from ..kernel import Kernels
+from ..logarithm import log_of
 from ..plan import Classified, Folded, Walk
 from ..source import NOWHERE
 from ..spec import ONE, Add, Delayed, Element, Expr, Neg, Ref, Type
@@ -117,7 +118,7 @@ class _Fold:
             return None
         number, above, below = factors(query)
         for place, factor in enumerate(above):
-            log = algebra.log_of(factor, self.recurrence) if factor.type.is_scalar else None
+            log = log_of(factor, self.recurrence) if factor.type.is_scalar else None
             if log is not None and key(log) == key(self.walk.log_decay):
                 return algebra.product(number, (*above[:place], *above[place + 1 :]), below)
         return None

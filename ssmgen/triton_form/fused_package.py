@@ -130,6 +130,7 @@ class ColumnsPackage:
     fewest: str  # tokens of a tile
     fewest_in_gradients: str
     takes_turns: bool  # a program of it takes some heads in turn
+    sharers: str  # of so many, which share what stands before them
     stores: tuple[str, ...]
     gradient: Walked
     before_heads: tuple[CodeLine, ...]  # of the gradients: what the heads of a group share

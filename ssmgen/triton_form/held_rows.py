@@ -4,6 +4,7 @@ what its rows read of each other. What is kept for backward it writes then alone
 from __future__ import annotations
 
 from ..torch_form.tokens import level
+from .operands import column
 from .row_operands import RowOperands
 from .row_places import ZERO, Placed
 from .rows_package import Held, HeldOperand, HeldRead, HeldReader, HeldRow, Reader
@@ -30,8 +31,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
 
     def columns(letter: str, number: int) -> str:
         """What an operand has at the rows of a number; '' for zeros."""
-        expr = _expr(writer, letter, number)
-        if expr is ZERO:
+        if _is_zero(writer, letter, number):
             return ""
         if letter not in writer.places:
             return writer.columns_of[letter, number]
@@ -40,7 +40,7 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
         text = f"_tile({placed.argument}, {_place(placed, number)}, {writer.K}, BK, o_n, m_t)"
         tiles[own] = CodeLine("", own, text, "[CT, BK]")
         factor = writer.factors_of.get((letter, number))
-        return f"({own} * ({factor})[:, None])" if factor and " " in factor else f"({own} * {factor}[:, None])" if factor else own
+        return f"({own} * {column(factor)})" if factor else own
 
     keys = {number: columns("k", number) for number in numbers}
     key_tiles = tuple(tiles.values())
@@ -96,9 +96,6 @@ def held_rows(writer: RowOperands, readers: list[Reader], kept: tuple[str, ...])
         key_tile=key_tile,
         has_zeros=any("b_zero" in text for text in (key_tile, *(reader.tile for reader in found))),
         is_stacked=len(found) == 2 and found[0].is_narrow == found[1].is_narrow,
-        is_single=writer.count == 1,
-        is_several=writer.count > 1,
-        count=writer.count,
     )
 
 
@@ -129,12 +126,10 @@ def _sums(writer: RowOperands, tail: dict[int, str], needs_before: bool) -> tupl
     return [line for line in lines if line.target != "b_Gx" or "b_Gx" in used or any("b_Gx" in other.text for other in lines)], sums, before
 
 
-def _expr(writer: RowOperands, letter: str, number: int) -> object:
-    """ZERO where an operand of keys is none."""
+def _is_zero(writer: RowOperands, letter: str, number: int) -> bool:
+    """Whether the rows of a number have no operand of keys."""
     row = writer.walk.rows[number]
-    if letter == "k":
-        return writer.key_of(row)
-    return ZERO if letter == "e" and row.erase is None else None
+    return (letter == "k" and writer.key_of(row) is ZERO) or (letter == "e" and row.erase is None)
 
 
 def _place(placed: Placed, number: int) -> str:

@@ -83,7 +83,7 @@ class RowColumns(RowOperands):
         row = f"({row}) // STEP * STEP - 1" if later == "b_Gx" else row
         parts = [f"_numbers({self._factor(name)}, i_s, o_j, BC // {self.count})"] if self._factor(name) else []
         parts += [f"tl.exp2(_sum_row(sums, i_s, {row}, BC))"] if self.has_decay else []
-        return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
+        return _beside_columns(parts)
 
     @property
     def whole_count(self) -> int:
@@ -117,4 +117,9 @@ class RowColumns(RowOperands):
             return ""
         parts = [self._number(letter)] if self._factor(letter) else []
         parts += [f"tl.exp2({later})"] if self.has_decay else []
-        return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)
+        return _beside_columns(parts)
+
+
+def _beside_columns(parts: list[str]) -> str:
+    """What multiplies columns by the product of some numbers of every row; nothing by none."""
+    return f" * ({' * '.join(parts)})[:, None]" if len(parts) > 1 else "".join(f" * {part}[:, None]" for part in parts)

@@ -13,6 +13,7 @@ from ..bounds import bounds_of
 from ..differentiate import inner_of
 from ..expressions import factors, key
 from ..kernel import KEY, ROW, VALUE, Kernels
+from ..logarithm import log_of
 from ..plan import Row, Walk, widths
 from ..recurrence import Recurrence
 from ..spec import Dim, Expr, Ref
@@ -44,7 +45,7 @@ def _row_after_decay(row: Row, recurrence: Recurrence) -> Row | None:
     if row.erase is None or row.log_decay is None:
         return row
     for factor in factors(row.erase)[1]:
-        log = algebra.log_of(factor, recurrence)
+        log = log_of(factor, recurrence)
         if log is not None and key(log) == key(row.log_decay):
             rest = algebra.quotient(row.erase, factor)
             if rest is not None and rest.type == row.erase.type:

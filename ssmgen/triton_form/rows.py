@@ -85,12 +85,11 @@ class RowWriter(RowColumns):
             name=name,
             columns=columns,
             paired=self._of_key_tile(name, columns) if self.is_wide else walked,
-            pair_pointers="".join(f"{n}, " for n in (name, "k") if not (n == "e" and n in self.places)),
+            pair_pointers="".join(f"{n}, " for n in self._paired(name)),
             pair_numbers="".join(f"{f}, " for f in map(self._factor, (name, "k")) if f),
             pair_factor="" if self.is_wide else " * ".join(factors),
             walked=walked,
             is_erase=is_erase,
-            is_inclusive=is_inclusive,
             is_before=is_before,
             moves_before=self.has_decay and is_before,
             is_by_row=(is_erase or self.count == 1) and not is_value,
@@ -123,10 +122,13 @@ class RowWriter(RowColumns):
             buffers=tuple(self._dual_buffers(f"q{suffix}", f"pairs{suffix}")) if is_value else (),
         )
 
+    def _paired(self, name: str) -> list[str]:
+        """The operands that pairs are made of: an erase key that is placed is read with the key."""
+        return [n for n in (name, "k") if not (n == "e" and n in self.places)]
+
     def _passed(self, name: str, made: str) -> str:
         """What a function of pairs is given by the kernel that makes operands."""
-        own = [n for n in (name, "k") if not (n == "e" and n in self.places)]
-        passed = [self.places[n].argument if n in self.places else f"made_{n}" for n in own]
+        passed = [self.places[n].argument if n in self.places else f"made_{n}" for n in self._paired(name)]
         passed += ["made_sums"] * self.has_decay + [f"made_{f}" for f in map(self._factor, (name, "k")) if f]
         return "".join(f"{n}, " for n in (*passed, f"made_{made}"))
 
@@ -256,9 +258,8 @@ class RowWriter(RowColumns):
             legend=self._legend(readers),
             helpers=helpers(texts),
             count=self.count,
-            has_token_buffers=self.count > 1 and any(
-                r.name not in self.places or self.lone(r.name) is not None for r in (*queries, *duals)
-            ),
+            has_factors=any(factors.values()),
+            has_token_buffers=self.count > 1 and any(r.name not in self.places or self.lone(r.name) is not None for r in askers),
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
@@ -286,6 +287,7 @@ class RowWriter(RowColumns):
             leaves_before=erases_before if self.count > 1 else reads_before,
             count_text=count_text,
             step=self.step,
+            names_step=(self.has_decay and reads_before) or (self.step > 1 and (self.has_decay or self.has_erase)),
             block=str(self.plan.block * self.count) if self.plan.is_bounded else str(self.step),
             span_parameters="BLOCK: tl.constexpr, LIMIT: tl.constexpr, " if self.is_wide else "",
             span_arguments="BLOCK, LIMIT, " if self.is_wide else "",

@@ -71,7 +71,6 @@ class Reader:
     pair_factor: str  # which then is this
     walked: str  # the tile that the walk reads
     is_erase: bool
-    is_inclusive: bool
     is_before: bool  # stands before what its row writes
     moves_before: bool  # and a decay lies between
     is_by_row: bool  # its keys lie row by row, not token by token
@@ -188,9 +187,6 @@ class Held:
     key_tile: str
     has_zeros: bool
     is_stacked: bool  # two readers share products
-    is_single: bool  # row a token
-    is_several: bool
-    count: int
 
 
 @dataclass(frozen=True)
@@ -209,6 +205,7 @@ class RowsPackage:
     legend: tuple[str, ...]
     helpers: tuple[str, ...]
     count: int
+    has_factors: bool  # numbers that multiply operands where inputs lie
     has_token_buffers: bool  # a column a token, of which a token's rows are several
     has_steps: bool  # rows that act together
     reader_count: int  # of keys: what they read of the rows of a chunk is kept
@@ -237,6 +234,7 @@ class RowsPackage:
     leaves_before: bool  # the walk from the right reads a sum before a row's own
     count_text: str
     step: int
+    names_step: bool  # whether something depends on which rows act together
     block: str
     span_parameters: str
     span_arguments: str

@@ -93,8 +93,10 @@ class RunningPackage:
 
     title: str
     helpers: tuple[str, ...]
+    reads_tiles: bool  # columns of tokens, as arguments lie
     has_sums: bool
     has_maxima: bool
+    has_room: bool  # for what the chunks of a sequence leave each other
     is_reversed: bool
     values: tuple[RunningValue, ...]
 
@@ -110,8 +112,10 @@ def running_package(kernels: Kernels) -> RunningPackage | None:
     return RunningPackage(
         title=title_of(recurrence.spec),
         helpers=helpers(texts),
+        reads_tiles=any(re.search(r"\b_tile\(", text) for text in texts),
         has_sums=any(value.value.is_sum for value in values),
         has_maxima=any(value.value.is_maximum for value in values),
+        has_room=any(value.value.is_sum or value.value.is_maximum for value in values),
         is_reversed=kernels.plan.is_reversed,
         values=tuple(value.value for value in values),
     )

@@ -10,6 +10,7 @@ other, and tokens are walked one after the other.
 
 from ... import algebra
 from ...expressions import is_full_product, nodes
+from ...logarithm import log_of
 from ...recurrence import MicroStep
 from ...spec import Ref, State
 from .._base import Feature
@@ -69,7 +70,7 @@ def _is_positive(facts: Facts, step: MicroStep) -> bool:
     shape = next((f.type for f in factors if not f.type.is_scalar), None)
     if shape is not None:
         factors = [algebra.mul(f, algebra.const(1, shape)) if f.type.is_scalar else f for f in factors]
-    return not factors or algebra.log_of(algebra.add(*factors), facts.recurrence) is not None
+    return not factors or log_of(algebra.add(*factors), facts.recurrence) is not None
 
 
 FEATURE = Feature("every entry has a factor of its own: a scan over time", matches, is_lowered=True, priority=10)
