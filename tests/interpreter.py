@@ -37,9 +37,10 @@ def _server() -> subprocess.Popen:
 
 
 def _serve() -> None:
+    import fast_interpreter
     import test_kernels  # with torch and all that compiles
-    import triton.language  # noqa: F401
 
+    fast_interpreter.install()
     with tempfile.TemporaryDirectory() as folder:
         test_kernels.write(test_kernels.SPECS["echo"], Path(folder))  # so does a first build: passes are imported when they run
     for line in sys.stdin:

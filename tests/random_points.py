@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import torch
-from built import write
 from hypothesis import HealthCheck, given, note, settings
 
 from ssmgen.classify import classify
@@ -18,7 +11,6 @@ from ssmgen.diagnostics import SpecError
 from ssmgen.parse import parse
 from ssmgen.plan import Classified
 from ssmgen.resolve import resolve
-from ssmgen.runtime.load import load
 from ssmgen.runtime.measure import worst
 from ssmgen.runtime.verify_subject import Subject
 from ssmgen.source import Source
@@ -26,46 +18,38 @@ from ssmgen.source import Source
 EXACT = 1e-9
 
 
-@dataclass
-class Found:
-    """How many specs were drawn, refused and held, and how often each point was met."""
+def distinct(specs, points: int, draws: int, found: dict[tuple, str]) -> dict[tuple, str]:
+    """Draw specs until so many different points of the space are found, or `draws` are drawn; the first spec of each is added to
+    `found`. The same ones every time."""
+    drawn = refused = 0
 
-    drawn: int = 0
-    refused: int = 0
-    held: int = 0
-    points: Counter = field(default_factory=Counter)
+    @settings(max_examples=draws, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(specs())
+    def run(text):
+        nonlocal drawn, refused
+        if len(found) >= points:
+            return
+        point = point_of(text)
+        drawn, refused = drawn + 1, refused + (point is None)
+        if point is not None:
+            found.setdefault(point, text)
+
+    run()
+    assert refused <= 0.3 * drawn, f"{refused} of {drawn} refused"
+    return found
 
 
-def explore(specs, points: int, draws: int, found: Found) -> Found:
-    """Draw specs and hold the first of each new point against its reference and the interpreter, until so many different points
-    have held; at most `draws` specs are drawn. What was found is added to `found`.
+def fresh(specs, draws: int, held) -> None:
+    """Hold so many specs that no run drew before. Of one that does not hold a shorter one is looked for."""
 
-    `SSMGEN_RANDOM_SPECS=1000` holds as many specs instead, fresh ones, whatever their points.
-    """
-    fresh = int(os.environ.get("SSMGEN_RANDOM_SPECS", "0"))
-
-    @settings(
-        max_examples=fresh or draws, derandomize=not fresh, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )  # fmt: skip
+    @settings(max_examples=draws, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(specs())
     def run(text):
         note(text)
-        if not fresh and len(found.points) >= points:
-            return
-        found.drawn += 1
-        point = point_of(text)
-        if point is None:
-            found.refused += 1
-        elif fresh or point not in found.points:
-            with tempfile.TemporaryDirectory() as folder:
-                package, spec = write(text, Path(folder))
-                holds(Subject(load(package), spec, "cpu"))
-            found.held += 1
-            found.points[point] += 1
+        if point_of(text) is not None:
+            held(text)
 
     run()
-    assert found.refused <= 0.3 * found.drawn, f"{found.refused} of {found.drawn} refused"
-    return found
 
 
 def point_of(text: str) -> tuple | None:

@@ -368,7 +368,7 @@ class _Writer(WalkWriter):
                 ]
             ),
             fake_results=tuple(fakes),
-            gradient_body=(*self._gradient_body(), *([f"{', '.join(reads)} = reads.unbind(-2)"] if self.joins_reads else [])),
+            gradient_body=(*self._gradient_body(), *([f"({', '.join(reads)},) = reads.unbind(-2)"] if self.joins_reads else [])),
             backward_results=tuple(self._backward_results(walks, readout_backward)),
             backward_fakes=(
                 *(unasked(n) if n in self.immaterial else alike(n) for n in self.names),

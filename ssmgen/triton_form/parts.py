@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .. import algebra
+from ..backends.torch_pointwise import ATOM
 from ..backends.triton_value import HALF, Text, loaded, size_text
 from ..expressions import nodes
 from ..kernel import KEY, ROW, VALUE
@@ -99,7 +100,9 @@ class Parts(Operands):
         before = len(place.lines)
         operand = {"query": self.reading.query, "key": self.walk.key, "value": self.value}[name]
         if operand is not None:
-            place.given[MADE + f"d_{letter}", out] = loaded(gradient, (ROW, out))
+            # rows without a token have no value, but the adjoint of a narrow state meets them as well
+            past = {out: 0.0} if name == "key" and self.narrow else {ROW: 0.0, out: 0.0}
+            place.given[MADE + f"d_{letter}", out] = Text(gradient, ATOM, (ROW, out), past)
         stores, sums, starts, row_stores = self._own_gradients(name, place, out)
         after = place.lines[before:]
         del place.lines[before:]

@@ -201,8 +201,8 @@ class RowWriter(RowColumns):
         leaving = [n for n in walked if n not in ("v", *value_factors)]
         has_total = self.has_erase or self.has_decay
         buffers = self._buffers(readers)
-        # a number a row each is little beside the pairs
-        keeps_factors = bool(operand_stores) and all(b.allocation in ("CT", "BC") for b in buffers)
+        # a number a row each is little beside the pairs, a query of values is not
+        keeps_factors = bool(operand_stores) and not duals and all(b.allocation in ("CT", "BC") for b in buffers)
         kept_sizes = [f"rows * {'BT' if r.is_erase or self.lone(r.name) is None else 'CT'} * BT * dtype.itemsize // 4" for r in of_keys]
         if keeps_factors:
             kept_sizes += [f"rows * CT * {self.count}" if b.allocation == "BC" and self.count > 1 else "rows * CT" for b in buffers]

@@ -29,7 +29,7 @@ from .gradients import MADE, made
 from .heads_in_turn import hoisted
 from .launch import as_type, over_heads, over_programs, sums_shape
 from .operands import atom
-from .site import KERNEL_WORDS, CodeLine, Site, masked, pointer, widened
+from .site import KERNEL_WORDS, CodeLine, Site, masked, pointer, set_apart, widened
 from .tokens import Gradients, RowSite, RowTokens, split_row
 
 AXES = (ROW, KEY)
@@ -367,7 +367,7 @@ class _Writer:
             owner = re.search(r"(\w+)\.shape", lines[name])[1]
             if owner not in given:
                 raise UnsupportedOperand("a size that no argument shows")
-            found.append(CodeLine("", name, re.sub(rf"\b{owner}\.shape", f"{pointer(owner)}.shape", lines[name])))
+            found.append(CodeLine("", name, re.sub(rf"\b{owner}\.shape", f"{set_apart(owner)}.shape", lines[name])))
         return tuple(found), tuple(names)
 
     def _outputs(self, found: list[tuple], inputs: list) -> tuple[tuple[Output, ...], tuple[Output, ...], tuple[str, ...]]:

@@ -242,7 +242,8 @@ class Site:
         if name in ("heads", "channels"):
             return Text("H", ATOM, is_number=True)
         if name in ("head", "channel"):
-            return Text("i_h.to(tl.float32)", ATOM)
+            # in a loop over heads the interpreter counts with Python's numbers
+            return Text("tl.cast(i_h, tl.float32)", ATOM)
         if name in (n for n, _ in tokens.spec.constants):
             self._top().arguments[name] = None
             return Text(pointer(name), ATOM)
