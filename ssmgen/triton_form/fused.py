@@ -520,11 +520,6 @@ class _Writer(Parts):
         source = f"b_k * {column(factors)}" if factors else "b_k.to(tl.float32)"
         return Narrow(n, f"b_a * {own}[None, :]" if own else "b_a", source)
 
-    def _rest_texts(self) -> list[str]:
-        """The legend's words on the sums of log decays."""
-        words = "In float32 what rounding leaves of G stands beside it: a difference of two sums keeps as many digits as a decay has."
-        return [words] * self.keeps_rests
-
     def _rows_texts(self) -> list[str]:
         """The legend's words on rows of one token."""
         lines = []

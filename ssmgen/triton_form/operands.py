@@ -183,6 +183,11 @@ class Operands:
                 lines.append(f"b_e{name[8:]} = tl.load({name} + p_g + o_i)  # [BT]")
         return tuple(lines)
 
+    def _rest_texts(self) -> list[str]:
+        """The legend's words on the sums of log decays."""
+        words = "In float32 what rounding leaves of G stands beside it: a difference of two sums keeps as many digits as a decay has."
+        return [words] * self.keeps_rests
+
     def _rest_loads(self, needs: str) -> list[str]:
         """Lines that read what rounding leaves of the sums, and take their differences to the chunk's end, by the same letters."""
         loads, left = [f"b_rest = tl.load(rests + p_g + {self.o_t})  # [{self.BR}]"], []
