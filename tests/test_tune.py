@@ -332,7 +332,7 @@ def interpret_others(name: str, sizes: dict[str, int], folder) -> None:
 
 
 LAST = {
-    "kda": ({"N": 40, "P": 72}, {"forward": "BV=64 num_warps=8 num_stages=1", "pairs": "CK=32 num_warps=4 registers=None"}),
+    "kda": ({"N": 40, "P": 72}, {"forward": "BV=64 num_warps=8 num_stages=1", "pairs": "num_warps=8 registers=None"}),
     "mamba1": ({"N": 6}, {"forward": "BL=64 A=16 warps=24", "gradient": "BL=64 U=4 warps=16"}),
     "mamba3": ({"N": 12, "P": 20}, {"columns": "TILE=4096 num_warps=8", "column gradients": "TILE=2048 num_warps=4"}),
 }

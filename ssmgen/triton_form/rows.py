@@ -256,7 +256,7 @@ class RowWriter(RowColumns):
             legend=self._legend(readers),
             helpers=helpers(texts),
             count=self.count,
-            has_token_buffers=self.count > 1 and any(r.name not in self.places or self.lone(r.name) is not None for r in queries),
+            has_token_buffers=self.count > 1 and any(r.name not in self.places or self.lone(r.name) is not None for r in askers),
             has_steps=self.step > 1,
             reader_count=len(of_keys),
             keeps_pairs=bool(of_keys),
