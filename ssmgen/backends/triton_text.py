@@ -388,6 +388,20 @@ def _turn(x, angle):
     sine = (sine.to(tl.int32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
     return tl.interleave(even * cosine - odd * sine, even * sine + odd * cosine)
 ''',
+    "_cumsum_and_rest": '''\
+@triton.jit
+def _joined(x, x_rest, y, y_rest):
+    """The sum of two sums, and what is left of it and of them."""
+    whole = x + y
+    added = whole - x
+    return whole, x_rest + y_rest + ((x - (whole - added)) + (y - added))
+
+
+@triton.jit
+def _cumsum_and_rest(x):
+    """Running sums along the first axis, and what their rounding leaves: a difference of two such pairs is as exact as its own terms."""
+    return tl.associative_scan((x, tl.zeros_like(x)), 0, _joined)
+''',
     "_pair_cross": '''\
 @triton.jit
 def _pair_cross(x, y):

@@ -287,6 +287,7 @@ class _Writer(Parts):
         texts = [
             *others,
             *self.texts,
+            *gate_stores,
             y,
             *(
                 line.text
@@ -307,7 +308,7 @@ class _Writer(Parts):
             return "".join(f"{prefix}_{n}, " for n in narrow)
 
         coefficient = self.walk.coefficient is not None
-        weight = " * ".join([*(["tl.exp2(b_last - b_G)"] if self.has_decay else []), *(["b_c"] if coefficient else [])])
+        weight = " * ".join([*([f"tl.exp2({self.left})"] if self.has_decay else []), *(["b_c"] if coefficient else [])])
         order = self._order()
         gradient_pointers = ""
         for part in parts:
@@ -346,7 +347,7 @@ class _Writer(Parts):
             title=title_of(self.spec),
             equations=equations(self.spec),
             legend=self._legend(),
-            weights=(_weights_text(self.has_decay, self.is_exclusive), *self._rows_texts()),
+            weights=(_weights_text(self.has_decay, self.is_exclusive), *self._rest_texts(), *self._rows_texts()),
             helpers=helpers(texts),
             has_decay=self.has_decay,
             needs_decay=needs_decay,
@@ -377,6 +378,7 @@ class _Writer(Parts):
             m_token="m_t" if self.folded is None else "m_c",
             o_c="o_i" if self.folded is None else "o_c",
             has_narrow=bool(self.narrow),
+            keeps_rests=self.keeps_rests,
             has_kept_slots=bool(gate_stores) or bool(self.narrow),
             kept_words=", and the vectors that enter every chunk" if self.narrow else "",
             unkept=() if self.plan.stores_reads else tuple(self._narrow(n, weight) for n in narrow),

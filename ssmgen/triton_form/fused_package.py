@@ -226,6 +226,7 @@ class TritonPackage:
     per_row: str
     token_place: str
     has_narrow: bool
+    keeps_rests: bool  # in float32, what rounding leaves of the sums of log decays stands beside them
     has_kept_slots: bool
     kept_words: str
     unkept: tuple[Narrow, ...]

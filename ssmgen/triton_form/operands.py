@@ -16,6 +16,8 @@ from .fused_package import Walked
 from .gradients import MADE, Gradients, angle_sizes, axes_of_sizes, gradients_of
 from .site import KERNEL_WORDS, Site, invariant, masked, pointer, widened
 
+INDENT = " " * 4
+
 DECAY_ROWS = 3
 """Rows that the decay's gradient is made of: what reading rows give, what states give to written rows, what pairs do; and, behind
 them, what pairs of a token's own rows do."""
@@ -53,6 +55,8 @@ class Operands:
         self.K, self.V = (size_text(size).text for size in (widths(self.walk)[0], self.value.type.rows))
         self.reading = self.walk.readings[0]
         self.has_decay = self.walk.log_decay is not None
+        # what is divided by a number that the maximum alone keeps from 0 shows every digit that a decay lost
+        self.keeps_rests = self.has_decay and bool(classified.recurrence.maxima)
         self.is_exclusive = not self.reading.is_inclusive
         self.axis_of = axes_of_sizes(self.walk, self.wide, angle_sizes(self.tokens, self.walk))
         self.gradients: Gradients = gradients_of(self.tokens, self.walk, self.wide, self.plan.stores_reads)
@@ -121,7 +125,7 @@ class Operands:
         if self.has_decay:
             value = row.text(self.walk.log_decay)
             row.add("b_g", f"tl.where(m_t, {value.text}, 0.0) * LOG2E", f"g = {legible(self.walk.log_decay)}, in base 2", "[BT]")
-            stores.append("tl.store(decays + p_g + o_i, tl.cumsum(b_g, 0))")
+            stores += self._sum_stores()
         if self.walk.coefficient is not None:
             value = widened(masked(row, row.text(self.walk.coefficient), (ROW,)), (ROW,), "(BT,)")
             row.add("b_c", value, f"c = {legible(self.walk.coefficient)}", "[BT]")
@@ -137,11 +141,20 @@ class Operands:
                 stores.append(f"tl.store(weights_{n} + p_g + o_i, b_e{n})")
         return self._walked(head, row), tuple(stores)
 
+    def _sum_stores(self) -> list[str]:
+        """Lines that store the sums of log decays; in float32 with what their rounding leaves, where it would show."""
+        plain = "tl.store(decays + p_g + o_i, tl.cumsum(b_g, 0))"
+        if not self.keeps_rests:
+            return [plain]
+        exact = ["b_G, b_rest = _cumsum_and_rest(b_g)", "tl.store(decays + p_g + o_i, b_G)", "tl.store(rests + p_g + o_i, b_rest)"]
+        return ["if rests is None:", INDENT + plain, "else:", *(INDENT + line for line in exact)]
+
     def _gate_names(self) -> list[str]:
         """The buffers that the gates' kernel fills."""
         weights = [f"weights_{n}" for n in range(len(self.narrow)) if self._weight_of(n)]
         own = ["owns"] if self.walk.own is not None else []
-        return [*(["decays"] if self.has_decay else []), *(["coefficients"] if self.walk.coefficient is not None else []), *own, *weights]
+        sums = [*(["decays"] if self.has_decay else []), *(["rests"] if self.keeps_rests else [])]
+        return [*sums, *(["coefficients"] if self.walk.coefficient is not None else []), *own, *weights]
 
     def _weight_of(self, n: int) -> str:
         """What a narrow column writes, by its name on a tile; '' for the constant 1."""
@@ -159,6 +172,8 @@ class Operands:
                 lines.append("# a reading row stands at the token before: Q_i = G_{i-1}")
                 o_t = self.o_t
                 lines.append(f"b_Q = tl.load(decays + p_g + {o_t} - 1, mask={o_t} > 0, other=0.0)  # [{self.BR}]")
+            if self.keeps_rests and "G" in needs:
+                lines += self._rest_loads(needs)
         if "c" in needs and self.walk.coefficient is not None:
             lines.append(f"b_c = tl.load(coefficients + p_g + {self.o_t})  # [{self.BR}]")
         if "u" in needs and self.walk.own is not None:
@@ -167,6 +182,26 @@ class Operands:
             if name.startswith("weights"):
                 lines.append(f"b_e{name[8:]} = tl.load({name} + p_g + o_i)  # [BT]")
         return tuple(lines)
+
+    def _rest_texts(self) -> list[str]:
+        """The legend's words on the sums of log decays."""
+        words = "In float32 what rounding leaves of G stands beside it: a difference of two sums keeps as many digits as a decay has."
+        return [words] * self.keeps_rests
+
+    def _rest_loads(self, needs: str) -> list[str]:
+        """Lines that read what rounding leaves of the sums, and take their differences to the chunk's end, by the same letters."""
+        loads, left = [f"b_rest = tl.load(rests + p_g + {self.o_t})  # [{self.BR}]"], []
+        if "Q" in needs and self.is_exclusive:
+            loads.append(f"b_rest_Q = tl.load(rests + p_g + {self.o_t} - 1, mask={self.o_t} > 0, other=0.0)  # [{self.BR}]")
+        if "l" in needs:
+            left = ["b_left = b_last - b_G"]
+            loads.append("b_left += tl.load(rests + p_g + BT - 1) - b_rest")
+        return [*left, "if rests is not None:", *(INDENT + line for line in loads)]
+
+    @property
+    def left(self) -> str:
+        """What is left of a source at the end of its chunk, as an exponent of 2."""
+        return "b_left" if self.keeps_rests else "b_last - b_G"
 
     def _key(self, site: Site) -> str:
         return self._operand(site, "k", self.walk.key, KEY)

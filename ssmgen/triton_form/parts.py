@@ -14,10 +14,8 @@ from ..torch_form.tokens import level
 from .fused_package import Angle, Part
 from .gradients import MADE, Gradient
 from .launch import tuple_of
-from .operands import Operands, atom, column
+from .operands import INDENT, Operands, atom, column
 from .site import CodeLine, Site, masked, pointer
-
-INDENT = " " * 4
 
 
 class Parts(Operands):
@@ -265,10 +263,11 @@ class Parts(Operands):
 
     def _kept_sizes(self) -> str:
         """The sizes of the parts of what backward is given: gates, states at edges, vectors."""
-        gates, narrow = len(self._gate_names()), len(self.narrow)
+        narrow = len(self.narrow)
         wide = "4 * _count(edges * K * V * dtype.itemsize, 16)"
         behind = [f"4 * _count(sequences * H * {size}, 4)" for size in ("K * V", *(["K"] * narrow))] if self.angle.query else []
-        return f"({tuple_of([*(['slots * H * BT'] * gates), wide, *(['4 * _count(slots * H * K, 4)'] * narrow), *behind])})"
+        sizes = ["slots * H * BT if dtype == torch.float32 else 0" if n == "rests" else "slots * H * BT" for n in self._gate_names()]
+        return f"({tuple_of([*sizes, wide, *(['4 * _count(slots * H * K, 4)'] * narrow), *behind])})"
 
     def _fade(self, name: str) -> tuple[str, str]:
         """The line of what is left at a row of the state, and its use."""
@@ -278,7 +277,7 @@ class Parts(Operands):
                 return "", "scale"
             return "", "b_c[:, None]" if c else ""
         read = "b_Q" if self.is_exclusive else "b_G"
-        text = f"tl.exp2({read}) * scale" if name == "query" else "tl.exp2(b_last - b_G)"
+        text = f"tl.exp2({read}) * scale" if name == "query" else f"tl.exp2({self.left})"
         return text + (" * b_c" if c else ""), "b_fade[:, None]"
 
     def _pair(self, name: str) -> tuple[str, ...]:
@@ -290,6 +289,7 @@ class Parts(Operands):
                 lines.append(f"b_a += b_d{n}[:, None]" + (f" * {weight}[None, :]" if weight else ""))
             elif name == "key":
                 lines.append("b_a += " + (f"{weight}[:, None] * " if weight else "") + f"b_d{n}[None, :]")
+        lines += self._rest_lines(name)
         lines.append(
             'b_a *= tl.exp2(tl.where(m_a, EXPONENT, -float("inf"))) * scale' if self.has_decay else "b_a = tl.where(m_a, b_a * scale, 0.0)"
         )
@@ -299,8 +299,15 @@ class Parts(Operands):
         elif self.walk.coefficient is not None and name != "value":
             lines.append("b_a *= b_c[:, None]" if name == "key" else "b_a *= b_c[None, :]")
         read = "b_Q" if self.is_exclusive else "b_G"
-        exponent = f"{read}[:, None] - b_G[None, :]" if name in ("forward", "query") else f"{read}[None, :] - b_G[:, None]"
-        return tuple(line.replace("EXPONENT", exponent) for line in lines)
+        return tuple(line.replace("EXPONENT", "b_between" if self.keeps_rests else _between(name, read, "b_G")) for line in lines)
+
+    def _rest_lines(self, name: str) -> list[str]:
+        """The exponents of pairs, where what rounding leaves of their sums belongs to them."""
+        if not self.keeps_rests:
+            return []
+        read, rest = ("b_Q", "b_rest_Q") if self.is_exclusive else ("b_G", "b_rest")
+        exact = f"b_between += {_between(name, rest, 'b_rest')}"
+        return [f"b_between = {_between(name, read, 'b_G')}", "if rests is not None:", INDENT + exact]
 
     def _weighed(self, name: str) -> str:
         """The line that weighs pairs where a token's own rows have another weight; '' where they do not."""
@@ -369,6 +376,11 @@ class Parts(Operands):
         return tuple(
             f"b_dot += b_d{n} * tl.sum(b_q.to(tl.float32) * tl.load(states_{n} + {at}[None, :], 1)" for n in range(len(self.narrow))
         )
+
+
+def _between(name: str, read: str, written: str) -> str:
+    """The difference of a number at the rows that read and one at those that write, of a part's pairs."""
+    return f"{read}[:, None] - {written}[None, :]" if name in ("forward", "query") else f"{read}[None, :] - {written}[:, None]"
 
 
 def _inside(stores: list[str], lines: list[CodeLine], others: list[str]) -> tuple[list[str], list[CodeLine]]:

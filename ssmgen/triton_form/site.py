@@ -26,9 +26,9 @@ KERNEL_WORDS = frozenset(
     "chunks coefficients columns count cu_seqlens d_after d_before d_first d_initial d_last d_made d_reads decays device do dtype dy "
     "early edges end ends entering final first forward gates gates_shape grid held i_0 i_b i_bh i_c i_d i_e i_g i_h i_k i_kv i_n i_p "
     "i_s i_t i_v initial is_packed kept keys last later leaving length m_a m_c m_n m_p m_s m_t m_u m_w made moved numbers o_c o_h o_i "
-    "o_n o_p o_q o_r o_t options own owns p_g p_s packing part partial place position programs readouts reads row rows scale segments "
-    "sequences size sized sizes slices slot slots span start states shares sums t0 tiles tl token tokens torch total totals triton "
-    "tuning turns values walk wanted warps weights wins y".split()
+    "o_n o_p o_q o_r o_t options own owns p_g p_s packing part partial place position programs readouts reads rests row rows scale "
+    "segments sequences size sized sizes slices slot slots span start states shares sums t0 tiles tl token tokens torch total totals "
+    "triton tuning turns values walk wanted warps weights wins y".split()
 )
 """Names that the kernels and their launchers use for themselves."""
 
@@ -39,7 +39,8 @@ _COMPOSED = re.compile(
 """Names that they make."""
 
 TILES = frozenset(
-    "q k v g c G Q a s o x y z r w f e d u n own first do dq dk dv dg last fade source read start moved part".split()
+    "q k v g c G Q a s o x y z r w f e d u n own first do dq dk dv dg last fade source read start moved part "
+    "rest rest_Q left between".split()
 )  # fmt: skip
 """Values `b_<word>` that the templates make themselves."""
 
