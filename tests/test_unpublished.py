@@ -12,7 +12,8 @@ from ssmgen.runtime.load import load  # noqa: E402
 from ssmgen.runtime.verify import CHECKS, verify_checks  # noqa: E402
 from ssmgen.source import Source  # noqa: E402
 
-SOME = ("reference = interpreter", "op = reference", "op gradients", "split", "packed", "step", "order", "extreme gates", "reversed", "operators", "module")
+SOME = ("reference = interpreter", "op = reference", "op gradients", "split", "packed", "step", "order",
+        "extreme gates", "reversed", "operators", "module")  # fmt: skip
 
 SPECS = {
     "rev_group": """

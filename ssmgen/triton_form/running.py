@@ -335,7 +335,7 @@ class _Writer:
             groups=groups,
             width=self.W,
             block="min(64, triton.next_power_of_2(H))" if self.is_lane else f"triton.next_power_of_2({self.W})",
-            blocks="triton.cdiv(H, BK)" if self.is_lane else "H",
+            blocks="_count(H, BK)" if self.is_lane else "H",
             columns="H" if self.is_lane else f"(H * {self.W})",
             place="o_n" if self.is_lane else f"i_h * {self.W} + o_n",
             limit="H" if self.is_lane else self.W,

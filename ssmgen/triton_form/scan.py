@@ -257,7 +257,7 @@ class _Writer:
             entries=self._entries(),
             held=HELD, beside=BESIDE + OVER * bool(over), blocks=BLOCKS,
             few=FEW, longest=LONGEST if self.carries else STRETCH, most_keys=self._most_keys(),
-            key_block="1" if self.lanes.key is None else f"triton.next_power_of_2({self.lanes.key_text})",
+            key_block="1" if self.lanes.key is None else f"_block({self.lanes.key_text})",
         )  # fmt: skip
 
     def _outputs(self, site: ScanSite) -> tuple[Row, ...]:
