@@ -202,7 +202,8 @@ def _application(expr: Apply, dy: Expr, y: Expr, found: list) -> None:
     elif name == "pairs":
         _visit(args[0], apply("pair_sum", dy, type=args[0].type), None, found)
     elif name == "norm":
-        _visit(args[0], _each(div(dy, y), args[0]), None, found)
+        # 0 where the column is 0, as in rows of a tile behind the last token
+        _visit(args[0], _each(div(dy, apply("max", y, const(TINY))), args[0]), None, found)
     elif name == "rope":
         _visit(args[0], apply("rope_back", dy), None, found)
     elif args and name != "at_least":

@@ -133,19 +133,20 @@ class _Text:
                 return f"{self.gate('f', [g for g in RAW_GATES if '16' not in g[1]])}^2"
         return self.gate("f")
 
-    def coefficient(self) -> str:
+    def coefficient(self, is_positive: bool = False) -> str:
         """Text in front of the write, with its `*`; empty for nothing."""
+        free = "exp({}) * " if is_positive else "{} * "
         match self.pick(("none", "none", "gate", "free", "number", "static", "product", "step")):
             case "gate":
                 return f"{self.gate('i')} * "
             case "free":
-                return f"{self.scalar('c')} * "
+                return free.format(self.scalar("c"))
             case "number":
-                return self.pick(("2 * ", "-1/3 * ", "0.5 * "))
+                return self.pick(("2 * ", "1/3 * " if is_positive else "-1/3 * ", "0.5 * "))
             case "static":
-                return f"{self.static('c')} * "
+                return free.format(self.static("c"))
             case "product":
-                return f"{self.gate('i')} * {self.static('c')} * "
+                return f"{self.gate('i')} * {free.format(self.static('c'))}"
             case "step":
                 return f"{self.named('dt', '> 0', 'softplus({0})', self.scalar('dt_r'))} * "
         return ""
@@ -185,7 +186,8 @@ def _matrix(text: _Text) -> str:
     divided = text.pick(("", "", "", "floor", "eps"))
     features = POSITIVE if divided == "eps" else FEATURES
     k, v = text.vector("k", N, features, _per(text)), text.vector("v", P, ("{0}", "{0}", "silu({0})"), _per(text) if text.maybe(4) else "")
-    decay, coefficient = text.decay(), text.coefficient()
+    # a sum of weights that may be of either sign can vanish, and what is divided by it has no digits then
+    decay, coefficient = text.decay(), text.coefficient(is_positive=divided == "eps")
     S = text.new("S")
     text.say("state", f"{S} : real [{N}, {P}]")
     updates = [text.moved(S, decay, f"{coefficient}{k} {v}^T")]

@@ -88,6 +88,16 @@ recurrence counted_heads {
   update S' = gamma * S - gamma * kn (kn^T S) + kn v^T
   output o = S'^T q
 }""",
+    # the length of what is read, whose slope at 0 rows behind the last token ask for, and a parameter that is a sum over them
+    "a length behind the last token": """
+recurrence read_length {
+  dim    N = 4, P = 3
+  input  q, k, a : [N]; u, v : [P]; g : scalar <= 0
+  param  theta : [N/2] per head init uniform(0, 3)
+  state  S : real [N, P]
+  update S' = rot(tanh(theta)) (exp(g) * S) - unit(k) (unit(a)^T S) + unit(k) v^T
+  output o = S'^T q + v * norm(S u)
+}""",
 }
 """Shortened from what was drawn, of points whose kernels failed before."""
 

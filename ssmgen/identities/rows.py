@@ -286,7 +286,7 @@ class _Rows:
     def _unproved(self) -> Transition:
         """The decay of which no logarithm is known: of several micro-steps the first that has one of its own."""
         terms = self.facts.decay_terms
-        return next((t for t in terms if algebra.log_of(self._term(t), self.recurrence) is None), terms[0])
+        return next((t for t in terms if log_of(self._term(t), self.recurrence) is None), terms[0])
 
 
 def not_positive(facts: Facts, term: Transition) -> Problem:
