@@ -16,6 +16,16 @@ SOME = ("reference = interpreter", "op = reference", "op gradients", "split", "p
         "extreme gates", "reversed", "operators", "module")  # fmt: skip
 
 SPECS = {
+    "two_sides": """
+recurrence two_sides {
+  dim    N = 3, P = 4
+  input  q, k : [N]; v : [P]; A : [N, N]; F : [P, P]; dt : scalar > 0
+  state  S : real [N, P]
+  dynamics   dS/dt = (A - A^T) S + S (F - F^T) + k v^T
+  discretize euler(0.1 * dt)
+  output o = S'^T q
+}
+""",
     "rev_group": """
 recurrence rev_group {
   dim N = 4, P = 3

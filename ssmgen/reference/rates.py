@@ -35,10 +35,15 @@ def rate_of(dynamics: spec.Dynamics, state: spec.State) -> Rate:
     parts = _elementwise(dynamics.value, dynamics.state)
     if parts is not None:
         return Rate("elementwise", parts[0] or _number(0), parts[1])
-    is_right = _stands_left(dynamics.value, dynamics.state)
+    is_right = _stands(dynamics.value, dynamics.state, at_left=True)
     size = state.type.cols if is_right else state.type.rows
     rate, write = _matrix(dynamics.value, dynamics.state, Type(size, size, state.type.field), is_right)
     return Rate("right" if is_right else "matrix", rate, write)
+
+
+def has_two_sides(dynamics: spec.Dynamics) -> bool:
+    """Whether matrices that are no diagonals multiply the state from the left and from the right: then no one matrix is its rate."""
+    return _stands(dynamics.value, dynamics.state, at_left=True) and _stands(dynamics.value, dynamics.state, at_left=False)
 
 
 def _is_part(node: Expr, state: str) -> bool:
@@ -169,12 +174,14 @@ def _diagonal(matrix: Expr) -> Expr | None:
     return None
 
 
-def _stands_left(expr: Expr, state: str) -> bool:
-    """Whether a matrix that is no diagonal multiplies the state from the right."""
-    if isinstance(expr, spec.MatMul) and reads(expr.left, state) and _diagonal(expr.right) is None:
-        return True
+def _stands(expr: Expr, state: str, at_left: bool) -> bool:
+    """Whether the state stands at the left, or at the right, of a matrix that is no diagonal."""
+    if isinstance(expr, spec.MatMul):
+        own, other = (expr.left, expr.right) if at_left else (expr.right, expr.left)
+        if reads(own, state) and _diagonal(other) is None:
+            return True
     operands = (item for value in vars(expr).values() for item in (value if isinstance(value, tuple) else (value,)))
-    return any(_stands_left(item, state) for item in operands if isinstance(item, Expr))
+    return any(_stands(item, state, at_left) for item in operands if isinstance(item, Expr))
 
 
 def _matrix(expr: Expr, state: str, square: Type, is_right: bool) -> Parts:

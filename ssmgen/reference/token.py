@@ -17,7 +17,7 @@ from ..expressions import nodes
 from ..source import Source, Span
 from ..spec import ONE, Dim, Expr, Symbol, Type
 from ..spec_text import expr_text
-from .rates import Rate, rate_of
+from .rates import Rate, has_two_sides, rate_of
 
 WIDTH = 140
 MODULES = ("F", "Tensor", "math", "torch")
@@ -97,7 +97,7 @@ class Scope:
         values = {name: name for name in BUILT_IN} | {name: identifier(name) for name in (*numbers, *self.symbols)}
         before = {s.name: identifier(s.name) for s in recurrence.states}
         sizes = dict.fromkeys(n.type.rows for n in found if isinstance(n, spec.Identity))
-        for item in recurrence.dynamics:
+        for item in (item for item in recurrence.dynamics if not has_two_sides(item)):
             state = recurrence.state(item.state)
             rate = rate_of(item, state)
             size = state.type.cols if rate.kind == "right" else state.type.rows
@@ -315,7 +315,7 @@ class TokenWriter:
         if not recurrence.dynamics:
             return []
         weights = formulas.coefficients(methods()[recurrence.discretization.method].write)
-        if weights is not None and len(weights) > 1 and self._feed_each_other():
+        if weights is not None and (len(weights) > 1 and self._feed_each_other() or any(map(has_two_sides, recurrence.dynamics))):
             return self._stages(weights)
         lines = []
         is_polynomial = formulas.coefficients(methods()[recurrence.discretization.method].transition) is not None
@@ -404,7 +404,8 @@ class TokenWriter:
         return lines + [f"{scope.after[s.name]} = {solved}[..., {i}, 0]" for i, s in enumerate(states)]
 
     def _stages(self, weights: tuple[Formula, ...]) -> list[str]:
-        """A Runge-Kutta method whose input is held, of states that feed each other: the inner brackets first, of all states at once."""
+        """A Runge-Kutta method whose input is held, of states that feed each other or are multiplied from both sides: the inner brackets
+        first, of all states at once."""
         items, names = self.scope.spec.dynamics, self.names
         numbers = [weight.value for weight in weights]
         law = formulas.text(methods()[self.scope.spec.discretization.method].write)

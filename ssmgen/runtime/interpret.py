@@ -313,7 +313,7 @@ class _Walk:
         return self._stepped(rate, state, previous, method, args)
 
     def _stepped(self, rate: Callable, state: Tensor, previous: Tensor, method: str, args: list[Tensor]) -> Tensor:
-        """One step of `dS/dt = rate(S)`, which is A S + b: entry by entry, from the left or from the right."""
+        """One step of `dS/dt = rate(S)`, which is A S + b: entry by entry, from the left, from the right or from both sides."""
         import torch
 
         zero = torch.zeros_like(state)
@@ -341,7 +341,13 @@ class _Walk:
             unit[..., :, j] = 1
             rows.append((rate(unit) - b)[..., :1, :])
         right = torch.cat(rows, dim=-2)
-        return _METHODS[method](right.mT, b.mT, state.mT, previous.mT, *args).mT
+        if torch.allclose(rate(trial) - b, trial @ right, rtol=1e-9, atol=1e-9 * float(right.abs().max() + 1)):
+            return _METHODS[method](right.mT, b.mT, state.mT, previous.mT, *args).mT
+        # from both sides: the matrix that acts on all entries in one column
+        column, whole = lambda x: x.flatten(-2)[..., None], lambda x: x[..., 0].reshape(state.shape)  # noqa: E731
+        units = torch.eye(math.prod(state.shape[-2:]), dtype=state.dtype, device=state.device)
+        matrix = torch.cat([column(rate(zero + unit.reshape(state.shape[-2:])) - b) for unit in units], -1)
+        return whole(_METHODS[method](matrix, column(b), column(state), column(previous), *map(column, (a.expand(state.shape) for a in args))))
 
     # --- values --------------------------------------------------------------------------------------------------
 
