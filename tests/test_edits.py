@@ -22,10 +22,7 @@ EDITS = [
         ("dt : scalar > 0", "dt : scalar > 0; lam : scalar in (0, 1)"),
     ),
     ("discretization-undefined.turning", "let every row turn", ("first N/2 rows", "first N rows"), ("omega : [N/4]", "omega : [N/2]")),
-    *(
-        ("discretization-undefined.coupled", f"`{method}(dt)`", ("zoh(dt)", f"{method}(dt)"))
-        for method in ("euler", "rk4")
-    ),
+    *(("discretization-undefined.coupled", f"`{method}(dt)`", ("zoh(dt)", f"{method}(dt)")) for method in ("euler", "rk4")),
     # an odd width for pairs
     ("odd-dimension", "`N = 64`", ("N = 63", "N = 64")),
     ("odd-dimension.pairs", "`N = 64`", ("N = 63", "N = 64")),

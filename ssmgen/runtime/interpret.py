@@ -325,29 +325,19 @@ class _Walk:
             entries = [x.expand(state.shape)[..., None, None] for x in (factor, b, state, previous)]
             args = [arg[..., None, None] for arg in args]
             return _METHODS[method](*entries, *args)[..., 0, 0]
-        rows = state.shape[2]
-        columns = []
-        for i in range(rows):
-            unit = zero.clone()
-            unit[..., i, :] = 1
-            columns.append((rate(unit) - b)[..., :, :1])
-        matrix = torch.cat(columns, dim=-1)
+        units = lambda number: torch.eye(number, dtype=state.dtype, device=state.device)  # noqa: E731
+        matrix = torch.cat([(rate(zero + unit[:, None]) - b)[..., :, :1] for unit in units(state.shape[2])], dim=-1)
         if torch.allclose(rate(trial) - b, matrix @ trial, rtol=1e-9, atol=1e-9 * float(matrix.abs().max() + 1)):
             return _METHODS[method](matrix, b, state, previous, *args)
         # from the right: the transpose from the left
-        rows = []
-        for j in range(state.shape[3]):
-            unit = zero.clone()
-            unit[..., :, j] = 1
-            rows.append((rate(unit) - b)[..., :1, :])
-        right = torch.cat(rows, dim=-2)
+        right = torch.cat([(rate(zero + unit) - b)[..., :1, :] for unit in units(state.shape[3])], dim=-2)
         if torch.allclose(rate(trial) - b, trial @ right, rtol=1e-9, atol=1e-9 * float(right.abs().max() + 1)):
             return _METHODS[method](right.mT, b.mT, state.mT, previous.mT, *args).mT
         # from both sides: the matrix that acts on all entries in one column
-        column, whole = lambda x: x.flatten(-2)[..., None], lambda x: x[..., 0].reshape(state.shape)  # noqa: E731
-        units = torch.eye(math.prod(state.shape[-2:]), dtype=state.dtype, device=state.device)
-        matrix = torch.cat([column(rate(zero + unit.reshape(state.shape[-2:])) - b) for unit in units], -1)
-        return whole(_METHODS[method](matrix, column(b), column(state), column(previous), *map(column, (a.expand(state.shape) for a in args))))
+        column = lambda x: x.expand(state.shape).flatten(-2)[..., None]  # noqa: E731
+        entries = units(math.prod(state.shape[-2:])).unflatten(1, state.shape[-2:])
+        matrix = torch.cat([column(rate(zero + unit) - b) for unit in entries], -1)
+        return _METHODS[method](matrix, *map(column, (b, state, previous, *args)))[..., 0].reshape(state.shape)
 
     # --- values --------------------------------------------------------------------------------------------------
 
